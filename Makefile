@@ -1,0 +1,37 @@
+# `make demo` tells the story with real processes; `make test` passes the tests. Both set themselves up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test prove bench lint fleet clean
+
+demo: $(STAMP)
+	$(BIN)/dislocate demo
+
+test: $(STAMP) lint
+	$(BIN)/pytest -n 2 --dist loadfile -m "not full and not live"
+	$(BIN)/pytest -m "live and not full"
+
+# The same tests with full counts: every seed, every round.
+prove: $(STAMP) lint
+	DISLOCATE_PROFILE=full $(BIN)/pytest -n 2 --dist loadfile -m "not live"
+	DISLOCATE_PROFILE=full $(BIN)/pytest -m live
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --group dev --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

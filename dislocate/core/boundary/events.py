@@ -1,0 +1,142 @@
+"""What a node tells whoever watches: one struct a fact, past participles.  For people, history, logs and metrics."""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from dislocate.core.boundary.values import Refusal, Status
+from dislocate.core.identity import NodeId, Path
+
+
+class Base(Struct, frozen=True, array_like=True):
+    """An event."""
+
+
+class MemberJoined(Base, frozen=True, tag=1):
+    """A member is alive that was unknown, dead, left, or an older start of itself."""
+
+    member: NodeId
+    address: str
+
+
+class MemberSuspected(Base, frozen=True, tag=2):
+    """Somebody stopped hearing from `member`; it has not been declared dead."""
+
+    member: NodeId
+    accusers: tuple[Path, ...]
+
+
+class MemberRefuted(Base, frozen=True, tag=3):
+    """A suspected member showed that it lives."""
+
+    member: NodeId
+
+
+class MemberDied(Base, frozen=True, tag=4):
+    """`member` is declared dead; `refused`: its host answered that no agent is there (else: silence)."""
+
+    member: NodeId
+    refused: bool
+    observers: tuple[Path, ...]
+
+
+class MemberLeft(Base, frozen=True, tag=5):
+    """`member` said goodbye."""
+
+    member: NodeId
+
+
+class MemberRestarting(Base, frozen=True, tag=6):
+    """`member` announced a planned restart; until then nothing happens."""
+
+    member: NodeId
+    within: int  # nanoseconds
+
+
+class MemberForgotten(Base, frozen=True, tag=7):
+    """A dead or left member was dropped, with its services."""
+
+    member: NodeId
+    reason: str
+
+
+class CloneDetected(Base, frozen=True, tag=8):
+    """Two living agents claim one name.  The older keeps it; an operator must rename or stop one."""
+
+    member: NodeId
+    kept: str  # address
+    rejected: str  # address
+
+
+class BrakeChanged(Base, frozen=True, tag=9):
+    """Too many members of `datacenter` failed at once: nothing is removed until the view is stable (or: again it is)."""
+
+    datacenter: str
+    engaged: bool
+    reason: str
+
+
+class DatacenterChanged(Base, frozen=True, tag=10):
+    """This data center can, or can no longer, reach `datacenter`.  Its members are not dead of that."""
+
+    datacenter: str
+    reachable: bool
+    phi: float
+    reason: str
+
+
+class ServiceChanged(Base, frozen=True, tag=11):
+    """The answers for `service` changed; `index` grows with each change of this service and no other."""
+
+    service: str
+    index: int
+
+
+class InstanceChanged(Base, frozen=True, tag=12):
+    """An instance appeared, changed status or went away (`status` None)."""
+
+    owner: Path
+    instance_id: str
+    service: str
+    status: Status | None
+    before: Status | None
+    cause: str
+
+
+class InputDropped(Base, frozen=True, tag=13):
+    """Something that came from outside could not be used.  Counted; never fatal."""
+
+    source: str
+    reason: str
+
+
+class RelayChanged(Base, frozen=True, tag=14):
+    """This node became, or ceased to be, one of its data center's relays."""
+
+    is_relay: bool
+
+
+class SendRefused(Base, frozen=True, tag=15):
+    """Something of ours could not be delivered, and the reason is worth a counter."""
+
+    target: str
+    reason: Refusal
+
+
+Event: TypeAlias = (
+    MemberJoined
+    | MemberSuspected
+    | MemberRefuted
+    | MemberDied
+    | MemberLeft
+    | MemberRestarting
+    | MemberForgotten
+    | CloneDetected
+    | BrakeChanged
+    | DatacenterChanged
+    | ServiceChanged
+    | InstanceChanged
+    | InputDropped
+    | RelayChanged
+    | SendRefused
+)

@@ -1,0 +1,1 @@
+"""What runs where, how well, and how old that knowledge is."""

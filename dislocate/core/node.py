@@ -1,0 +1,287 @@
+"""The door of the core: one input at a time, the effects that it causes, in order.
+
+    node = Node(settings, Streams(f"{seed}/{settings.node.path}"), recovered)
+    effects = node.start(now)
+    effects = node.handle(DatagramReceived(source, data), now)
+    node.deadline()  # when it next wants a `TimeReached`
+
+The node decides and does nothing: no clock, no socket, no randomness of its own, no log.  Its parts share one `Outbox`
+and know each other only through the arguments given here; this file is where to look for who handles what.
+"""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from dislocate.core.boundary.effects import Effect
+from dislocate.core.boundary.inputs import (
+    CheckCompleted,
+    ClockRead,
+    ConnectTried,
+    DatagramReceived,
+    Input,
+    LinkLost,
+    LinkOpened,
+    LoadReported,
+    MessageReceived,
+    RequestCancelled,
+    Requested,
+    SendFailed,
+    Stopped,
+    Stored,
+    StoreFailed,
+    TimeReached,
+)
+from dislocate.core.boundary.requests import (
+    Deregister,
+    Forget,
+    Heartbeat,
+    Leave,
+    Register,
+    ReplaceConfigured,
+    ReportLoad,
+    SetDraining,
+    SetMaintenance,
+    Watch,
+)
+from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.views import DatacenterView, HistoryEntry, MemberView
+from dislocate.core.catalog import messages as catalog_messages
+from dislocate.core.catalog.antientropy import Repair
+from dislocate.core.catalog.catalog import Catalog
+from dislocate.core.catalog.ledger import Ledger
+from dislocate.core.errors import PeerError
+from dislocate.core.identity import Address, NodeId, Path
+from dislocate.core.membership import messages as member_messages
+from dislocate.core.membership.members import Members
+from dislocate.core.membership.swim import Swim
+from dislocate.core.membership.wan import Wan
+from dislocate.core.outbox import Outbox
+from dislocate.core.rumors import Rumors
+from dislocate.core.streams import Streams
+from dislocate.core.wire import FactMemo, Message, decode_envelope
+
+# Where a message came from: the gossip address of a datagram, or None when it came on the link to its sender.
+Source: TypeAlias = Address | None
+MessageHandler: TypeAlias = Callable[[NodeId, Source, Any], None]
+
+
+class Node:
+    """One agent's decisions."""
+
+    def __init__(
+        self, settings: Settings, streams: Streams, recovered: Recovered, memo: FactMemo | None = None
+    ) -> None:
+        self.settings = settings
+        self._out = out = Outbox(settings.node, Rumors())
+        self._memo = memo or FactMemo()
+        self._members = Members(settings.node.datacenter)
+        self._ledger = Ledger()
+        self._wan = Wan(settings, streams, out, self._members, self._ledger)
+        self._catalog = Catalog(settings, streams, out, self._members, self._ledger, recovered)
+        self._repair = Repair(settings, streams, out, self._members, self._ledger)
+        self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
+        self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed]
+        self._repair.providers = {"m": self._swim.facts_of, "c": self._catalog.facts_of}
+
+        self._inputs: dict[type, Callable[[Any], None]] = {
+            DatagramReceived: self._datagram_received,
+            MessageReceived: self._message_received,
+            LinkOpened: self._link_opened,
+            LinkLost: self._link_lost,
+            SendFailed: self._send_failed,
+            ConnectTried: self._swim.connect_tried,
+            TimeReached: lambda _: None,
+            ClockRead: lambda read: out.read_clock(read.unix_ns),
+            Stored: lambda stored: out.stored(stored.seq),
+            StoreFailed: lambda failed: out.store_failed(failed.seq, failed.reason),
+            Requested: self._requested,
+            RequestCancelled: lambda cancelled: self._catalog.request_cancelled(cancelled.request_id),
+            CheckCompleted: self._catalog.check_completed,
+            LoadReported: self._catalog.host_load_reported,
+            Stopped: self._swim.stopped,
+        }
+        self._messages: dict[type, MessageHandler] = {
+            member_messages.Ping: self._swim.on_ping,
+            member_messages.Ack: self._swim.on_ack,
+            member_messages.PingRequest: self._swim.on_ping_request,
+            member_messages.RelayedAck: self._swim.on_relayed_ack,
+            member_messages.Nack: self._swim.on_nack,
+            member_messages.RefusalCheck: self._swim.on_refusal_check,
+            member_messages.RefusalVerdict: self._swim.on_refusal_verdict,
+            member_messages.Hello: self._swim.on_hello,
+            member_messages.Welcome: self._swim.on_welcome,
+            member_messages.LinkHeartbeat: self._wan.on_heartbeat,
+            member_messages.FactsForwarded: self._facts_forwarded,
+            catalog_messages.LedgerDigest: self._repair.on_digest,
+            catalog_messages.LedgerInventory: self._repair.on_inventory,
+            catalog_messages.Repaired: lambda _sender, _source, _body: None,
+        }
+        # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
+        self._facts: dict[type, Callable[[NodeId, Any, bool], bool]] = {
+            member_messages.Alive: self._swim.on_alive,
+            member_messages.Suspect: self._swim.on_suspect,
+            member_messages.Dead: self._swim.on_dead,
+            member_messages.Left: self._swim.on_left,
+            member_messages.Restarting: self._swim.on_restarting,
+            member_messages.Forgotten: self._swim.on_forgotten,
+            member_messages.WanReport: self._wan.on_report,
+            catalog_messages.InstanceRecord: self._catalog.on_record,
+            catalog_messages.Manifest: self._catalog.on_manifest,
+            catalog_messages.LoadNote: self._catalog.on_load,
+            catalog_messages.DrainOrder: self._catalog.on_drain_order,
+        }
+        self._timers: dict[type, Callable[[Any], None]] = {
+            **self._swim.timers(),
+            **self._wan.timers(),
+            **self._catalog.timers(),
+            **self._repair.timers(),
+        }
+        self._requests: dict[type, Callable[[int, Any], None]] = {
+            Register: self._catalog.register,
+            Deregister: self._catalog.deregister,
+            Heartbeat: self._catalog.heartbeat,
+            ReportLoad: self._catalog.report_load,
+            SetDraining: self._catalog.set_draining,
+            SetMaintenance: self._catalog.set_maintenance,
+            ReplaceConfigured: self._replace_configured,
+            Watch: self._catalog.watch,
+            Leave: self._swim.leave,
+            Forget: self._swim.forget,
+        }
+
+    # ---- the three calls of a driver
+
+    def start(self, now: int) -> list[Effect]:
+        """The first effects: greetings to seeds, first timers, first checks.  Called once, before any input."""
+        self._out.now = now
+        self._swim.start()
+        self._wan.start()
+        self._catalog.start()
+        self._repair.start()
+        return self._finish_turn()
+
+    def handle(self, input_: Input, now: int) -> list[Effect]:
+        """What `input_` causes, and what has become due by `now` (monotonic nanoseconds, never decreasing)."""
+        out = self._out
+        stalled = now - out.now
+        out.now = now
+        if stalled > self.settings.probe_period:
+            self._swim.stalled(stalled)
+        self._inputs[type(input_)](input_)
+        if type(input_) is TimeReached:  # waiting input goes first, late timers after it
+            while (timer := out.due()) is not None:
+                self._timers[type(timer)](timer)
+        return self._finish_turn()
+
+    def deadline(self) -> int:
+        """When the node next wants a `TimeReached`, monotonic nanoseconds; `outbox.NEVER` when at no time."""
+        return self._out.deadline()
+
+    # ---- snapshots
+
+    @property
+    def members(self) -> MappingProxyType[Path, MemberView]:
+        """Everybody known, by path."""
+        return MappingProxyType(self._members.views(self._out.now))
+
+    @property
+    def datacenters(self) -> MappingProxyType[str, DatacenterView]:
+        """Every data center known, this one included."""
+        return MappingProxyType(self._wan.views())
+
+    @property
+    def catalog(self) -> Catalog:
+        """Services by name: `service(name)`, `names()`; their answers are immutable."""
+        return self._catalog
+
+    @property
+    def counters(self) -> MappingProxyType[str, int]:
+        """What happened how often, for metrics."""
+        return MappingProxyType(self._out.counters)
+
+    def history(self, subject: str) -> tuple[HistoryEntry, ...]:
+        """The last things that happened to a node ('dc/name'), service or instance ('dc/name/id'), oldest first."""
+        return self._catalog.history.of(subject)
+
+    @property
+    def now(self) -> int:
+        """The time of the last turn."""
+        return self._out.now
+
+    @property
+    def is_relay(self) -> bool:
+        return self._wan.is_relay
+
+    # ---- inputs that concern more than one part
+
+    def _datagram_received(self, received: DatagramReceived) -> None:
+        self._envelope_received(received.data, received.source, None)
+
+    def _message_received(self, received: MessageReceived) -> None:
+        self._envelope_received(received.data, None, received.peer)
+
+    def _envelope_received(self, data: bytes, source: Source, peer: NodeId | None) -> None:
+        name = source if peer is None else peer.path
+        try:
+            envelope = decode_envelope(data, name or "")
+            facts = [self._memo.decode(raw, name or "") for raw in envelope.facts]
+        except PeerError as error:
+            self._out.drop(error.peer, error.reason)
+            return
+        sender = envelope.sender
+        if peer is not None and sender.path != peer.path:
+            self._out.drop(peer.path, f"speaks for {sender.path}")
+            return
+        self._swim.heard(sender, source)
+        body = envelope.body
+        repaired = type(body) is catalog_messages.Repaired
+        # Facts first: an answer to the body should already know them.
+        for fact in facts:
+            self._facts[type(fact)](sender, fact, repaired)
+        if body is not None:
+            self._messages[type(body)](sender, source, body)
+
+    def _facts_forwarded(self, sender: NodeId, source: Source, body: member_messages.FactsForwarded) -> None:
+        self._out.via = body.path
+        try:
+            for raw in body.facts:
+                fact = self._memo.decode(raw, sender.path)
+                self._facts[type(fact)](sender, fact, False)
+        except PeerError as error:
+            self._out.drop(error.peer, error.reason)
+        finally:
+            self._out.via = ()
+
+    def _link_opened(self, opened: LinkOpened) -> None:
+        self._swim.link_opened(opened.peer)
+        self._wan.link_opened(opened.peer)
+
+    def _link_lost(self, lost: LinkLost) -> None:
+        self._swim.link_lost(lost.peer, lost.reason)
+        self._wan.link_lost(lost.peer, lost.reason)
+
+    def _send_failed(self, failed: SendFailed) -> None:
+        if isinstance(failed.target, NodeId):
+            self._wan.send_failed(failed.target, failed.reason)
+        else:
+            self._swim.send_failed(failed.target, failed.reason)
+
+    def _requested(self, requested: Requested) -> None:
+        request = requested.request
+        self._requests[type(request)](requested.request_id, request)
+
+    def _replace_configured(self, request_id: int, request: ReplaceConfigured) -> None:
+        self._swim.retag(request.tags)
+        self._catalog.replace_configured(request_id, request)
+
+    def _finish_turn(self) -> list[Effect]:
+        out = self._out
+        if out.news:
+            self._wan.forward(out.news)
+            out.news = []
+        effects, out.effects = out.effects, []
+        return effects
+
+
+__all__ = ["Message", "Node"]

@@ -1,0 +1,167 @@
+"""What the parts of a node do in one turn: effects in order, timers, and what waits for the disk.
+
+The node sets `now` before it calls a part; a part calls the verbs here and returns nothing.  Timers are never cancelled,
+only outdated: each carries the incarnation, sequence or version it was set for, and whoever gets it back checks that.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from msgspec import Raw, Struct
+
+from dislocate.core.boundary.effects import (
+    CloseLink,
+    Effect,
+    Notify,
+    OpenLink,
+    Reply,
+    RunCheck,
+    SendDatagram,
+    SendMessage,
+    Store,
+    TryConnect,
+)
+from dislocate.core.boundary.events import Event, InputDropped
+from dislocate.core.boundary.requests import Result
+from dislocate.core.boundary.values import CheckSpec, StoredRecord
+from dislocate.core.errors import require
+from dislocate.core.identity import Address, NodeId
+from dislocate.core.rumors import Rumors
+from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET
+from dislocate.core.wire import Fact, Message, encode_envelope, encoded_size
+
+NEVER = 1 << 62
+ENVELOPE_OVERHEAD = 64  # bytes: version, sender and array heads, with room
+
+
+class Timer(Struct, frozen=True, array_like=True):
+    """Base of all timers: a frozen note to oneself."""
+
+
+class Outbox:
+    """The verbs of a node's parts."""
+
+    def __init__(self, node: NodeId, rumors: Rumors) -> None:
+        self.node = node
+        self.rumors = rumors
+        self.now = 0
+        self.members = 1  # alive and suspect in this data center, self included; membership keeps it
+        self.effects: list[Effect] = []
+        self.counters: dict[str, int] = {}
+        self.via: tuple[str, ...] = ()  # data centers that the facts of this turn crossed; the node sets it
+        self.news: list[tuple[tuple[str, ...], Fact]] = []  # what this turn spread; the relay drains it at its end
+        self._clock: tuple[int, int] | None = None  # (unix, now) of the last ClockRead
+        self._timers: list[tuple[int, int, Timer]] = []
+        self._timer_seq = 0
+        self._store_seq = 0
+        self._awaiting: dict[int, tuple[Callable[[], None], Callable[[str], None]]] = {}
+
+    # ---- the network
+
+    def send(self, address: Address, body: Message | None) -> None:
+        """Send `body` with as many rumours as fit."""
+        size = encoded_size(body) if len(self.rumors) else 0
+        facts = self.rumors.take(DATAGRAM_BUDGET - ENVELOPE_OVERHEAD - size, self.members)
+        data = encode_envelope(self.node, body, facts)
+        require(len(data) <= DATAGRAM_BUDGET, f"datagram of {len(data)} bytes")
+        self.effects.append(SendDatagram(address, data))
+
+    def send_facts(self, address: Address, body: Message | None, facts: tuple[Raw, ...]) -> None:
+        """Send `body` with exactly these facts, which the caller has measured."""
+        data = encode_envelope(self.node, body, facts)
+        require(len(data) <= DATAGRAM_BUDGET, f"datagram of {len(data)} bytes")
+        self.effects.append(SendDatagram(address, data))
+
+    def send_message(self, peer: NodeId, body: Message, facts: tuple[Raw, ...] = ()) -> None:
+        """Send on an open link, without rumours."""
+        data = encode_envelope(self.node, body, facts)
+        require(len(data) <= MESSAGE_BUDGET, f"message of {len(data)} bytes")
+        self.effects.append(SendMessage(peer, data))
+
+    def open_link(self, peer: NodeId, address: Address, public_key: bytes) -> None:
+        self.effects.append(OpenLink(peer, address, public_key))
+
+    def close_link(self, peer: NodeId) -> None:
+        self.effects.append(CloseLink(peer))
+
+    def try_connect(self, address: Address) -> None:
+        self.effects.append(TryConnect(address))
+
+    def spread(self, key: str, fact: Fact) -> None:
+        """`fact` is news: gossip it here and, where this node is a relay, to the other data centers."""
+        self.rumors.put(key, fact)
+        self.news.append((self.via, fact))
+
+    # ---- this host
+
+    def run_check(self, check_id: str, spec: CheckSpec) -> None:
+        self.effects.append(RunCheck(check_id, spec))
+
+    def notify(self, event: Event) -> None:
+        self.effects.append(Notify(event))
+
+    def reply(self, request_id: int, result: Result) -> None:
+        self.effects.append(Reply(request_id, result))
+
+    def drop(self, source: str, reason: str) -> None:
+        """Count and report something from outside that could not be used."""
+        self.count("input_dropped")
+        self.notify(InputDropped(source, reason))
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.counters[name] = self.counters.get(name, 0) + by
+
+    # ---- the disk
+
+    def store(
+        self,
+        records: tuple[StoredRecord, ...],
+        *,
+        sync: bool,
+        then: Callable[[], None] | None = None,
+        failed: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make `records` durable; `then` runs in the turn of `Stored`, `failed` in that of `StoreFailed`."""
+        self._store_seq += 1
+        self._awaiting[self._store_seq] = (then or _nothing, failed or _ignore)
+        self.effects.append(Store(self._store_seq, records, sync))
+
+    def stored(self, seq: int) -> None:
+        then, _ = self._awaiting.pop(seq)
+        then()
+
+    def store_failed(self, seq: int, reason: str) -> None:
+        _, failed = self._awaiting.pop(seq)
+        self.count("store_failed")
+        failed(reason)
+
+    # ---- time
+
+    def read_clock(self, unix_ns: int) -> None:
+        self._clock = (unix_ns, self.now)
+
+    def unix(self) -> int:
+        """Wall time in nanoseconds as last read, carried forward; 0 before the first reading."""
+        return 0 if self._clock is None else self._clock[0] + self.now - self._clock[1]
+
+    def arm(self, at: int, timer: Timer) -> None:
+        """Give `timer` back at `at` or later."""
+        self._timer_seq += 1
+        heappush(self._timers, (at, self._timer_seq, timer))
+
+    def deadline(self) -> int:
+        return self._timers[0][0] if self._timers else NEVER
+
+    def due(self) -> Timer | None:
+        """The next timer whose time has come."""
+        if self._timers and self._timers[0][0] <= self.now:
+            return heappop(self._timers)[2]
+        return None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore(_reason: str) -> None:
+    pass

@@ -1,0 +1,75 @@
+"""Every constant that shapes behaviour: unit, reason, precedent.  Nanoseconds unless the comment says otherwise."""
+
+from dislocate.core.units import HOUR, MILLISECOND, MINUTE, SECOND
+
+# --- the wire
+PROTOCOL = (1, 1)  # lowest and highest version spoken; only ranges that do not overlap are an error
+DATAGRAM_BUDGET = 1_150  # bytes before encryption: 1,232 (IPv6 minimum MTU less headers) less salt, nonce and tag
+MESSAGE_BUDGET = 64 * 1024  # bytes: a stream's slice, so that one transfer does not hold up a heartbeat
+
+# --- probing (SWIM, with memberlist's LAN profile where nothing else is said)
+PROBE_PERIOD = 1 * SECOND  # memberlist and Serf LAN use 1 s: below it, idle CPU grows and silence is noticed no faster
+PROBE_TIMEOUT_MIN = 200 * MILLISECOND  # a scheduler's hiccup on a loaded host is shorter
+PROBE_TIMEOUT_MAX = 500 * MILLISECOND  # memberlist's fixed timeout
+INDIRECT_PROBES = 3  # relays asked when a direct probe stays unanswered (SWIM's k)
+NACK_AT = 0.8  # of the relay's own timeout (Lifeguard's paper; memberlist waits 1.0 and loses the race)
+HEALTH_MAX = 7  # Lifeguard's local health runs 0..7, so intervals stretch up to eight times
+
+# --- suspicion by silence
+SUSPICION_MULTIPLIER = 4  # memberlist LAN: min = 4 * max(1, log10 N) * period
+SUSPICION_MAX_FACTOR = 6  # max = 6 * min, decays towards min as others confirm
+SUSPICION_CONFIRMATIONS = 3  # K of the paper; fewer where the data center is smaller
+
+# --- refusal
+LINK_NEIGHBOURS = 3  # links each agent holds to its ring successors: a death is noticed when the kernel closes them
+REFUSAL_WITNESSES = 3  # others asked to verify one refusal
+REFUSAL_QUORUM = 2  # refused observers that settle it where N >= 4
+REFUSAL_RETRY = 200 * MILLISECOND  # N = 2: the detector's own second refusal after this
+CONNECT_TIMEOUT = 500 * MILLISECOND  # in a data center a SYN is answered in well under this, or the host is not there
+
+# --- gossip
+GOSSIP_PERIOD = 200 * MILLISECOND  # memberlist LAN
+GOSSIP_FANOUT = 3  # members a round; Serf's 'local' profile shows that less loses rumours
+RETRANSMIT_MULTIPLIER = 4  # times ceil(log10(N+1)); 2 was measured to lose joins for 10-40 s
+REPAIR_MIN_INTERVAL = 1 * SECOND  # per peer, so that two views that must differ for a while do not storm
+
+# --- brake, heal, restart
+BRAKE_SHARE = 0.20  # of a data center suspected or refused in one window
+BRAKE_MIN = 3  # members at least
+BRAKE_RELEASE = 60 * SECOND  # the surviving view has been stable for so long
+RECONNECT_PERIOD = 10 * SECOND  # a dead peer or a seed is tried; Serf reconnects every 30 s
+DEAD_RETENTION = 72 * HOUR  # Consul's reconnect_timeout
+LEFT_RETENTION = 24 * HOUR  # Serf's tombstone_timeout
+RESTART_GRACE = 30 * SECOND  # what SIGTERM announces: a package upgrade takes less
+
+# --- services of agents that are gone
+UNATTENDED_CRITICAL = 60 * SECOND
+UNATTENDED_DROP = 10 * MINUTE
+
+# --- between data centers
+RELAYS = 3  # per data center, by rendezvous hash
+HEARTBEAT_PERIOD = 1 * SECOND
+PHI_WINDOW = 200  # heartbeats remembered
+PHI_MIN_STD = 100 * MILLISECOND  # Akka's min-std-deviation: a quiet link must not become nervous
+PHI_SUSPECT = 5.0
+PHI_UNREACHABLE = 8.0  # Cassandra's convict threshold
+UNREACHABLE_FLOOR = 10 * SECOND  # of silence at least
+FORWARD_HOPS = 3  # summaries cross at most so many data centers
+
+# --- coordinates (Vivaldi as Serf ships it; dim 8 orders five data centers right, 2 and 4 do not)
+VIVALDI_DIMENSIONS = 8
+VIVALDI_SAMPLES = 80  # not used before
+VIVALDI_ERROR = 0.2  # nor while the error is above
+
+# --- health
+SUCCESSES_UP = 2
+FAILURES_DOWN = 3
+CHECK_JITTER = 0.1  # of the interval, either way
+FLAP_HALF_LIFE = 60 * SECOND
+FLAP_SUPPRESS = 3.0
+FLAP_REUSE = 1.0
+LOAD_LEVELS = 16  # utilization is quantized: a change of less than 1/16 is not worth a rumour
+
+# --- history and watches
+HISTORY_PER_SUBJECT = 50  # entries
+HISTORY_SUBJECTS = 2_000  # least recently touched are dropped

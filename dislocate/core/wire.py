@@ -1,0 +1,138 @@
+"""The wire: one envelope a datagram or message, msgpack, append-only arrays with integer tags.
+
+An envelope has one body, said to this peer, and carries facts, said to everybody in time.  Facts stay encoded until they
+are looked at: a node sends the same bytes many times and a fleet hears the same bytes many times, so both ways are
+memoized (facts are frozen; nothing can change them).  Whatever cannot be understood is a `PeerError`, counted and dropped.
+"""
+
+from typing import TypeAlias, cast
+
+import msgspec
+from msgspec import Raw, Struct
+
+from dislocate.core.catalog.messages import (
+    DrainOrder,
+    InstanceRecord,
+    LedgerDigest,
+    LedgerInventory,
+    LoadNote,
+    Manifest,
+    Repaired,
+)
+from dislocate.core.errors import PeerError
+from dislocate.core.identity import NodeId
+from dislocate.core.membership.messages import (
+    Ack,
+    Alive,
+    Dead,
+    FactsForwarded,
+    Forgotten,
+    Hello,
+    Left,
+    LinkHeartbeat,
+    Nack,
+    Ping,
+    PingRequest,
+    RefusalCheck,
+    RefusalVerdict,
+    RelayedAck,
+    Restarting,
+    Suspect,
+    WanReport,
+    Welcome,
+)
+from dislocate.core.tunables import PROTOCOL
+
+Fact: TypeAlias = (
+    Alive
+    | Suspect
+    | Dead
+    | Left
+    | Restarting
+    | Forgotten
+    | WanReport
+    | InstanceRecord
+    | Manifest
+    | LoadNote
+    | DrainOrder
+)
+Message: TypeAlias = (
+    Ping
+    | Ack
+    | PingRequest
+    | RelayedAck
+    | Nack
+    | RefusalCheck
+    | RefusalVerdict
+    | Hello
+    | Welcome
+    | LinkHeartbeat
+    | FactsForwarded
+    | LedgerDigest
+    | LedgerInventory
+    | Repaired
+)
+
+
+class Envelope(Struct, frozen=True, array_like=True):
+    """What one datagram or message holds."""
+
+    version: int
+    sender: NodeId
+    body: Message | None = None  # None: it only carries facts
+    facts: tuple[Raw, ...] = ()
+
+
+_encoder = msgspec.msgpack.Encoder()
+_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
+_fact_decoder: msgspec.msgpack.Decoder[Fact] = msgspec.msgpack.Decoder(Fact)
+
+_FACT_MEMO_LIMIT = 50_000
+
+
+class FactMemo:
+    """Decoded facts by their bytes; forgets all when full.  Owned by a node, or shared by the nodes of one world: facts
+    are frozen, so that sharing changes nothing but memory."""
+
+    def __init__(self) -> None:
+        self._facts: dict[bytes, Fact] = {}
+
+    def decode(self, raw: Raw | bytes, source: str) -> Fact:
+        """The fact in `raw`.  Raises `PeerError` naming `source`."""
+        key = bytes(raw)
+        fact = self._facts.get(key)
+        if fact is None:
+            try:
+                fact = _fact_decoder.decode(key)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise PeerError(source, f"unreadable fact: {error}") from error
+            if len(self._facts) >= _FACT_MEMO_LIMIT:
+                self._facts.clear()
+            self._facts[key] = fact
+        return fact
+
+
+def encode_fact(fact: Fact) -> Raw:
+    """The fact as it travels inside envelopes."""
+    return Raw(_encoder.encode(fact))
+
+
+def encode_envelope(sender: NodeId, body: Message | None, facts: tuple[Raw, ...] = ()) -> bytes:
+    """One envelope in our highest version."""
+    return _encoder.encode(Envelope(PROTOCOL[1], sender, body, facts))
+
+
+def decode_envelope(data: bytes, source: str) -> Envelope:
+    """The envelope in `data`.  Raises `PeerError` naming `source` for anything else."""
+    try:
+        envelope = _envelope_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise PeerError(source, f"unreadable envelope: {error}") from error
+    if envelope.version < PROTOCOL[0]:
+        raise PeerError(source, f"protocol version {envelope.version}, at least {PROTOCOL[0]} is spoken here")
+    return envelope
+
+
+def encoded_size(value: object) -> int:
+    """Bytes that `value` takes on the wire."""
+    return len(_encoder.encode(cast(object, value)))

@@ -1,0 +1,114 @@
+"""One link between two places: how long things take on it, and whether they arrive at all.
+
+Pure: the simulator and the shaping of real agents ask the same code, so that a scenario means the same in both worlds.
+Delays are integer nanoseconds; jitter is lognormal by an integer quantile table (no libm while running, so runs agree
+across machines).  Datagrams may be lost, doubled and overtake each other; streams keep order and turn loss into delay.
+
+Does not know addresses, queues or time: the caller says when, and keeps one `Link` per direction.
+"""
+
+from enum import Enum
+
+from msgspec import Struct
+
+from dislocate.core.streams import Stream
+from dislocate.core.units import MILLISECOND, SECOND
+
+
+class Channel(Enum):
+    """What a cut or a fault applies to."""
+
+    UDP = "udp"
+    LINKS = "links"
+    APP = "app"  # the workload's own connections
+
+
+ALL_CHANNELS = frozenset(Channel)
+
+
+class LinkQuality(Struct, frozen=True, kw_only=True):
+    """One direction of one link.  Times in nanoseconds, probabilities 0..1."""
+
+    delay: int = MILLISECOND // 20  # one way; 0.1 ms RTT within an availability zone
+    jitter: float = 0.05  # sigma of the lognormal factor on the delay
+    loss: float = 0.0  # of a datagram; on a stream a loss costs a retransmission timeout
+    duplicate: float = 0.0  # of a datagram
+    bandwidth: int = 0  # bytes a second; 0: not limited
+
+
+RETRANSMISSION_TIMEOUT = 200 * MILLISECOND  # Linux TCP's minimum RTO
+
+
+# Quantiles of the standard normal at (i + 0.5) / 256, in units of 1/1024.
+def _normal_quantiles() -> tuple[int, ...]:
+    from statistics import NormalDist
+
+    normal = NormalDist()
+    return tuple(round(1024 * normal.inv_cdf((i + 0.5) / 256)) for i in range(256))
+
+
+_QUANTILES = _normal_quantiles()
+
+
+class Link:
+    """One direction of one link, with what it remembers: its queue and, for streams, the last delivery."""
+
+    __slots__ = ("_cut", "_free_at", "_last_stream", "_stream", "extra_loss", "quality", "slow_factor")
+
+    def __init__(self, quality: LinkQuality, stream: Stream) -> None:
+        self.quality = quality
+        self.slow_factor = 1.0
+        self.extra_loss = 0.0
+        self._stream = stream
+        self._cut: set[Channel] = set()
+        self._free_at = 0
+        self._last_stream = 0
+
+    def cut(self, channels: frozenset[Channel] = ALL_CHANNELS) -> None:
+        self._cut |= channels
+
+    def heal(self, channels: frozenset[Channel] = ALL_CHANNELS) -> None:
+        self._cut -= channels
+
+    def is_cut(self, channel: Channel) -> bool:
+        return channel in self._cut
+
+    def datagram(self, size: int, now: int) -> tuple[int, ...]:
+        """When a datagram sent at `now` arrives: no instant (lost or cut), one, or two (doubled)."""
+        quality = self.quality
+        if Channel.UDP in self._cut:
+            return ()
+        loss = quality.loss + self.extra_loss
+        if loss and self._stream.chance(loss):
+            return ()
+        arrival = self._leave(size, now) + self._delay()
+        if quality.duplicate and self._stream.chance(quality.duplicate):
+            return (arrival, self._leave(size, now) + self._delay())
+        return (arrival,)
+
+    def message(self, size: int, now: int) -> int | None:
+        """When a message on a stream sent at `now` arrives, never before an earlier one; None while the link is cut."""
+        if Channel.LINKS in self._cut:
+            return None
+        arrival = self._leave(size, now) + self._delay()
+        loss = self.quality.loss + self.extra_loss
+        while loss and self._stream.chance(min(loss, 0.9)):
+            arrival += max(RETRANSMISSION_TIMEOUT, 2 * self.quality.delay)
+        self._last_stream = max(self._last_stream, arrival)
+        return self._last_stream
+
+    def _leave(self, size: int, now: int) -> int:
+        """When the last byte is on the wire."""
+        if not self.quality.bandwidth:
+            return now
+        self._free_at = max(self._free_at, now) + size * SECOND // self.quality.bandwidth
+        return self._free_at
+
+    def _delay(self) -> int:
+        quality = self.quality
+        delay = int(quality.delay * self.slow_factor)
+        if not quality.jitter:
+            return delay
+        # Lognormal by its second-order expansion: exp(s*z) ~ 1 + s*z + (s*z)^2/2, exact enough for s <= 0.3.
+        z = quality.jitter * _QUANTILES[self._stream.bits(8)] / 1024
+        return int(delay * (1.0 + z + z * z / 2.0))
