@@ -5,7 +5,7 @@ are looked at: a node sends the same bytes many times and a fleet hears the same
 memoized (facts are frozen; nothing can change them).  Whatever cannot be understood is a `PeerError`, counted and dropped.
 """
 
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -135,4 +135,4 @@ def decode_envelope(data: bytes, source: str) -> Envelope:
 
 def encoded_size(value: object) -> int:
     """Bytes that `value` takes on the wire."""
-    return len(_encoder.encode(cast(object, value)))
+    return len(_encoder.encode(value))
