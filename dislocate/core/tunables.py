@@ -76,7 +76,7 @@ CHECK_MIN_PAUSE = 100 * MILLISECOND  # between the end of a slow check and the n
 # --- catalog
 INSTANCES_PER_OWNER = 1_000  # more on one host is a mistake of a script; bounds what an owner costs everybody
 RECORD_BUDGET = 900  # bytes of one encoded record or manifest part: it fits a datagram next to the envelope
-SPEC_BUDGET = 512  # bytes of id, service, address, tags and meta; the rest of a record is owner (140) and cause (200)
+SPEC_BUDGET = 448  # bytes of id, service, address, tags, meta; a record's rest: owner 140, cause 200, address 45
 CAUSE_LIMIT = 200  # bytes
 UNKNOWN_OWNERS = 1_024  # owners without a member entry that are listened to; the oldest are dropped
 UNKNOWN_GRACE = 60 * SECOND  # for the member entry of an owner to arrive: gossip takes a second, repair a few
