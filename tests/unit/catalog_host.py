@@ -60,7 +60,12 @@ class Host:
         self._request_id = 0
         records = tuple(StoredRecord(key, value) for key, value in self.disk.items())
         self.catalog = Catalog(
-            self.settings, Streams("test"), self.out, self.members, self.ledger, Recovered(records=records, unix_ns=unix)
+            self.settings,
+            Streams("test"),
+            self.out,
+            self.members,
+            self.ledger,
+            Recovered(records=records, unix_ns=unix),
         )
         self.timers = self.catalog.timers()
         self._asks = {

@@ -242,7 +242,7 @@ def test_equal_knowledge_is_equal_in_the_ledger_whatever_the_way_there():
 
 
 def test_a_restarted_owner_replaces_what_was_known_of_its_earlier_start():
-    a1, a2 = two_hosts()
+    _, a2 = two_hosts()
     again = Host("a1", boot=2, services=(spec("web-9"),))
     a2.sees(again)
     assert list(a2.statuses()) == ["fra/a1/web-1"]  # as recorded, until the new start has spoken
@@ -263,7 +263,7 @@ def test_a_restart_alone_wakes_nobody():
 
 
 def test_nobody_else_can_change_own_instances():
-    a1, a2 = two_hosts()
+    a1, _ = two_hosts()
     record = msgspec.structs.replace(a1.catalog.facts_of("fra/a1")[0], version=99, port=1)
     assert a1.hear([record]) == [False]
     assert a1.catalog.service("shop.web").instances[0].port == 8080
@@ -483,7 +483,7 @@ def test_the_load_of_the_host_stands_in_for_instances_that_report_none():
     for host in (a1, a2):
         loads = {view.id: view.load.utilization for view in host.catalog.service("shop.web").instances}
         assert loads == {"web-1": 0.25, "web-2": 0.5}
-    older = msgspec.structs.replace([f for f in facts if isinstance(f, LoadNote)][0], stamp=0)
+    older = msgspec.structs.replace(next(f for f in facts if isinstance(f, LoadNote)), stamp=0)
     assert a2.hear([older]) == [False]
 
 
