@@ -82,7 +82,13 @@ class Node:
         self._repair = Repair(settings, streams, out, self._members, self._ledger)
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed]
-        self._repair.providers = {"m": self._swim.facts_of, "c": self._catalog.facts_of}
+        self._catalog.is_reachable = self._wan.is_reachable
+        self._catalog.as_of = self._wan.as_of
+        self._repair.providers = {
+            "m": self._swim.facts_of,
+            "c": self._catalog.facts_of,
+            "d": self._catalog.drains_of,
+        }
 
         self._inputs: dict[type, Callable[[Any], None]] = {
             DatagramReceived: self._datagram_received,
