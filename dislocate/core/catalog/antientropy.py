@@ -3,7 +3,7 @@
 A conversation, begun by whoever hears a digest that is not its own:
 
     LedgerDigest          here are my 64 bucket sums
-    LedgerInventory       these differ; here is all that I have in them         (buckets empty on your side: the facts at once)
+    LedgerInventory       these differ; here is all that I have in them      (to a stranger's empty buckets: facts at once)
     Repaired + facts      what I know of the entries that differ
     LedgerInventory       and these are they: tell me what you know
     Repaired + facts      that is all
@@ -124,9 +124,9 @@ class Repair:
         turn = self._stream.below(BUCKETS)  # so that a burst that ends early does not always tell the same
         order = [(turn + i) % BUCKETS for i in range(BUCKETS)]
         differing = [i for i in order if mine[i] != body.buckets[i]]
-        empty_there = [i for i in differing if body.buckets[i] == 0]
+        empty_there = [] if _have_met(mine, body.buckets) else [i for i in differing if body.buckets[i] == 0]
         self._tell(sender, source, [key for i in empty_there for key, _ in self._ledger.entries(i)])
-        for slice_ in islice(self._slices([i for i in differing if body.buckets[i]], source), SLICES):
+        for slice_ in islice(self._slices([i for i in differing if i not in empty_there], source), SLICES):
             self._say(sender, source, slice_)
 
     def on_inventory(self, sender: NodeId, source: Address | None, body: LedgerInventory) -> None:
@@ -200,6 +200,12 @@ class Repair:
             self._out.send_message(peer, body, facts)
         else:
             self._out.send_facts(source, body, facts)
+
+
+def _have_met(mine: list[int], theirs: tuple[int, ...]) -> bool:
+    """Whether two ledgers share anything.  Only a stranger is told everything at once: whoever knows us and has nothing in
+    a bucket may know that its members are dead, and only the inventory of it makes him say so."""
+    return any(one and one == other for one, other in zip(mine, theirs, strict=True))
 
 
 def _room(source: Address | None) -> int:

@@ -18,8 +18,16 @@ from dislocate.core.membership.members import Members
 from dislocate.core.membership.messages import Freshness, WanReport, WanRow
 from dislocate.core.outbox import Outbox
 from dislocate.core.tunables import UNREACHABLE_FLOOR
+from dislocate.core.units import seconds
 
 FRESHNESS_ROWS = 8  # a datagram: about 100 bytes
+
+
+def in_words(row: WanRow) -> str:
+    """Why a relay says what it says."""
+    if row.reachable:
+        return "heartbeats both ways"
+    return "it does not hear us" if row.heard else f"nothing heard for {seconds(row.age):.1f} s"
 
 
 class RelayRows:
@@ -76,8 +84,8 @@ class Reach:
 
     # ---- reports
 
-    def reported(self, report: WanReport, phi: float = 0.0, reason: str = "") -> bool:
-        """Take a relay's report in; True when it said something new.  `phi` and `reason`: why, when it is our own."""
+    def reported(self, report: WanReport, phi: float = 0.0) -> bool:
+        """Take a relay's report in; True when it said something new.  `phi` of the surest link, when it is our own."""
         path = report.relay.path
         known = self._reports.get(path)
         if known is None or report.relay.boot > known.boot:
@@ -94,7 +102,7 @@ class Reach:
             known.rows[name], known.versions[name] = row, report.version
             self.heard_of(name, self._out.now - row.age)
             news = True
-            self.judge(name, phi, reason or f"{path} says so")
+            self.judge(name, phi, f"{path}: {in_words(row)}")
         return news
 
     def _voided(self, known: RelayRows, version: int) -> bool:

@@ -8,7 +8,7 @@ from dislocate.core.identity import NodeId
 from dislocate.core.membership.messages import WanReport, WanRow
 from dislocate.core.membership.reach import Reach
 from dislocate.core.outbox import Outbox
-from dislocate.core.units import MILLISECOND, MINUTE, seconds
+from dislocate.core.units import MILLISECOND, MINUTE
 
 REPEAT = 1 * MINUTE
 RTT_CHANGE = 5  # a fifth, either way
@@ -52,10 +52,7 @@ class Reporting:
         self._version += 1
         report = WanReport(self._node, self._version, (row,))
         self._told[row.datacenter] = (report, self._out.now)
-        reason = "heartbeats both ways" if row.reachable else f"nothing heard for {seconds(row.age):.1f} s"
-        if row.heard and not row.reachable:
-            reason = "it does not hear us"
-        self._reach.reported(report, phi, reason)
+        self._reach.reported(report, phi)
         self._out.rumors.put(f"w/{self._node.path}/{row.datacenter}", report)
 
     def step_down(self) -> None:

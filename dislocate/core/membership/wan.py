@@ -399,7 +399,7 @@ class Wan:
             datacenter,
             any(peer.is_reached(now) for peer in peers),
             any(peer.hears_us(now) for peer in peers),
-            min((peer.rtt for peer in peers if peer.rtt and peer.is_reached(now)), default=0),
+            min((peer.rtt for peer in peers if peer.rtt), default=0),  # distance outlives a cut
             now - self._reach.as_of(datacenter),
             self._members.living(datacenter),
             (),  # relays: everybody ranks them from the table
