@@ -81,6 +81,7 @@ class Node:
         self._catalog = Catalog(settings, streams, out, self._members, self._ledger, recovered)
         self._repair = Repair(settings, streams, out, self._members, self._ledger)
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
+        self._wan.compare = self._repair.compare
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed]
         self._catalog.is_reachable = self._wan.is_reachable
         self._catalog.as_of = self._wan.as_of
@@ -121,7 +122,7 @@ class Node:
             member_messages.FactsForwarded: self._facts_forwarded,
             catalog_messages.LedgerDigest: self._repair.on_digest,
             catalog_messages.LedgerInventory: self._repair.on_inventory,
-            catalog_messages.Repaired: lambda _sender, _source, _body: None,
+            catalog_messages.Repaired: self._repair.on_repaired,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
         self._facts: dict[type, Callable[[NodeId, Any, bool], bool]] = {
@@ -174,6 +175,7 @@ class Node:
         out.now = now
         if stalled > self.settings.probe_period:
             self._swim.stalled(stalled)
+            self._wan.stalled(stalled)
         self._inputs[type(input_)](input_)
         if type(input_) is TimeReached:  # waiting input goes first, late timers after it
             while (timer := out.due()) is not None:
@@ -240,6 +242,9 @@ class Node:
             self._out.drop(peer.path, f"speaks for {sender.path}")
             return
         self._swim.heard(sender, source)
+        if sender.datacenter != self.settings.node.datacenter:
+            self._out.via = (sender.datacenter,)  # until the turn ends: what is news now came from there
+            self._wan.heard(sender)
         body = envelope.body
         repaired = type(body) is catalog_messages.Repaired
         # Facts first: an answer to the body should already know them.
@@ -256,8 +261,6 @@ class Node:
                 self._facts[type(fact)](sender, fact, False)
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
-        finally:
-            self._out.via = ()
 
     def _link_opened(self, opened: LinkOpened) -> None:
         self._swim.link_opened(opened.peer)
@@ -283,6 +286,7 @@ class Node:
 
     def _finish_turn(self) -> list[Effect]:
         out = self._out
+        out.via = ()
         if out.news:
             self._wan.forward(out.news)
             out.news = []
