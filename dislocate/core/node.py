@@ -75,7 +75,7 @@ class Node:
         self.settings = settings
         self._out = out = Outbox(settings.node, Rumors())
         self._memo = memo or FactMemo()
-        self._members = Members(settings.node.datacenter)
+        self._members = Members(settings.node.datacenter, settings.node.path)
         self._ledger = Ledger()
         self._wan = Wan(settings, streams, out, self._members, self._ledger)
         self._catalog = Catalog(settings, streams, out, self._members, self._ledger, recovered)
@@ -171,7 +171,7 @@ class Node:
     def handle(self, input_: Input, now: int) -> list[Effect]:
         """What `input_` causes, and what has become due by `now` (monotonic nanoseconds, never decreasing)."""
         out = self._out
-        stalled = now - out.now
+        stalled = now - max(out.now, out.deadline())  # only a timer that was due and not served tells of a stall
         out.now = now
         if stalled > self.settings.probe_period:
             self._swim.stalled(stalled)
@@ -287,6 +287,7 @@ class Node:
     def _finish_turn(self) -> list[Effect]:
         out = self._out
         out.via = ()
+        self._swim.turn_ended()
         if out.news:
             self._wan.forward(out.news)
             out.news = []
