@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from dislocate.core.boundary.effects import Effect
+from dislocate.core.boundary.events import DatacenterChanged, Event
 from dislocate.core.boundary.inputs import (
     CheckCompleted,
     ClockRead,
@@ -46,6 +47,7 @@ from dislocate.core.boundary.requests import (
 )
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.views import DatacenterView, HistoryEntry, MemberView
+from dislocate.core.catalog import chronicle
 from dislocate.core.catalog import messages as catalog_messages
 from dislocate.core.catalog.antientropy import Repair
 from dislocate.core.catalog.catalog import Catalog
@@ -83,6 +85,7 @@ class Node:
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
         self._wan.compare = self._repair.compare
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed]
+        self._catalog.brake = self._wan.brake
         self._catalog.is_reachable = self._wan.is_reachable
         self._catalog.as_of = self._wan.as_of
         self._repair.providers = {
@@ -288,11 +291,22 @@ class Node:
         out = self._out
         out.via = ()
         self._swim.turn_ended()
+        if out.told:
+            self._take_note(out.told)
+            out.told = []
         if out.news:
             self._wan.forward(out.news)
             out.news = []
         effects, out.effects = out.effects, []
         return effects
+
+    def _take_note(self, events: list[Event]) -> None:
+        """History remembers what happened to members; the catalog's answers depend on who can be reached."""
+        for event in events:
+            if (entry := chronicle.entry(event)) is not None:
+                self._catalog.history.record(*entry)
+            if type(event) is DatacenterChanged:
+                self._catalog.wan_changed(event.datacenter)
 
 
 __all__ = ["Message", "Node"]

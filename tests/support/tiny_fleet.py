@@ -91,7 +91,8 @@ class TinyFleet:
         """Nanoseconds until `claim` held; fails when it did not."""
         begin, end = self.now, self.now + parse_duration(within)
         while not claim():
-            assert self._heap and self._heap[0][0] <= end, f"not within {within}"
+            assert self._heap, "nothing is under way"
+            assert self._heap[0][0] <= end, f"not within {within}"
             self.now, _, act = heappop(self._heap)
             act()
         return self.now - begin

@@ -2,7 +2,6 @@
 
 import msgspec
 import pytest
-from catalog_host import HTTP, TTL, Host, spec
 
 from dislocate.core.boundary.inputs import LoadReported
 from dislocate.core.boundary.requests import (
@@ -25,6 +24,7 @@ from dislocate.core.identity import NodeId
 from dislocate.core.tunables import CAUSE_LIMIT, RECORD_BUDGET
 from dislocate.core.units import HOUR, MILLISECOND, MINUTE, SECOND
 from dislocate.core.wire import encoded_size
+from tests.support.catalog_host import HTTP, TTL, Host, spec
 
 S = Status
 

@@ -2,8 +2,6 @@
 
 from itertools import pairwise
 
-from catalog_host import HTTP, TTL, Host, spec
-
 from dislocate.core.boundary.inputs import CheckCompleted
 from dislocate.core.boundary.requests import Deregister, Done, Heartbeat, Register, SetDraining, SetMaintenance
 from dislocate.core.boundary.values import CheckOutcome, MemberState, Status
@@ -11,6 +9,7 @@ from dislocate.core.catalog.fate import Fate, fate_after, seen_as
 from dislocate.core.catalog.health import Health, decayed
 from dislocate.core.tunables import FLAP_HALF_LIFE
 from dislocate.core.units import HOUR, MINUTE, SECOND
+from tests.support.catalog_host import HTTP, TTL, Host, spec
 
 S = Status
 P, W, C = S.PASSING, S.WARNING, S.CRITICAL

@@ -1,12 +1,11 @@
 """Answers, their age and order, indexes and watches."""
 
-from catalog_host import TTL, Host, spec
-
 from dislocate.core.boundary.events import InstanceChanged, ServiceChanged
 from dislocate.core.boundary.requests import Changed, Deregister, Heartbeat, Register, Watch
 from dislocate.core.boundary.values import MemberState, Status
 from dislocate.core.catalog.watches import matches, patterns_of
 from dislocate.core.units import SECOND
+from tests.support.catalog_host import TTL, Host, spec
 
 S = Status
 

@@ -65,7 +65,7 @@ class Catalog:
         self._members = members
         self._recovered = recovered
         # Whom the node asks for what the catalog cannot know: whether removals are held, reachability, and age.
-        self.brake_engaged: Callable[[str], bool] = lambda _datacenter: False
+        self.brake: Callable[[str], str] = lambda _datacenter: ""
         self.is_reachable: Callable[[str], bool] = lambda _datacenter: True
         self.as_of: Callable[[str], int] = lambda _datacenter: out.now
 
@@ -86,7 +86,7 @@ class Catalog:
             ledger,
             self._services,
             self.history,
-            lambda datacenter: self.brake_engaged(datacenter),
+            lambda datacenter: bool(self.brake(datacenter)),
             self._last_known.changed,
         )
         self._drains = Drains(out, members, ledger, self.history, self._drain_ordered)

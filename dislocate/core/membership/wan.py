@@ -64,7 +64,6 @@ class Wan:
 
     def __init__(self, settings: Settings, streams: Streams, out: Outbox, members: Members, ledger: Ledger) -> None:
         self.is_relay = False
-        self.brake = ""  # why removals are held in this data center; membership keeps it
         # Told the digest of each heartbeat; the node sets it.
         self.compare: Callable[[NodeId, Address | None, int], None] = lambda _peer, _source, _digest: None
         self._node = settings.node
@@ -114,8 +113,14 @@ class Wan:
             members=self._members.living(name),
             as_of=reach.as_of(name),
             relays=self._relays.of(name),
-            brake=self.brake if own else next((row.brake for row in rows if row.brake), ""),
+            brake=self.brake(name),
         )
+
+    def brake(self, datacenter: str) -> str:
+        """Why removals are held in `datacenter`, as far as is known here; empty: they are not."""
+        if datacenter == self._own:
+            return self._members.brake
+        return next((row.brake for row in self._reach.rows(datacenter) if row.brake), "")
 
     def is_reachable(self, datacenter: str) -> bool:
         """Whether any relay of this data center has a live link there.  False for one never heard of."""
@@ -350,7 +355,7 @@ class Wan:
             self._ledger.total,
             ages,
             self._coordinates.here,
-            self.brake,
+            self._members.brake,
             self._reach.reached(),
         )
         self._out.send_message(peer.node, heartbeat)
@@ -388,7 +393,9 @@ class Wan:
         if datacenter == self._own:
             if self._coordinates.settled:
                 living = self._members.living(datacenter)
-                row = WanRow(datacenter, True, True, 0, 0, living, (), self._coordinates.settled, self.brake, True)
+                row = WanRow(
+                    datacenter, True, True, 0, 0, living, (), self._coordinates.settled, self._members.brake, True
+                )
                 self._reporting.tell(row, 0.0)
             return
         now = self._out.now
