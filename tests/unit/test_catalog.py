@@ -77,6 +77,17 @@ def test_registering_the_same_again_writes_and_says_nothing():
     assert a1.take_said() == []
 
 
+def test_a_process_that_registers_while_its_predecessor_deregisters_stays_registered():
+    a1 = Host()
+    a1.ask(Register(spec()))
+    a1.catalog.deregister(98, Deregister("web-1"))
+    a1.catalog.register(99, Register(spec()))
+    a1.settle()
+    assert isinstance(a1.replies[99], Done)
+    assert a1.status() is S.PASSING
+    assert "instance/web-1" in a1.disk
+
+
 def test_new_tags_keep_the_health_and_a_new_port_starts_anew():
     a1 = Host()
     a1.ask(Register(spec(check=HTTP)))

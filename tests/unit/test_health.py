@@ -187,6 +187,21 @@ def test_who_never_calls_in_is_critical_after_the_ttl():
     assert a1.status() is C
 
 
+def test_an_instance_that_flaps_is_held_down_and_says_so():
+    a1 = Host(services=(spec(check=TTL),))
+    for _ in range(4):
+        for status in (P, C):
+            a1.ask(Heartbeat("web-1", status, "queue"))
+            a1.run(SECOND)
+    a1.ask(Heartbeat("web-1", P))
+    assert a1.status() is C
+    assert a1.catalog.history.of("fra/a1/web-1")[-1].why.startswith("flapping")
+    for _ in range(30):
+        a1.run(5 * SECOND)
+        a1.ask(Heartbeat("web-1", P))
+    assert a1.status() is P
+
+
 def test_heartbeats_that_make_no_sense_are_refused():
     a1 = Host(services=(spec(check=HTTP), spec("ttl-1", check=TTL)))
     assert a1.ask(Heartbeat("nobody")).kind == "unknown"

@@ -83,8 +83,7 @@ class Checks:
         instance.is_checking = False
         instance.output = completed.outcome.output[:OUTPUT_LIMIT]
         if instance.health.observe(completed.outcome.status, now):
-            instance.cause = instance.output or "check " + completed.outcome.status.value
-            self._judged(instance)
+            self._tell(instance, instance.output or "check " + completed.outcome.status.value)
         pause = pause_before_next(instance.spec.check, instance.health.status, self._stream)
         at = max(instance.called_at + pause, now + CHECK_MIN_PAUSE)
         self._out.arm(at, CheckDue(instance.id, instance.epoch))
@@ -94,8 +93,7 @@ class Checks:
         instance.called_at = self._out.now
         instance.output = output[:OUTPUT_LIMIT]
         if instance.health.declare(status, self._out.now):
-            instance.cause = instance.output or "heartbeat says " + status.value
-            self._judged(instance)
+            self._tell(instance, instance.output or "heartbeat says " + status.value)
 
     def _due(self, timer: CheckDue) -> None:
         instance = self._find(timer.instance_id)
@@ -108,6 +106,11 @@ class Checks:
         instance.called_at = self._out.now
         self._out.run_check(f"{instance.id}#{instance.epoch}", spec)
 
+    def _tell(self, instance: OwnInstance, cause: str) -> None:
+        is_held = instance.health.damping.is_holding
+        instance.cause = f"flapping, held down until it is quiet: {cause}" if is_held else cause
+        self._judged(instance)
+
     def _ttl_due(self, timer: TtlDue) -> None:
         instance = self._find(timer.instance_id)
         if instance is None or instance.epoch != timer.epoch or instance.spec.check is None:
@@ -117,6 +120,5 @@ class Checks:
             self._out.arm(instance.called_at + ttl, timer)
             return
         if instance.health.declare(Status.CRITICAL, now):
-            instance.cause = f"no heartbeat for {format_duration(ttl)}"
-            self._judged(instance)
+            self._tell(instance, f"no heartbeat for {format_duration(ttl)}")
         self._out.arm(now + ttl, timer)

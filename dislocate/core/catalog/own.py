@@ -63,6 +63,7 @@ class OwnInstances:
         self._changed_ids = changed_ids  # called with the id that went away, or None when one came
         self._instances: dict[str, OwnInstance] = {}
         self._remembered: dict[str, Status] = {}  # statuses from before the restart
+        self._under_way: dict[str, int] = {}  # keys that wait for the disk, by how many requests
         self._started_unix = 0
         self._epoch = 0
         self._is_published = False
@@ -115,8 +116,8 @@ class OwnInstances:
             self._conflict(request_id, f"{spec.id} stands in the configuration file: change it there and reload")
         elif known is None and len(self._instances) >= INSTANCES_PER_OWNER:
             self._conflict(request_id, f"an agent hosts at most {INSTANCES_PER_OWNER} instances: deregister some")
-        elif known is not None and known.spec == spec:
-            self._done(request_id)
+        elif known is not None and known.spec == spec and INSTANCE + spec.id not in self._under_way:
+            self._done(request_id)  # the common case: a process that starts again; nothing under way may undo it
         else:
             record = StoredRecord(INSTANCE + spec.id, msgspec.msgpack.encode(spec))
             self._store(request_id, (record,), lambda: self._add(spec))
@@ -281,11 +282,22 @@ class OwnInstances:
     # ---- answers
 
     def _store(self, request_id: int, records: tuple[StoredRecord, ...], apply: Callable[[], None]) -> None:
+        for record in records:
+            self._under_way[record.key] = self._under_way.get(record.key, 0) + 1
+
+        def settled() -> None:
+            for record in records:
+                self._under_way[record.key] -= 1
+                if not self._under_way[record.key]:
+                    del self._under_way[record.key]
+
         def stored() -> None:
+            settled()
             apply()
             self._done(request_id)
 
         def failed(reason: str) -> None:
+            settled()
             self._out.reply(request_id, Refused("storage", "", f"the disk failed ({reason}): mend it and repeat"))
 
         self._out.store(records, sync=True, then=stored, failed=failed)

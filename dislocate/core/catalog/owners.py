@@ -239,7 +239,7 @@ class Owners:
     def _drop(self, path: Path, boot: int, why: str) -> None:
         self._dropped.pop(path, None)
         self._dropped[path] = boot
-        if len(self._dropped) > 4 * UNKNOWN_OWNERS:
+        if len(self._dropped) > UNKNOWN_OWNERS:
             del self._dropped[next(iter(self._dropped))]
         owner = self._owners.get(path)
         if owner is not None:
