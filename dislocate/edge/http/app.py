@@ -7,7 +7,7 @@ answered as a problem; what is our own fault is logged and counted, and the call
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -43,11 +43,11 @@ def make_app(
     *,
     more: tuple[Operation, ...] = (),
     stream_limit: int = 64,
-) -> falcon.App:
+) -> Callable[..., Iterable[bytes]]:
     """The WSGI application of one agent; `more` are operations of other parts (pick, kv, runs)."""
     agent = Agent(backend=backend, node=node, access=access, counters=counters, streams=StreamSlots(stream_limit))
-    operations = _all_operations(more)
-    app = falcon.App(middleware=[_Gate(agent)], cors_enable=False)
+    operations = all_operations(more)
+    app: Any = falcon.App(middleware=[_Gate(agent)])
     app.req_options.auto_parse_qs_csv = False
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, lambda _request, response, error, _path: _failed(agent, response, error))
@@ -63,7 +63,20 @@ def make_app(
     return app
 
 
-def _all_operations(more: tuple[Operation, ...]) -> tuple[Operation, ...]:
+def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
+    """The whole table, with the two operations that describe it."""
+
+    def get_openapi(_call: Call) -> bytes:
+        from dislocate.edge.http.openapi import describe  # rare, and its schema machinery costs memory
+
+        return msgspec.json.format(msgspec.json.encode(describe(listed)), indent=1)
+
+    def get_index(call: Call) -> bytes:
+        width = max(len(operation.path) for operation in listed)
+        lines = [f"{each.method:6} {each.path.replace(':path', ''):{width}}  {each.summary}" for each in listed]
+        head = f"Dislocate agent {call.agent.node.path}. Try: curl http://localhost:49700/api/services"
+        return "\n".join([head, "", *lines, ""]).encode()
+
     listed = (
         *health.OPERATIONS,
         *services.OPERATIONS,
@@ -76,31 +89,18 @@ def _all_operations(more: tuple[Operation, ...]) -> tuple[Operation, ...]:
             path="/api/openapi.json",
             role=Role.READ,
             summary="This API, described in OpenAPI 3.1",
-            respond=lambda _call: _openapi(listed),
+            respond=get_openapi,
         ),
         Operation(
             method="GET",
             path="/",
             role=Role.READ,
             summary="This list",
-            respond=lambda call: _index(call, listed),
+            respond=get_index,
             media=TEXT,
         ),
     )
     return listed
-
-
-def _openapi(operations: tuple[Operation, ...]) -> bytes:
-    from dislocate.edge.http.openapi import describe  # rare, and its schema machinery costs memory
-
-    return msgspec.json.format(msgspec.json.encode(describe(operations)), indent=1)
-
-
-def _index(call: Call, operations: tuple[Operation, ...]) -> bytes:
-    width = max(len(operation.path) for operation in operations)
-    lines = [f"{each.method:6} {each.path.replace(':path', ''):{width}}  {each.summary}" for each in operations]
-    head = f"Dislocate agent {call.agent.node.path}. Try: curl http://localhost:49700/api/services"
-    return "\n".join([head, "", *lines, ""]).encode()
 
 
 class _Resource:

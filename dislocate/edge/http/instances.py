@@ -8,7 +8,7 @@ from dislocate.core.boundary.requests import (
     SetDraining,
     SetMaintenance,
 )
-from dislocate.core.identity import check_label
+from dislocate.core.identity import Path, check_label
 from dislocate.edge.answers import DoneAnswer
 from dislocate.edge.bodies import (
     DrainBody,
@@ -21,7 +21,7 @@ from dislocate.edge.bodies import (
     load_of,
 )
 from dislocate.edge.http.access import Role
-from dislocate.edge.http.call import Call, Operation
+from dislocate.edge.http.call import Call, Operation, Responder
 from dislocate.edge.http.problems import not_found
 
 
@@ -58,38 +58,54 @@ def post_host_maint(call: Call) -> DoneAnswer:
     return call.done(SetMaintenance("", call.body.enabled, call.body.reason))
 
 
-def put_drain(call: Call) -> DoneAnswer:
-    target, scope = _drain_target(call)
-    return call.done(_drain(target, scope, call.body))
+def put_datacenter_drain(call: Call) -> DoneAnswer:
+    return call.done(_drain(_datacenter(call), "datacenter", call.body))
 
 
-def delete_drain(call: Call) -> DoneAnswer:
-    target, scope = _drain_target(call)
-    return call.done(SetDraining(target, scope, draining=False))
+def delete_datacenter_drain(call: Call) -> DoneAnswer:
+    return call.done(SetDraining(_datacenter(call), "datacenter", draining=False))
+
+
+def put_node_drain(call: Call) -> DoneAnswer:
+    return call.done(_drain(_node(call), "node", call.body))
+
+
+def delete_node_drain(call: Call) -> DoneAnswer:
+    return call.done(SetDraining(_node(call), "node", draining=False))
 
 
 def _drain(target: str, scope: str, body: DrainBody) -> SetDraining:
     return SetDraining(target, scope, body.draining, duration(body.expires, "expires"), body.reason)
 
 
-def _drain_target(call: Call) -> tuple[str, str]:
-    """The node or data center that the path names, which must be known: a slip of the pen must not look like success."""
-    datacenter = check_label(call.path["datacenter"], "datacenter")
-    if datacenter not in call.node.datacenters:
+def _datacenter(call: Call) -> str:
+    """The data center of the path, which must be known: a slip of the pen must not look like success."""
+    name = check_label(call.path["datacenter"], "datacenter")
+    if name not in call.node.datacenters:
         hint = f"Known: {', '.join(call.node.datacenters)}"
-        raise not_found("datacenter", datacenter, f"No data center {datacenter!r} is known here", hint)
-    if "name" not in call.path:
-        return datacenter, "datacenter"
-    path = f"{datacenter}/{check_label(call.path['name'], 'name')}"
+        raise not_found("datacenter", name, f"No data center {name!r} is known here", hint)
+    return name
+
+
+def _node(call: Call) -> Path:
+    """The member that the path names, which must be known."""
+    path = f"{_datacenter(call)}/{check_label(call.path['name'], 'name')}"
     if path not in call.node.members:
         raise not_found("name", path, f"No member {path!r} is known here", "GET /api/members lists all")
-    return path, "node"
+    return path
 
 
-def _post(action: str, role: Role, summary: str, respond: object, body: type) -> Operation:
+def _post(action: str, role: Role, summary: str, respond: Responder, body: type) -> Operation:
     path = f"/api/instances/{{id}}/{action}"
     return Operation(
         method="POST", path=path, role=role, summary=summary, respond=respond, answer=DoneAnswer, body=body
+    )
+
+
+def _drain_of(path: str, method: str, summary: str, respond: Responder) -> Operation:
+    body = DrainBody if method == "PUT" else None
+    return Operation(
+        method=method, path=path, role=Role.WRITE, summary=summary, respond=respond, answer=DoneAnswer, body=body
     )
 
 
@@ -130,23 +146,8 @@ OPERATIONS = (
         answer=DoneAnswer,
         body=MaintBody,
     ),
-    *(
-        Operation(
-            method=method,
-            path=path,
-            role=Role.WRITE,
-            summary=f"{verb} {whom}",
-            respond=respond,
-            answer=DoneAnswer,
-            body=body,
-        )
-        for path, whom in (
-            ("/api/drains/{datacenter}", "a whole data center"),
-            ("/api/drains/{datacenter}/{name}", "all instances of a node"),
-        )
-        for method, verb, respond, body in (
-            ("PUT", "Drain", put_drain, DrainBody),
-            ("DELETE", "End the drain of", delete_drain, None),
-        )
-    ),
+    _drain_of("/api/drains/{datacenter}", "PUT", "Drain a whole data center", put_datacenter_drain),
+    _drain_of("/api/drains/{datacenter}", "DELETE", "End the drain of a data center", delete_datacenter_drain),
+    _drain_of("/api/drains/{datacenter}/{name}", "PUT", "Drain all instances of a node", put_node_drain),
+    _drain_of("/api/drains/{datacenter}/{name}", "DELETE", "End the drain of a node", delete_node_drain),
 )

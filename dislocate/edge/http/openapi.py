@@ -14,7 +14,7 @@ _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
     """The whole document, as plain values."""
-    types = {Problem: None}
+    types: dict[type, None] = {Problem: None}
     types.update((type_, None) for operation in operations for type_ in (operation.answer, operation.body) if type_)
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     references = dict(zip(types, schemas, strict=True))

@@ -122,9 +122,10 @@ class Stream:
             return RETRY
         self._wake.clear()
         frames = self._feed.take()
-        if frames == b"" and not self._wake.wait(KEEP_ALIVE):
-            return b": still here\n\n"
-        frames = frames or self._feed.take()
+        if frames == b"":
+            if not self._wake.wait(KEEP_ALIVE):
+                return b": still here\n\n"
+            frames = self._feed.take()
         if frames is None:
             raise StopIteration
         return frames
