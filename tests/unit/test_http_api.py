@@ -411,14 +411,24 @@ def test_a_watch_resumes_after_the_last_event_that_its_reader_saw(api, backend):
     last = backend.put(service="db.orders")
     backend.put(service="cache")
     stream = open_stream(api, "/api/watch", Last_Event_ID=str(last))
-    assert [data["service"] for _, _, data in frames(stream, 1)] == ["cache"]
+    (names, (event, id_, data)) = frames(stream, 2)
+    assert (event, id_, data["service"]) == ("service", 3, "cache")
+    assert names == ("names", 0, {"names": ["cache", "db.orders", "shop.web"]})
+    stream.close()
+
+
+def test_a_watch_that_resumes_learns_what_went_away_in_between(api, backend):
+    last = backend.put(instance())
+    del backend.node.catalog.services["shop.web"]
+    stream = open_stream(api, "/api/watch?service=shop.*", Last_Event_ID=str(last))
+    assert frames(stream, 1) == [("names", 0, {"names": []})]
     stream.close()
 
 
 def test_a_watch_resumed_from_another_start_of_the_agent_tells_everything(api, backend):
     backend.put(instance())
     stream = open_stream(api, "/api/watch", Last_Event_ID="999")
-    assert [data["service"] for _, _, data in frames(stream, 1)] == ["shop.web"]
+    assert [event for event, _, _ in frames(stream, 2)] == ["names", "service"]
     stream.close()
 
 

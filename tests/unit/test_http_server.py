@@ -14,6 +14,7 @@ from dislocate.core.boundary.requests import Register
 from dislocate.core.errors import ConfigError
 from dislocate.edge.http import app as app_module
 from dislocate.edge.http import server as server_module
+from dislocate.edge.http import services as services_module
 from dislocate.edge.http.access import PEER_UID, Access, Role, Token, load_tokens
 from dislocate.edge.http.app import make_app
 from dislocate.edge.http.server import HttpServer
@@ -88,6 +89,20 @@ def test_a_watch_streams_over_http_and_its_slot_is_free_when_the_reader_is_gone(
         while served.backend.listeners:  # noticed at the next event that cannot be delivered
             served.backend.put(instance())
             gevent.sleep(0.01)
+
+
+def test_a_long_poll_whose_caller_hung_up_ends_soon(served, monkeypatch):
+    monkeypatch.setattr(services_module, "LOOK_EVERY", 0.02)
+    staying = gevent.spawn(Connection(served.address).ask, "GET", "/api/services/shop.web?index=1&wait=300ms")
+    leaving = served.connect()
+    leaving.sendall(b"GET /api/services/shop.web?index=1&wait=10m HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with gevent.Timeout(10):
+        while len(served.backend.asked) < 4:
+            gevent.sleep(0.005)
+        leaving.close()
+        while served.counters.total("http_requests") < 1:
+            gevent.sleep(0.005)
+    assert staying.get(timeout=10)[1]["index"] == 1
 
 
 def test_a_chunked_body_registers_and_an_endless_one_is_cut_off_with_413(served):

@@ -28,6 +28,9 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 EVENT_STREAM = "text/event-stream"
 
+# In the WSGI environment: tells whether the caller has hung up.  Set by `server`; absent where nobody can tell.
+IS_GONE = "dislocate.is_gone"
+
 ANSWER_WITHIN = 10.0  # seconds that the core and its disk get: a sync that takes longer is a broken disk
 
 
@@ -114,6 +117,11 @@ class Call:
         """`ask`, for what is answered by `Done`."""
         result = self.ask(request)
         return DoneAnswer(version=result.version if isinstance(result, Done) else 0)
+
+    def is_abandoned(self) -> bool:
+        """Whether the caller hung up, so that waiting on would only hold its connection."""
+        is_gone: Callable[[], bool] | None = self._request.env.get(IS_GONE)
+        return is_gone is not None and is_gone()
 
     def require(self, role: Role, what: str) -> None:
         """Raises `Rejected` unless the caller has `role`."""

@@ -10,12 +10,12 @@ import msgspec
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Refused
-from dislocate.core.errors import LocalError
+from dislocate.core.errors import LocalError, require
 from dislocate.edge.decoding import Malformed
 
 MEDIA_TYPE = "application/problem+json"
 
-# How the core's refusals look in HTTP.  A kind that is not here is our bug and is answered as one.
+# How the core's refusals look in HTTP.
 REFUSED_STATUS = {
     "unknown": HTTPStatus.NOT_FOUND,
     "conflict": HTTPStatus.CONFLICT,
@@ -58,9 +58,9 @@ def not_found(field: str, got: str, detail: str, hint: str) -> Rejected:
 
 
 def refused(refusal: Refused) -> Rejected:
-    """How the core's refusal is answered."""
-    status = REFUSED_STATUS.get(refusal.kind, HTTPStatus.INTERNAL_SERVER_ERROR)
-    return Rejected(problem(status, refusal.reason, field=refusal.field))
+    """How the core's refusal is answered.  Raises `Bug` for a kind that does not exist."""
+    require(refusal.kind in REFUSED_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
+    return Rejected(problem(REFUSED_STATUS[refusal.kind], refusal.reason, field=refusal.field))
 
 
 def from_local_error(error: LocalError) -> Problem:

@@ -16,6 +16,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 from dislocate.edge.http.access import PEER_UID
+from dislocate.edge.http.call import IS_GONE
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.sockets import bind_unix, listen_tcp, unlink_unix
 
@@ -141,6 +142,7 @@ class _Connection(WSGIHandler):
         environ: dict[str, Any] = super().get_environ()
         if self.socket.family == socket.AF_UNIX:
             environ[PEER_UID] = peer_uid(self.socket)
+        environ[IS_GONE] = self._is_gone
         plain = self.wsgi_input
         body = _Body(plain.rfile, plain.content_length, plain.socket, plain.chunked_input)
         body.hang_up = self._hang_up
@@ -159,6 +161,18 @@ class _Connection(WSGIHandler):
             self.server.counters.count("http_failures")
             log.error("an answer met a bug while it was sent", exc_info=(kind, error, trace))
         self._send_error_response_if_possible(500)
+
+    def _is_gone(self) -> bool:
+        """Whether the other end closed; asks the kernel without waiting and takes nothing from the stream."""
+        self.socket.settimeout(0.0)
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK) == b"")
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.socket.settimeout(IDLE)
 
     def _hang_up(self) -> None:
         self.close_connection = True

@@ -19,6 +19,7 @@ from dislocate.edge.http.problems import Rejected, not_found
 
 WAIT_DEFAULT = 60.0  # seconds; proxies and clients commonly give up after that
 WAIT_LONGEST = 600.0  # seconds; Consul's limit for blocking queries
+LOOK_EVERY = 5.0  # seconds between looks whether the caller of a long poll is still there
 
 
 def list_services(call: Call) -> ServicesAnswer:
@@ -56,8 +57,14 @@ def get_history(call: Call) -> HistoryAnswer:
 
 
 def _wait_for(call: Call, name: str, index: int, wait: float) -> ServiceView | None:
-    with suppress(TimeoutError):  # nothing changed: the answer is the same, only older
-        call.ask(Watch((name,), index), timeout=wait)
+    """The service after its next change or after `wait` seconds; sooner when the caller hangs up.
+
+    A client that gives up after 5 s and asks for 10 min would else fill all connections with its past selves."""
+    while wait > 0 and not call.is_abandoned():
+        with suppress(TimeoutError):  # nothing changed in this slice
+            call.ask(Watch((name,), index), timeout=min(wait, LOOK_EVERY))
+            break
+        wait -= LOOK_EVERY
     return call.node.catalog.service(name)
 
 

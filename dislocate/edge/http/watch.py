@@ -3,7 +3,8 @@
 A watch streams states, not steps: it keeps the names that changed since its reader last took something and sends how these
 services are then, so a slow reader gets fewer events, never wrong or old ones, and memory is bounded by the number of
 names.  `id:` is the service's index; events are sent in order of index, so whoever comes back with `Last-Event-ID` misses
-nothing.  The event log streams steps: its queue is bounded, and a reader that falls behind is dropped.
+nothing: first it is told all names that match now ('names'; what it knows besides is gone), then what changed since.  The
+event log streams steps: its queue is bounded, and a reader that falls behind is dropped.
 
 Whoever does not read at all is dropped by `server`'s send timeout.
 """
@@ -45,16 +46,19 @@ class Feed(Protocol):
 
 
 class ChangedServices:
-    """The services of `patterns`: first all with an index above `since`, then each that changed."""
+    """The services of `patterns`: first all (for who resumes: those with an index above `since`), then each that changed."""
 
-    def __init__(self, agent: Agent, patterns: tuple[str, ...], since: int) -> None:
+    def __init__(self, agent: Agent, patterns: tuple[str, ...], since: int | None) -> None:
         self._backend = agent.backend
         self._patterns = patterns
         catalog = agent.backend.node.catalog
         views = [catalog.service(name) for name in catalog.names() if matches(name, patterns)]
         known = {view.name: view.index for view in views if view is not None}
-        if since > max(known.values(), default=0):
-            since = 0  # it came from another agent or an earlier start of this one: tell everything anew
+        self._opening = b""
+        if since is not None:
+            self._opening = frame("names", msgspec.json.encode({"names": list(known)}))
+        if since is None or since > max(known.values(), default=0):
+            since = 0  # new, or from another agent: tell everything
         self._changed = {name: index for name, index in known.items() if index > since}
 
     def note(self, event: Event) -> bool:
@@ -65,13 +69,14 @@ class ChangedServices:
 
     def take(self) -> bytes:
         changed, self._changed = self._changed, {}
+        opening, self._opening = self._opening, b""
         catalog = self._backend.node.catalog
         views = [
             catalog.service(name) or ServiceView(name=name, index=index, instances=())
             for name, index in changed.items()
         ]
         now = self._backend.now()
-        return b"".join(
+        return opening + b"".join(
             frame("service", msgspec.json.encode(service_answer(view, now)), view.index)
             for view in sorted(views, key=lambda view: view.index)
         )
@@ -152,7 +157,7 @@ def watch_services(call: Call) -> Stream:
                 "service", got=pattern[:100], expected="names such as 'db.orders', 'db.*' or '*', by commas"
             )
     call.set_header("Cache-Control", "no-store")
-    return Stream(call.agent, ChangedServices(call.agent, patterns, call.last_event_id() or 0))
+    return Stream(call.agent, ChangedServices(call.agent, patterns, call.last_event_id()))
 
 
 def watch_events(call: Call) -> Stream:
@@ -184,7 +189,7 @@ OPERATIONS = (
         method="GET",
         path="/api/watch",
         role=Role.READ,
-        summary="Server-sent events 'service': how services are now, then each change; Last-Event-ID resumes",
+        summary="Server-sent events 'service': how services are now, then each change; Last-Event-ID resumes (and tells all 'names')",
         respond=watch_services,
         queries=(Query("service", "names or patterns by commas: 'shop.web,db.*'; none given: all"),),
         media=EVENT_STREAM,
