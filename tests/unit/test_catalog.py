@@ -299,7 +299,7 @@ def test_a_refused_agent_leaves_its_services_unattended_then_critical_then_dropp
 def test_the_brake_keeps_the_last_known_good():
     a1, a2 = two_hosts()
     held = {"fra": True}
-    a2.catalog.brake_engaged = lambda datacenter: held[datacenter]
+    a2.catalog.brake = lambda datacenter: "too many at once" if held[datacenter] else ""
     a2.sees(a1, MemberState.DEAD, refused=True)
     a2.run(1 * HOUR)
     assert a2.status() is S.CRITICAL
