@@ -13,7 +13,7 @@ from gevent.event import Event
 from dislocate.core.units import SECOND
 from dislocate.io import clock
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class DelayLine:
@@ -52,6 +52,6 @@ class DelayLine:
             try:
                 run()
             except Exception:  # one bad parcel must not stop the line for all others
-                _log.exception("a delayed %r failed", run)
+                log.exception("a delayed %r failed", run)
             if len(self._heap) % 64 == 0:
                 gevent.sleep(0)  # a long backlog must not starve the hub

@@ -45,7 +45,7 @@ SALT_LIMIT = 8_192  # senders remembered, least recently heard forgotten first: 
 
 assert DATAGRAM_BUDGET + OVERHEAD <= DATAGRAM_LIMIT
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Rejection(Enum):
@@ -103,7 +103,7 @@ def _secret(line: str, field: str, mend: str) -> bytes:
 
 def _warn_if_open(path: FilePath, mode: int) -> None:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        _log.warning("%s may be read by others on this host; mend it with: chmod 600 %s", path, path)
+        log.warning("%s may be read by others on this host; mend it with: chmod 600 %s", path, path)
 
 
 def key_id(secret: bytes) -> int:

@@ -113,7 +113,9 @@ class Pair:
         self.back = back
         self.outgoing: deque[Deliver] = deque()
         self.incoming: deque[tuple[bool, Deliver]] = deque()  # (needs both directions, what)
-        self.arrives = 0  # nothing that comes on the link overtakes what came before
+        self.leaves = 0  # nothing that goes on the link overtakes what went before,
+        self.arrives = 0  # nor what comes
+        self.arriving = 0  # of that, how much is in the delay line
 
     def is_cut(self, channel: Channel) -> bool:
         return self.out.is_cut(channel) or self.back.is_cut(channel)
@@ -192,13 +194,11 @@ class Shaping:
     def send_message(self, peer: NodeId, size: int, send: Deliver) -> bool:
         """Call `send` when the message would arrive, in order, after a heal if need be.  False: too much waits already."""
         pair = self._pair(peer.path)
-        at = pair.out.message(size, self._now())
-        if at is None or pair.outgoing:
-            if len(pair.outgoing) >= HELD_LIMIT:
-                return False
-            pair.outgoing.append(send)
-            return True
-        self._line.put(at, lambda: self._leave(pair, send))
+        if len(pair.outgoing) >= HELD_LIMIT:
+            return False
+        now = self._now()
+        pair.leaves = max(pair.leaves, pair.out.message(size, now) or now)
+        self._line.put(pair.leaves, lambda: _leave(pair, send))
         return True
 
     def receive_message(self, peer: NodeId, deliver: Deliver) -> None:
@@ -215,25 +215,19 @@ class Shaping:
         """Whether links to `peer` are cut in either direction: a dial cannot succeed now."""
         return self._pair(peer.path).is_cut(Channel.LINKS)
 
-    def _leave(self, pair: Pair, send: Deliver) -> None:
-        if pair.out.is_cut(Channel.LINKS):
-            pair.outgoing.append(send)
-        else:
-            send()
-
     def _arrive(self, pair: Pair, at: int, *, needs_both: bool, deliver: Deliver) -> None:
         now = self._now()
-        pair.arrives = max(at, pair.arrives, now)
-        if pair.arrives > now:
-            self._line.put(pair.arrives, lambda: self._deliver(pair, needs_both, deliver))
-        else:
-            self._deliver(pair, needs_both, deliver)
+        pair.arrives = max(pair.arrives, at, now)
+        if pair.arrives == now and not pair.arriving:
+            _deliver(pair, needs_both, deliver)
+            return
+        pair.arriving += 1
 
-    def _deliver(self, pair: Pair, needs_both: bool, deliver: Deliver) -> None:
-        if pair.incoming or pair.is_deaf(needs_both):
-            pair.incoming.append((needs_both, deliver))
-        else:
-            deliver()
+        def arrive() -> None:
+            pair.arriving -= 1
+            _deliver(pair, needs_both, deliver)
+
+        self._line.put(pair.arrives, arrive)
 
     # ---- steering
 
@@ -245,7 +239,7 @@ class Shaping:
         self._steered[key] = command
         changed = sum(self._apply(command, place, pair) for place, pair in self._pairs.items())
         for pair in self._pairs.values():
-            self._release(pair)
+            _release(pair)
         return changed
 
     def _apply(self, command: Steer, place: Place, pair: Pair) -> int:
@@ -256,13 +250,6 @@ class Shaping:
                 changed += 1
                 _steer_link(command, link)
         return changed
-
-    def _release(self, pair: Pair) -> None:
-        """What waited for a heal goes, in order, as far as it may."""
-        while pair.outgoing and not pair.out.is_cut(Channel.LINKS):
-            self._line.put(self._now(), pair.outgoing.popleft())
-        while pair.incoming and not pair.is_deaf(pair.incoming[0][0]):
-            pair.incoming.popleft()[1]()
 
     # ---- places
 
@@ -295,6 +282,28 @@ class Shaping:
             if covers(rule.from_, rule.to, sender, receiver):
                 quality = rule.quality()
         return Link(quality, self._streams[f"{sender} > {receiver}"])
+
+
+def _leave(pair: Pair, send: Deliver) -> None:
+    if pair.outgoing or pair.out.is_cut(Channel.LINKS):
+        pair.outgoing.append(send)
+    else:
+        send()
+
+
+def _deliver(pair: Pair, needs_both: bool, deliver: Deliver) -> None:
+    if pair.incoming or pair.is_deaf(needs_both):
+        pair.incoming.append((needs_both, deliver))
+    else:
+        deliver()
+
+
+def _release(pair: Pair) -> None:
+    """What waited for a heal goes, in order, as far as it may."""
+    while pair.outgoing and not pair.out.is_cut(Channel.LINKS):
+        pair.outgoing.popleft()()
+    while pair.incoming and not pair.is_deaf(pair.incoming[0][0]):
+        pair.incoming.popleft()[1]()
 
 
 def _steer_link(command: Steer, link: Link) -> None:
