@@ -24,6 +24,8 @@ class DelayLine:
         self._heap: list[tuple[int, int, Callable[[], object]]] = []
         self._order = 0
         self._changed = Event()
+        self._empty = Event()
+        self._empty.set()
         self._greenlet = gevent.spawn(self._run)
 
     def __len__(self) -> int:
@@ -33,8 +35,14 @@ class DelayLine:
         """Call `run` at `at` (monotonic nanoseconds) or as soon as possible after it."""
         self._order += 1
         heappush(self._heap, (at, self._order, run))
+        self._empty.clear()
         if self._heap[0][1] == self._order:
             self._changed.set()
+
+    def flush(self, timeout: float) -> None:
+        """Wait until the line is empty, `timeout` seconds at most."""
+        with gevent.Timeout(timeout, False):
+            self._empty.wait()
 
     def stop(self) -> None:
         """Forget what still waits."""
@@ -53,5 +61,7 @@ class DelayLine:
                 run()
             except Exception:  # one bad parcel must not stop the line for all others
                 log.exception("a delayed %r failed", run)
-            if len(self._heap) % 64 == 0:
+            if not self._heap:
+                self._empty.set()
+            elif len(self._heap) % 64 == 0:
                 gevent.sleep(0)  # a long backlog must not starve the hub

@@ -61,7 +61,7 @@ class Disk:
         self._idle.set()
         self._broken = ""  # why nothing can be stored any more
         self._pool = ThreadPool(1)
-        self._writer = gevent.spawn(self._write)
+        self.writer = gevent.spawn(self._write)
 
     # ---- at the start: these block, and nobody else runs yet
 
@@ -101,7 +101,7 @@ class Disk:
     def close(self) -> None:
         """Commit what waits, and let go of the directory."""
         self.flush(10.0)
-        self._writer.kill()
+        self.writer.kill()
         self._pool.spawn(self._database.close).get()
         self._pool.kill()
         os.close(self._lock)

@@ -140,6 +140,10 @@ class Shaping:
         self._pairs: dict[Place, Pair] = {}
         self._steered: dict[tuple[object, ...], Steer] = {}  # what holds now, in order, for pairs yet to come
 
+    def flush(self, timeout: float) -> None:
+        """Wait until all that is under way has arrived (not what a cut holds), `timeout` seconds at most."""
+        self._line.flush(timeout)
+
     def stop(self) -> None:
         self._line.stop()
 

@@ -75,7 +75,7 @@ class DatagramSocket:
         self._known: dict[Address, tuple[str, int]] = {}
         self._resolvers = Pool(RESOLVERS)
         self.address = self._address_of(self._socket.getsockname())
-        self._reader = gevent.spawn(self._read)
+        self.reader = gevent.spawn(self._read)
 
     def send(self, address: Address, plain: bytes) -> None:
         """Seal and send, as soon as the shaping lets it.  Never waits, never raises."""
@@ -86,7 +86,7 @@ class DatagramSocket:
             self._shaping.send_datagram(address, len(sealed), lambda: self._send(address, sealed))
 
     def close(self) -> None:
-        self._reader.kill()
+        self.reader.kill()
         self._resolvers.kill()
         self._socket.close()
 
