@@ -43,8 +43,7 @@ from dislocate.io.outlets import Outlets
 from dislocate.io.recorder import Recorder
 
 DATAGRAM_LIMIT = 4_096  # waiting datagrams: about a second's work; older knowledge than that is repaired, not awaited
-TURNS = 64  # in a row before other greenlets run,
-TURN_TIME = 1 * MILLISECOND  # or so long
+TURN_TIME = 1 * MILLISECOND  # the node runs in a row before other greenlets do
 STALL = 100 * MILLISECOND  # later than this, the process was stopped or starved: see what the kernel holds for us first
 CATCH_UP_ROUNDS = 50  # of a millisecond each, while more keeps coming
 IDLE_WAIT = 60 * SECOND  # a node without a deadline is asked again after this
@@ -84,6 +83,7 @@ class Driver:
         self._queue: deque[Input] = deque()
         self._datagrams = 0  # of those in the queue
         self._wake = Flag()
+        self._breathed = 0  # when other greenlets last had their turn
         self._ids = itertools.count(1)
         self._replies: dict[int, AsyncResult[Result]] = {}
         self._listeners: dict[int, Callable[[Event], None]] = {}
@@ -202,6 +202,7 @@ class Driver:
                 break
             self._wake.clear()
             self._wake.wait(wait / SECOND)
+            self._breathed = self.now()
         if self.now() - self.node.deadline() > STALL:
             self._catch_up()
 
@@ -215,7 +216,6 @@ class Driver:
 
     def _work_off(self) -> None:
         """What waits now, then what has become due."""
-        began, in_a_row = self.now(), 0
         for _ in range(len(self._queue)):
             input_ = self._queue.popleft()
             if type(input_) is DatagramReceived:
@@ -225,14 +225,18 @@ class Driver:
                 self._has_stopped = True
             if self._has_stopped:
                 return
-            in_a_row += 1
-            if in_a_row >= TURNS or self.now() - began >= TURN_TIME:
-                gevent.sleep(0)
-                began, in_a_row = self.now(), 0
+            self._breathe()
         late = self.now() - self.node.deadline()
         if late >= 0:
             self.latest = late
             self._turn(TimeReached())
+            self._breathe()
+
+    def _breathe(self) -> None:
+        """Let others run when the node has run for long; a queue that never empties must not stop the readers."""
+        if self.now() - self._breathed >= TURN_TIME:
+            gevent.sleep(0)
+            self._breathed = self.now()
 
     def _turn(self, input_: Input | None) -> None:
         now = self.now()

@@ -65,6 +65,7 @@ class DatagramSocket:
     ) -> None:
         self.sent = 0
         self.received = 0
+        self.withheld = 0  # arrived over a link that is cut
         self.dropped: dict[str, int] = {}  # what we could not send, by reason
         self._keyring = keyring
         self._deliver = deliver
@@ -188,6 +189,7 @@ class DatagramSocket:
 
     def _receive(self, sealed: bytes, source: Address) -> None:
         if self._shaping is not None and not self._shaping.hears(source):
+            self.withheld += 1
             return
         plain = self._keyring.open(sealed)
         if plain is not None:
