@@ -26,7 +26,10 @@ FORMAT = 1
 FRAME_LIMIT = 256 << 20  # bytes: the recovered state of a large node; more is no length but damage
 
 
-class Header(Struct, frozen=True, tag="header", kw_only=True):
+_EXPECTED = "a file written by `dislocate agent --record FILE` of this version"
+
+
+class Header(Struct, frozen=True, tag=1, array_like=True, kw_only=True):
     """What the node was made of."""
 
     format: int
@@ -36,7 +39,7 @@ class Header(Struct, frozen=True, tag="header", kw_only=True):
     recovered: Recovered
 
 
-class Step(Struct, frozen=True, tag="step", array_like=True):
+class Step(Struct, frozen=True, tag=2, array_like=True):
     """The node was given `input` at `now`; None: it was started."""
 
     now: int
@@ -44,7 +47,7 @@ class Step(Struct, frozen=True, tag="step", array_like=True):
     input: Input | None = None
 
 
-class Ended(Struct, frozen=True, tag="ended", array_like=True):
+class Ended(Struct, frozen=True, tag=3, array_like=True):
     """Nothing more was recorded."""
 
     digest: bytes
@@ -99,9 +102,6 @@ def read_frames(file: Readable) -> Iterator[Frame]:
             raise LocalError(f"recording, frame {number}", got=str(error), expected=_EXPECTED) from error
         yield frame
         number += 1
-
-
-_EXPECTED = "a file written by `dislocate agent --record FILE` of this version"
 
 
 class Divergence(Struct, frozen=True, kw_only=True):

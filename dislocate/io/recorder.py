@@ -8,9 +8,9 @@ so once and stops; the agent goes on.  The file is private to the agent's user: 
 import logging
 import os
 from collections.abc import Callable
+from io import BufferedWriter
 from itertools import count
 from pathlib import Path as FilePath
-from typing import BinaryIO
 
 import dislocate
 from dislocate.core.boundary.effects import Effect
@@ -33,7 +33,7 @@ class Recorder:
         self._path = path
         self._digest = EffectsDigest()
         self._flushed = 0
-        self._file: BinaryIO | None = _create(path)
+        self._file: BufferedWriter | None = _create(path)
         self._write(
             Header(format=FORMAT, version=dislocate.__version__, settings=settings, seed=seed, recovered=recovered)
         )
@@ -74,13 +74,15 @@ class Recorder:
             act()
         except OSError as error:
             log.error("recording to %s ends here: %s", self._path, error)
+            if self._file is not None:
+                self._file.raw.close()  # the file itself: its buffer would try, and fail, again
             self._file = None
 
 
-def _create(path: FilePath) -> BinaryIO:
+def _create(path: FilePath) -> BufferedWriter:
     """A new file; an older one of that name is kept as FILE.1, FILE.2 ..."""
     try:
-        if path.exists():
+        if path.is_file():
             kept = next(p for p in (path.with_name(f"{path.name}.{n}") for n in count(1)) if not p.exists())
             path.rename(kept)
             log.info("the earlier recording is now %s", kept)
