@@ -21,6 +21,7 @@ from dislocate.io.connects import Connects
 from dislocate.io.disk import Disk
 from dislocate.io.shaping import Shaping
 
+FAREWELL = 0.1  # seconds: ZeroMQ hands over on a thread of its own, and what it has not sent when it is closed is lost
 CHECKS = 64  # at a time; a further one waits for a place, so that slow checks bound what they cost
 
 # Runs one check and says what it found; may wait (its own greenlet), keeps to the timeout of the spec.
@@ -91,7 +92,8 @@ class Outlets:
             self._shaping.flush(timeout)
 
     def close(self) -> None:
-        """Let go of everything; what was to be stored is stored."""
+        """Let go of everything; what was to be stored is stored, and farewells had their moment."""
+        gevent.sleep(FAREWELL)
         self._checks.kill()
         self.connects.stop()
         self.links.stop()

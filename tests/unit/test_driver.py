@@ -38,12 +38,14 @@ from dislocate.core.boundary.values import CheckOutcome, CheckSpec, ConnectOutco
 from dislocate.core.errors import Bug
 from dislocate.core.identity import NodeId, join_address
 from dislocate.core.outbox import NEVER
+from dislocate.core.recording import read_frames, replay
 from dislocate.core.units import MILLISECOND
 from dislocate.io import driver as driver_module
 from dislocate.io.disk import Disk
 from dislocate.io.driver import Driver
 from dislocate.io.keyring import Keyring
 from dislocate.io.outlets import Outlets
+from dislocate.io.recorder import Recorder
 from dislocate.io.udp import DatagramSocket
 
 SECRET = bytes(32)
@@ -116,7 +118,9 @@ class Agent:
         port = free_port()
         seeds = options.pop("seeds", ())
         self.settings = settings(port, options.pop("name", "a1"), seeds)
-        self.driver = Driver(settings=self.settings, seed="7", recovered=Recovered(), **options)
+        record = options.pop("record", None)
+        recorder = record and Recorder(record, self.settings, "7", Recovered())
+        self.driver = Driver(settings=self.settings, seed="7", recovered=Recovered(), recorder=recorder, **options)
         self.node = self.driver.node
         if not real:
             self.node = self.driver.node = ScriptedNode()
@@ -156,6 +160,30 @@ def test_two_agents_meet_over_real_sockets(agent):
     until(lambda: "fra/a2" in first.driver.node.members and "fra/a1" in second.driver.node.members)
     assert first.driver.known_key(bytes(32)) == "fra/a1"
     assert first.driver.known_key(b"\1" * 32) is None
+
+
+def test_a_live_day_is_replayed_with_the_same_effects(agent, tmp_path):
+    first = agent(real=True, name="a1").start()
+    recorded = agent(real=True, name="a2", seeds=(first.settings.gossip,), record=tmp_path / "day").start()
+    until(lambda: "fra/a1" in recorded.driver.node.members)
+    until(lambda: recorded.driver.turns > 4)
+    recorded.driver.stop("evening")
+    with (tmp_path / "day").open("rb") as file:
+        report = replay(read_frames(file))
+    assert (report.matches, report.is_complete, report.raised) == (True, True, "")
+    assert report.inputs == recorded.driver.turns - 1
+
+
+def test_a_bug_is_the_last_step_of_the_recording(agent, tmp_path):
+    one = agent(real=True, record=tmp_path / "day").start()
+    until(lambda: one.driver.turns > 1)
+    one.driver.deliver(Stored(424_242))  # answers a store that was never asked for
+    with pytest.raises(KeyError), gevent.Timeout(5):
+        one.driver.wait()
+    with (tmp_path / "day").open("rb") as file:
+        report = replay(read_frames(file))
+    assert report.matches
+    assert "KeyError" in report.raised
 
 
 def test_effects_are_carried_out_in_order_and_their_answers_come_back(agent):
