@@ -1,6 +1,7 @@
 """The driver with real sockets and a real disk: order, time, requests, ends."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path as FilePath
 
@@ -234,6 +235,21 @@ def test_waiting_input_goes_before_a_late_deadline(agent):
     assert one.node.told[0] == "start"
     before = one.node.told[1 : one.node.told.index(TimeReached())]
     assert [each.data[0] for each in before if type(each) is DatagramReceived] == list(range(100))
+
+
+def test_what_the_kernel_held_for_a_stopped_process_goes_before_its_late_deadline(agent):
+    one, other = agent().start(), agent().start()
+    until(lambda: one.node.heard(ClockRead) and other.node.heard(ClockRead))
+    one.node.wants = one.driver.now() + 20 * MILLISECOND
+    one.driver.deliver(LoadReported(Load()))
+    until(lambda: one.node.heard(LoadReported))
+    for number in range(200):
+        other.outlets.datagrams.send(one.settings.gossip, bytes((number,)))
+    time.sleep(0.3)  # the whole process stands still
+    until(lambda: one.node.heard(TimeReached))
+    before = one.node.told[: one.node.told.index(TimeReached())]
+    assert [each.data[0] for each in before if type(each) is DatagramReceived] == list(range(200))
+    assert one.driver.latest >= 200 * MILLISECOND
 
 
 def test_input_without_end_does_not_starve_time(agent):
