@@ -19,18 +19,18 @@ from gevent.fileobject import FileObjectPosix
 from gevent.queue import Queue
 from zmq.utils import z85
 
-from dislocate.core.boundary.effects import CloseLink, Effect, OpenLink, SendDatagram, SendMessage, Store
+from dislocate.core.boundary.effects import CloseLink, Effect, OpenLink, SendDatagram, SendMessage, Store, TryConnect
 from dislocate.core.boundary.inputs import Input
+from dislocate.core.boundary.values import CheckOutcome, Status
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.io.links import Links
 
 LENGTH = Struct("!I")
 SECRET = bytes(range(32))
 
-# The parts of `dislocate.io` that are there; an effect without its part is not carried, and its bodies are skipped.
-_DATAGRAMS = find_spec("dislocate.io.udp") is not None
-_STORES = find_spec("dislocate.io.disk") is not None
-CARRIES = frozenset([OpenLink, CloseLink, SendMessage] + [SendDatagram] * _DATAGRAMS + [Store] * _STORES)
+# Links stand alone; all else comes with the outlets of the driver, where they are there.
+_ALL = find_spec("dislocate.io.outlets") is not None
+CARRIES = frozenset([OpenLink, CloseLink, SendMessage] + [SendDatagram, Store, TryConnect] * _ALL)
 
 
 def introduce(directory: FilePath, public_key: bytes, path: Path) -> None:
@@ -76,20 +76,25 @@ class Child:
             CloseLink: lambda effect: self._links.close(effect.peer),
             SendMessage: lambda effect: self._links.send(effect.peer, effect.data),
         }
-        if _DATAGRAMS:
-            from dislocate.io.keyring import Keyring
-            from dislocate.io.udp import DatagramSocket
-
-            datagrams = DatagramSocket(bind=gossip, keyring=Keyring((SECRET,)), deliver=self._said.put)
-            self._verbs[SendDatagram] = lambda effect: datagrams.send(effect.address, effect.data)
-        if _STORES:
-            from dislocate.io.disk import Disk
-
-            disk = Disk(state_dir(directory, node.path))
-            self._verbs[Store] = lambda effect: disk.store(effect, self._said.put)
+        if _ALL:
+            self._verbs = self._outlets(directory, node, gossip)
         self._out = FileObjectPosix(sys.stdout.buffer, "wb", close=False)
         self._out.write(keys.public)
         self._out.flush()
+
+    def _outlets(self, directory: FilePath, node: NodeId, gossip: Address) -> dict[type, Callable[[Any], object]]:
+        from dislocate.io.disk import Disk
+        from dislocate.io.keyring import Keyring
+        from dislocate.io.outlets import Outlets
+        from dislocate.io.udp import DatagramSocket
+
+        return Outlets(
+            datagrams=DatagramSocket(bind=gossip, keyring=Keyring((SECRET,)), deliver=self._said.put),
+            links=self._links,
+            disk=Disk(state_dir(directory, node.path)),
+            run_check=lambda spec: CheckOutcome(Status.PASSING),
+            deliver=self._said.put,
+        ).verbs
 
     def run(self) -> None:
         gevent.spawn(self._write)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from random import Random
 from time import monotonic
 from types import SimpleNamespace
 from typing import TypeVar
@@ -449,6 +450,44 @@ def test_an_earlier_start_of_a_linked_peer_is_turned_away(agent):
     assert len(one.all(LinkOpened)) == 1
 
 
+@pytest.mark.parametrize("it_dials", [False, True])
+def test_a_peer_that_falls_silent_is_lost_by_the_heartbeats(agent, process, monkeypatch, it_dials):
+    """A stopped process stands for a host without power: TCP says nothing of either."""
+    monkeypatch.setattr("dislocate.io.links.sockets.HEARTBEAT_PERIOD", 0.05)
+    monkeypatch.setattr("dislocate.io.links.sockets.HEARTBEAT_TIMEOUT", 0.2)
+    survivor = agent("a1")
+    silent = process("a2", survivor, dials=it_dials)
+    if not it_dials:
+        survivor.dial(silent)
+    survivor.expect(LinkOpened)
+    silent.process.send_signal(signal.SIGSTOP)
+    assert survivor.expect(LinkLost) == LinkLost(silent.node, "disconnected")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_however_links_are_opened_and_closed_both_sides_agree_in_the_end(agent, seed):
+    random = Random(seed)
+    agents = [agent("a1"), agent("a2"), agent("a3")]
+    for _ in range(150):
+        one, two = random.sample(agents, 2)
+        random.choice([lambda: one.dial(two), lambda: one.links.close(two.node)])()  # noqa: B023  called at once
+        gevent.sleep(random.choice([0, 0, 0.001, 0.003]))
+
+    def linked(one: Agent, two: Agent) -> bool:
+        return two.node.path in one.links._links
+
+    def settled() -> bool:
+        pairs = [(one, two) for one in agents for two in agents if one is not two]
+        return not any(one.links._dials for one in agents) and all(linked(a, b) == linked(b, a) for a, b in pairs)
+
+    wait_until(settled)
+    for one, two in ((one, two) for one in agents for two in agents if one is not two and linked(one, two)):
+        one.links.send(two.node, b"over the last link")
+        wait_until(lambda: MessageReceived(one.node, b"over the last link") in two.inputs)  # noqa: B023  waits here
+    for one in agents:
+        assert one.links.counters["impostors"] == 0
+
+
 # ---- sending
 
 
@@ -562,6 +601,26 @@ def test_while_a_link_is_cut_neither_messages_nor_its_end_are_known(agent):
     assert one.all(LinkLost) == one.all(MessageReceived) == []
     network.heal()
     assert [type(input_) for input_ in one.inputs] == [LinkOpened, MessageReceived, LinkLost]
+
+
+@pytest.mark.parametrize("it_dies_meanwhile", [False, True])
+def test_a_cut_that_outlasts_the_heartbeats_loses_the_link_and_what_waited_on_it(agent, monkeypatch, it_dies_meanwhile):
+    monkeypatch.setattr("dislocate.io.links.news._CUT_CHECK", 0.01)
+    monkeypatch.setattr("dislocate.io.links.news.HEARTBEAT_TIMEOUT", 0.05)
+    network = Cut()
+    one, two = agent("a1", shaping=network), agent("a2")
+    one.dial(two)
+    one.expect(LinkOpened)
+    two.expect(LinkOpened)
+    network.cut = True
+    two.links.send(one.node, b"behind the cut")
+    if it_dies_meanwhile:
+        two.links.stop()
+    assert one.expect(LinkLost) == LinkLost(two.node, "no heartbeat")
+    network.heal()
+    one.links.send(two.node, b"x")
+    assert one.expect(SendFailed).reason == Refusal.GONE
+    assert [type(input_) for input_ in one.inputs] == [LinkOpened, LinkLost, SendFailed]
 
 
 def test_a_dial_over_a_cut_times_out(agent, monkeypatch):

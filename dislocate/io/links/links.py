@@ -13,11 +13,10 @@ Decides nothing about liveness: a lost link is only a trigger for the core to lo
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
 
 import zmq
 
-from dislocate.core.boundary.inputs import Input, LinkLost, LinkOpened, MessageReceived, SendFailed
+from dislocate.core.boundary.inputs import Input, LinkLost, SendFailed
 from dislocate.core.boundary.values import Refusal
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Address, NodeId, Path
@@ -33,52 +32,9 @@ from dislocate.io.links.frames import (
     encode_control,
     speaks_our_protocol,
 )
+from dislocate.io.links.news import Link, News, Shaper, Unshaped
 from dislocate.io.links.sockets import Keys, new_context
 from dislocate.io.links.zap import Gatekeeper
-
-
-class Shaper(Protocol):
-    """What links ask of `io.shaping.Shaping`: when, and whether, something happens on a rehearsed network."""
-
-    def send_message(self, peer: NodeId, size: int, send: Callable[[], object]) -> bool:
-        """Call `send` in its time, in order; False when too much waits already."""
-        ...
-
-    def receive_message(self, peer: NodeId, deliver: Callable[[], object]) -> None: ...
-
-    def report_link(self, peer: NodeId, deliver: Callable[[], object]) -> None:
-        """Call `deliver` when the news that a link opened or ended would be known here."""
-        ...
-
-    def is_cut(self, peer: NodeId) -> bool: ...
-
-
-class Unshaped:
-    """The network as it is."""
-
-    def send_message(self, peer: NodeId, size: int, send: Callable[[], object]) -> bool:
-        send()
-        return True
-
-    def receive_message(self, peer: NodeId, deliver: Callable[[], object]) -> None:
-        deliver()
-
-    def report_link(self, peer: NodeId, deliver: Callable[[], object]) -> None:
-        deliver()
-
-    def is_cut(self, peer: NodeId) -> bool:
-        return False
-
-
-class Link:
-    """An open link."""
-
-    __slots__ = ("connection", "peer", "peer_attempt")
-
-    def __init__(self, peer: NodeId, connection: Dialled | Accepted, peer_attempt: int) -> None:
-        self.peer = peer
-        self.connection = connection
-        self.peer_attempt = peer_attempt  # the peer's last dial when this opened; a hello with no greater one is stale
 
 
 class Links:
@@ -104,6 +60,7 @@ class Links:
         self._keys = keys
         self._deliver = deliver
         self._shaping: Shaper = shaping or Unshaped()
+        self._news = News(deliver, shaping, self._drop)
         self._links: dict[Path, Link] = {}
         self._dials: dict[Path, Dialled] = {}  # not answered yet
         self._waiting: dict[Path, tuple[Accepted, Hello]] = {}  # hellos that hope for our own dial to fail
@@ -135,7 +92,7 @@ class Links:
         if known == peer:
             return
         if known is not None and known.boot > peer.boot:
-            self._report_lost(peer, "a newer start of it is linked")
+            self._dial_failed(peer, "a newer start of it is linked")
             return
         if link is not None:
             self._lose(link, "its newer start is dialled")
@@ -172,6 +129,7 @@ class Links:
     def stop(self) -> None:
         """Close everything, report nothing more.  What is still queued is lost: say goodbye before."""
         self._deliver = lambda _input: None
+        self._news.stop()
         for dial in [*self._dials.values(), *(link.connection for link in self._links.values())]:
             if isinstance(dial, Dialled):
                 dial.close()
@@ -199,7 +157,7 @@ class Links:
                 ended=self._dialled_ended,
             )
         except (zmq.ZMQError, LocalError) as error:  # an address or key that cannot be one
-            self._report_lost(peer, f"cannot dial: {error}")
+            self._dial_failed(peer, f"cannot dial: {error}")
 
     def _acceptor_said(self, dial: Dialled, frame: Control) -> None:
         pending = self._dials.get(dial.peer.path) is dial
@@ -234,14 +192,14 @@ class Links:
         if self._dials.get(path) is dial:
             del self._dials[path]
             if path not in self._waiting or not self._accept(*self._waiting.pop(path)):
-                self._report_lost(dial.peer, reason)
+                self._dial_failed(dial.peer, reason)
         elif link is not None and link.connection is dial:
             self._lose(link, reason)
 
     def _give_up(self, dial: Dialled, reason: str) -> None:
         del self._dials[dial.peer.path]
         dial.close()
-        self._report_lost(dial.peer, reason)
+        self._dial_failed(dial.peer, reason)
 
     # ---- accepted connections
 
@@ -317,29 +275,33 @@ class Links:
     def _opened(self, link: Link) -> None:
         self._links[link.peer.path] = link
         self.counters["links_opened"] += 1
-        self._shaping.report_link(link.peer, lambda: self._deliver(LinkOpened(link.peer)))
+        self._news.opened(link)
 
     def _lose(self, link: Link, reason: str) -> None:
-        del self._links[link.peer.path]
+        self._drop(link)
+        self._news.lost(link, reason)
+
+    def _drop(self, link: Link) -> None:
+        if self._links.get(link.peer.path) is link:
+            del self._links[link.peer.path]
+            self.counters["links_lost"] += 1
         if isinstance(link.connection, Dialled):
             link.connection.close()
-        self.counters["links_lost"] += 1
-        self._report_lost(link.peer, reason)
-
-    def _report_lost(self, peer: NodeId, reason: str) -> None:
-        lost = LinkLost(peer, reason)
-        if reason == TIMED_OUT:  # our own patience: known here whatever the network does
-            self._deliver(lost)
-        else:
-            self._shaping.report_link(peer, lambda: self._deliver(lost))
 
     def _received(self, link: Link, data: bytes) -> None:
         if len(data) > MESSAGE_BUDGET:
             self.counters["oversized_messages"] += 1
             return
         self.counters["messages_received"] += 1
-        received = MessageReceived(link.peer, data)
-        self._shaping.receive_message(link.peer, lambda: self._deliver(received))
+        self._news.received(link, data)
+
+    def _dial_failed(self, peer: NodeId, reason: str) -> None:
+        self.counters["dials_failed"] += 1
+        failed = LinkLost(peer, reason)
+        if reason == TIMED_OUT:  # our own patience: known here whatever the network does
+            self._deliver(failed)
+        else:
+            self._shaping.report_link(peer, lambda: self._deliver(failed))
 
     def _send_now(self, link: Link, data: bytes) -> None:
         if self._links.get(link.peer.path) is not link:

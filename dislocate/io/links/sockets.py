@@ -19,6 +19,8 @@ from dislocate.core.tunables import MESSAGE_BUDGET
 from dislocate.io.links.frames import routing_id
 
 ZAP_DOMAIN = "links"
+HEARTBEAT_PERIOD = 5.0  # seconds; a ZMTP ping costs 9 bytes each way
+HEARTBEAT_TIMEOUT = 15.0  # seconds: three pings, far above any RTT; the core's own heartbeats notice long before
 DIAL_TIMEOUT = 5.0  # seconds: connect, CURVE handshake and hello; three round trips, and two lost SYNs (1 s + 2 s)
 SEND_QUEUE = (
     64  # messages a peer, at most 4 MiB: small, so that a peer that stopped reading is noticed, not buffered for
@@ -86,9 +88,8 @@ def _new_socket(context: zmq.green.Context, kind: int, address: Address, keys: K
     socket.handshake_ivl = int(DIAL_TIMEOUT * 1000)
     # Half-open TCP (a host without power sends no FIN); must precede bind and connect (libzmq #3060).  They only free
     # the socket: whether somebody lives is decided by the core's own heartbeats.
-    socket.heartbeat_ivl = 5_000
-    socket.heartbeat_timeout = 15_000
-    socket.heartbeat_ttl = 15_000
+    socket.heartbeat_ivl = int(HEARTBEAT_PERIOD * 1000)
+    socket.heartbeat_timeout = socket.heartbeat_ttl = int(HEARTBEAT_TIMEOUT * 1000)
     socket.ipv6 = ":" in split_address(address)[0]
     return socket
 
