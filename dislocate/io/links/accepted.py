@@ -20,6 +20,7 @@ from dislocate.core.errors import LocalError, PeerError
 from dislocate.core.identity import Address, Path
 from dislocate.io.links.frames import Control, Goodbye, decode_control, encode_control, path_of
 from dislocate.io.links.sockets import (
+    BURST_MESSAGES,
     RECEIVE_QUEUE,
     Keys,
     Monitor,
@@ -90,7 +91,7 @@ class Acceptor:
             self._socket.close()
 
     def _read(self) -> None:
-        # Frames, not bytes: only a frame knows its User-Id and descriptor.
+        # Frames, not bytes (and no copy=False elsewhere, pyzmq #765): only a frame knows its User-Id and descriptor.
         for frames in messages(self._socket, copy=False):
             self._take(frames)
 
@@ -139,7 +140,7 @@ class Acceptor:
             waiting_messages(self._socket, RECEIVE_QUEUE * (len(self._connections) + 1), copy=False), 1
         ):
             self._take(frames)
-            if count % 64 == 0:
+            if count % BURST_MESSAGES == 0:
                 gevent.sleep(0)
 
     def _forget(self, connection: Accepted) -> None:

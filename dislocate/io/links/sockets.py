@@ -1,7 +1,8 @@
 """Our sockets and how they are used: every option has its reason, and no other file sets one.
 
 Everything runs on one hub; sockets and messages never cross threads (pyzmq #1782, #950).  Only one greenlet may wait on
-each direction of a socket (pyzmq #1154): here only readers ever wait, since every send is NOBLOCK and cannot.
+each direction of a socket (pyzmq #1154): each reader is one greenlet, and but for a dialler's hello, which is sent before
+anybody else may send, every send is NOBLOCK and cannot wait.  Nobody forks: libzmq's I/O thread would not be there.
 """
 
 from collections.abc import Iterator
@@ -77,9 +78,21 @@ def new_dialler(
     return socket
 
 
-def _new_socket(context: zmq.green.Context, kind: int, address: Address, keys: Keys) -> zmq.green.Socket:
+def new_gate(context: zmq.green.Context) -> zmq.green.Socket:
+    """Where libzmq asks who may come in (RFC 27): one a context."""
+    socket = _new_green(context, zmq.REP)
+    socket.bind("inproc://zeromq.zap.01")
+    return socket
+
+
+def _new_green(context: zmq.green.Context, kind: int) -> zmq.green.Socket:
     socket = context.socket(kind)
     socket._gevent_bug_timeout = _POLL_AGAIN
+    return socket
+
+
+def _new_socket(context: zmq.green.Context, kind: int, address: Address, keys: Keys) -> zmq.green.Socket:
+    socket = _new_green(context, kind)
     socket.curve_publickey = keys.public
     socket.curve_secretkey = keys.secret
     socket.sndhwm = SEND_QUEUE
@@ -103,23 +116,17 @@ def endpoint(address: Address) -> str:
 def messages(socket: zmq.green.Socket, *, copy: bool = True) -> Iterator[list[Any]]:
     """Every message until the socket is closed, for the one greenlet that waits on it; yields to others when busy."""
     count, burst_began = 0, monotonic()
-    while True:
+    while not socket.closed:
         try:
-            parts = socket.recv_multipart(zmq.NOBLOCK, copy=copy)
-        except zmq.Again:
-            parts = None
-        except zmq.ZMQError:
-            if socket.closed:
-                return
-            raise
-        if parts is None:
             try:
+                parts = socket.recv_multipart(zmq.NOBLOCK, copy=copy)
+            except zmq.Again:
                 parts = socket.recv_multipart(copy=copy)
-            except zmq.ZMQError:
-                if socket.closed:
-                    return
+                count, burst_began = 0, monotonic()
+        except zmq.ZMQError:
+            if not socket.closed:
                 raise
-            count, burst_began = 0, monotonic()
+            return  # closed while we waited
         yield parts
         count += 1
         if count >= BURST_MESSAGES or monotonic() - burst_began > BURST_TIME:
@@ -145,8 +152,7 @@ class Monitor:
         self._socket = socket
         where = f"inproc://monitor-{token_hex(8)}"
         socket.monitor(where, events)  # a narrow mask: the I/O thread would block on a full queue of unread events
-        self._pair = context.socket(zmq.PAIR)
-        self._pair._gevent_bug_timeout = _POLL_AGAIN
+        self._pair = _new_green(context, zmq.PAIR)
         self._pair.connect(where)
 
     def next(self, timeout: float | None = None) -> tuple[int, int] | None:

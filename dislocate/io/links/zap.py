@@ -12,10 +12,9 @@ import zmq
 import zmq.green
 
 from dislocate.core.identity import Path
-from dislocate.io.links.sockets import ZAP_DOMAIN, messages
+from dislocate.io.links.sockets import ZAP_DOMAIN, messages, new_gate
 
 _VERSION = b"1.0"
-_ENDPOINT = "inproc://zeromq.zap.01"  # fixed by RFC 27; one a context
 
 
 class Gatekeeper:
@@ -26,9 +25,7 @@ class Gatekeeper:
     ) -> None:
         self._known_key = known_key
         self._counters = counters
-        self._socket = context.socket(zmq.REP)
-        self._socket._gevent_bug_timeout = 1.0
-        self._socket.bind(_ENDPOINT)
+        self._socket = new_gate(context)
         self._greenlet = gevent.spawn(self._serve)
 
     def _serve(self) -> None:
