@@ -237,6 +237,13 @@ def test_the_unattended_answer_only_for_want_of_attended_ones(world):
     assert world.addresses("web.service.dislocate") == ["10.0.0.3"]
 
 
+def test_an_instance_of_a_suspected_agent_is_picked_last(world):
+    world.backend.runs("web", "10.0.0.1", suspected=True)
+    assert world.addresses("web.service.dislocate") == ["10.0.0.1"]
+    world.backend.runs("web", "10.0.0.2", status=Status.WARNING)
+    assert world.addresses("web.service.dislocate") == ["10.0.0.2"]
+
+
 def test_a_service_without_anybody_alive_is_answered_with_the_last_known(world):
     world.backend.runs("web", "10.0.0.1", status=Status.CRITICAL)
     reply = world.ask("web.service.dislocate")

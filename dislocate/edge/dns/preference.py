@@ -4,8 +4,8 @@ Invariants: an answer is empty only when every instance is in maintenance; an in
 reached, is named only when no better one is known anywhere in scope (last known good: an empty answer for one second
 bricked a pool, haproxy#3400).  Grades, of which the first that has anybody counts:
 
-1. passing or warning, attended, reachable     2. unattended, reachable
-3. one of those in an unreachable data center  4. draining     5. critical or starting: the last known
+1. passing or warning, its agent alive      2. the same, its agent suspected      3. unattended
+4. one of those in an unreachable data center      5. draining      6. critical or starting: the last known
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,7 @@ def rank(
 
 
 _GRADES = (
+    lambda i: i.reachable and i.status in _UP and not i.suspected,
     lambda i: i.reachable and i.status in _UP,
     lambda i: i.reachable and i.status is Status.UNATTENDED,
     lambda i: i.status in _UP or i.status is Status.UNATTENDED,
