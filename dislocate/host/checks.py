@@ -1,8 +1,7 @@
 """Health checks: run one `CheckSpec` on this host, and say what was found.
 
-Invariant: every check that is started is answered once, within its timeout and a second, whatever it meets; nothing of it
-outlives that: no socket, no process of its group.  At most `CONCURRENT` run at once, `COMMANDS` of them processes; one that
-gets no turn in its time is a warning, since a host without time says nothing about the service.
+Invariant: `run_check` returns within the timeout of its spec, whatever it meets, and nothing of it outlives that: no socket,
+no process of its group.  How many run at once is the business of `io.outlets`.
 
 A ttl is not run: it is the core that waits for the calls.  Nothing here is monkey-patched: the sockets are gevent's.
 """
@@ -19,53 +18,19 @@ from urllib.parse import urlsplit
 
 import gevent
 from gevent import socket, ssl
-from gevent.lock import Semaphore
-from gevent.pool import Pool
 from gevent.subprocess import DEVNULL, PIPE, STDOUT, Popen
 
 from dislocate.core.boundary.values import CheckOutcome, CheckSpec, Status
 from dislocate.core.identity import split_address
 from dislocate.core.units import SECOND
 
-CONCURRENT = 256  # greenlets; a host with more instances than that spreads their checks by jitter
-COMMANDS = 16  # processes: each costs a fork of memory tables and a slice of CPU
 OUTPUT_LIMIT = 4 * 1024  # bytes kept of what a check printed or answered
 BODY_LIMIT = 64 * 1024  # bytes searched for `body`
-_TURN = 0.8  # seconds that a command waits for its turn: with its timeout, less than what the core waits
 _LAST_WORDS = 0.1  # seconds for output that is still in the pipe when the command has ended
 
 log = logging.getLogger(__name__)
 
 _EXIT_STATUS = {0: Status.PASSING, 1: Status.WARNING}  # any other is critical: Nagios' and Consul's convention
-
-
-class CheckRunner:
-    """Runs the checks of one agent, each in a greenlet of its own."""
-
-    def __init__(self) -> None:
-        self._running = Pool(CONCURRENT)
-        self._commands = Semaphore(COMMANDS)
-
-    def start(self, spec: CheckSpec, answer: Callable[[CheckOutcome], object]) -> None:
-        """Run `spec` and call `answer` on the hub.  Returns at once."""
-        if self._running.full():
-            answer(CheckOutcome(Status.WARNING, f"not run: {CONCURRENT} checks are running on this host"))
-        else:
-            self._running.spawn(lambda: answer(self._run(spec)))
-
-    def stop(self) -> None:
-        """End what runs, without answers."""
-        self._running.kill()
-
-    def _run(self, spec: CheckSpec) -> CheckOutcome:
-        if not spec.command:
-            return run_check(spec)
-        if not self._commands.acquire(timeout=_TURN):
-            return CheckOutcome(Status.WARNING, f"not run: {COMMANDS} commands are running on this host")
-        try:
-            return run_check(spec)
-        finally:
-            self._commands.release()
 
 
 def run_check(spec: CheckSpec) -> CheckOutcome:
@@ -146,8 +111,11 @@ class _Connection(http.client.HTTPConnection):
 def _connection(scheme: str, host: str, port: int | None, verify: bool) -> _Connection:
     connection = _Connection(host, port or (443 if scheme == "https" else 80))
     if scheme == "https":
-        context = ssl.create_default_context()
-        if not verify:
+        # Not `create_default_context`: gevent passes on the standard one, whose sockets block the hub.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if verify:
+            context.load_default_certs()
+        else:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         connection._encrypt = lambda plain: context.wrap_socket(plain, server_hostname=host)

@@ -6,14 +6,13 @@ import time
 
 import gevent
 import pytest
-from gevent import socket
+from gevent import socket, ssl
 from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
 
 from dislocate.core.boundary.values import CheckSpec, Status
 from dislocate.core.units import MILLISECOND, SECOND
-from dislocate.host import checks
-from dislocate.host.checks import OUTPUT_LIMIT, CheckRunner, run_check
+from dislocate.host.checks import OUTPUT_LIMIT, run_check
 from dislocate.host.facts import count_processors, find_own_address, read_facts, read_load
 
 
@@ -107,7 +106,9 @@ def test_whatever_a_check_says_it_is_answered_and_never_raises(spec):
 
 def test_an_https_certificate_that_nobody_signed_is_critical_unless_it_need_not_verify(tmp_path):
     key, certificate = _self_signed(tmp_path)
-    server = StreamServer(("127.0.0.1", 0), _say_ok, keyfile=key, certfile=certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = StreamServer(("127.0.0.1", 0), _say_ok, ssl_context=context)
     server.start()
     url = f"https://127.0.0.1:{server.server_port}/"
     assert "CERTIFICATE_VERIFY_FAILED" in run_check(CheckSpec(http=url)).output
@@ -151,25 +152,12 @@ def test_a_command_that_leaves_a_daemon_holding_its_output_is_answered_all_the_s
     assert outcome.duration < 15 * SECOND
 
 
-def test_checks_run_side_by_side_and_too_many_are_not_held_against_the_service(web, monkeypatch):
-    monkeypatch.setattr(checks, "CONCURRENT", 3)
-    runner = CheckRunner()
-    outcomes = []
-    for _ in range(5):
-        runner.start(CheckSpec(http=f"{web}/slow", timeout=300 * MILLISECOND), outcomes.append)
-    assert [outcome.status for outcome in outcomes] == [Status.WARNING] * 2
-    _wait_for(lambda: len(outcomes) == 5)
-    assert [outcome.status for outcome in outcomes[2:]] == [Status.CRITICAL] * 3
-    runner.stop()
-
-
-def test_a_runner_that_stops_leaves_no_process(tmp_path):
+def test_a_check_that_is_ended_leaves_no_process(tmp_path):
     pid_file = tmp_path / "pid"
-    runner = CheckRunner()
     program = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    runner.start(CheckSpec(command=(sys.executable, "-c", program), timeout=60 * SECOND), lambda outcome: None)
+    running = gevent.spawn(python, program, timeout=60 * SECOND)
     _wait_for(lambda: pid_file.exists() and pid_file.read_text())
-    runner.stop()
+    running.kill()
     _wait_for(lambda: not _runs(int(pid_file.read_text())))
 
 

@@ -10,12 +10,13 @@ from random import Random
 from typing import Any
 
 from gevent import Timeout, get_hub, sleep
-from gevent import socket as gevent_socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from dislocate.core.errors import ConfigError
 from dislocate.edge.backend import Backend
 from dislocate.edge.dns.resolver import Resolver
+from dislocate.edge.sockets import listen_tcp
 
 DRAIN = 64  # datagrams in one callback
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes asked of the kernel; it may give less
@@ -30,19 +31,19 @@ class DnsServer:
     """DNS on one address, UDP and TCP."""
 
     def __init__(self, backend: Backend, host: str, port: int, random: Random) -> None:
-        """Binds both.  Raises OSError when the address is taken."""
+        """Binds both.  Raises `ConfigError` when the address cannot be had."""
         self.resolver = Resolver(backend.node, random)
         self.queries = 0
         self.unsent = 0  # replies that the kernel did not take
         self._backend = backend
         self._udp = _bind_udp(host, port)
         try:
-            self._tcp = _bind_tcp(host, self.address[1])
-        except OSError:
+            listener = listen_tcp(host, self.address[1], "ports.dns")
+        except ConfigError:
             self._udp.close()
             raise
         self._watcher = get_hub().loop.io(self._udp.fileno(), 1)
-        self._streams = StreamServer(self._tcp, self._converse, spawn=Pool(CONNECTIONS))
+        self._streams = StreamServer(listener, self._converse, spawn=Pool(CONNECTIONS))
         self._unsubscribe = lambda: None
 
     @property
@@ -118,29 +119,16 @@ class DnsServer:
 
 
 def _bind_udp(host: str, port: int) -> socket.socket:
-    udp = socket.socket(_family(host), socket.SOCK_DGRAM)
+    udp = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     udp.setblocking(False)
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     try:
         udp.bind((host, port))
-    except OSError:
+    except OSError as error:
         udp.close()
-        raise
+        raise ConfigError(
+            "ports.dns",
+            got=port,
+            expected=f"a UDP port that is free on {host} and may be bound ({error.strerror}; ss -lnup shows who has it)",
+        ) from error
     return udp
-
-
-def _bind_tcp(host: str, port: int) -> Any:
-    tcp = gevent_socket.socket(_family(host), socket.SOCK_STREAM)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by accepted connections
-    try:
-        tcp.bind((host, port))
-        tcp.listen(CONNECTIONS)
-    except OSError:
-        tcp.close()
-        raise
-    return tcp
-
-
-def _family(host: str) -> int:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
