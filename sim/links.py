@@ -16,7 +16,7 @@ from dislocate.core.boundary.inputs import Input, LinkLost, LinkOpened, MessageR
 from dislocate.core.boundary.values import Refusal
 from dislocate.core.identity import Address, Path
 from dislocate.core.units import SECOND
-from dislocate.linkmodel import Channel, Link
+from dislocate.linkmodel import RETRANSMISSION_TIMEOUT, Channel, Link
 from sim.network import Network
 from sim.process import Machine, Process
 from sim.schedule import Schedule
@@ -42,15 +42,18 @@ class Dial:
 class Connection:
     """One TCP connection after its handshake; end 0 dialled."""
 
-    __slots__ = ("closing", "deaf_since", "ends", "is_ready", "last", "opened", "unsent")
+    __slots__ = ("closing", "deaf_since", "ends", "is_ready", "last", "opened", "sent", "unsent", "was_cut")
 
     def __init__(self, dialler: Process, acceptor: Process) -> None:
         self.ends = (dialler, acceptor)
         self.is_ready = False  # the dialler has heard the end of the handshake, or given up
         self.opened = [False, False]  # what each end believes
         self.last = [0, 0]  # when the last message from each end arrives
-        self.unsent: tuple[list[bytes], list[bytes]] = ([], [])  # from each end: sent into a cut, TCP keeps trying
+        self.sent = [0, 0]  # messages from each end
+        # From each end, numbered: what met a cut, or waits behind such; TCP keeps trying.
+        self.unsent: tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]] = ([], [])
         self.deaf_since: list[int | None] = [None, None]  # since when each end hears nothing
+        self.was_cut = [False, False]  # that is because of a cut: after it, TCP's next retransmission is awaited
         self.closing = [False, False]  # the news that the other end is gone is on its way to this end
 
     def side(self, process: Process) -> int:
@@ -156,26 +159,27 @@ class Links:
                 self._schedule.now, self._failed, process, SendFailed(effect.peer, Refusal.BACKPRESSURE)
             )
             return
-        self._transmit(connection, end, effect.data)
+        connection.sent[end] += 1
+        self._transmit(connection, end, (connection.sent[end], effect.data))
 
-    def _transmit(self, connection: Connection, end: int, data: bytes) -> None:
+    def _transmit(self, connection: Connection, end: int, message: tuple[int, bytes]) -> None:
         process, peer = connection.ends[end], connection.ends[1 - end]
         link = self._link(process.machine, peer.machine)
-        arrival = None if connection.unsent[end] else link.segment(len(data), self._schedule.now)
+        arrival = None if connection.unsent[end] else link.segment(len(message[1]), self._schedule.now)
         if arrival is None:
-            connection.unsent[end].append(data)
+            connection.unsent[end].append(message)
             return
         connection.last[end] = arrival = max(connection.last[end], arrival)
-        self._schedule.call(arrival, self._arrived, connection, end, data)
+        self._schedule.call(arrival, self._arrived, connection, end, message)
 
-    def _arrived(self, connection: Connection, end: int, data: bytes) -> None:
+    def _arrived(self, connection: Connection, end: int, message: tuple[int, bytes]) -> None:
         process, peer = connection.ends[end], connection.ends[1 - end]
         if not connection.opened[1 - end] or not peer.machine.is_powered:
             return
         if self._link(process.machine, peer.machine).is_cut(Channel.LINKS):
-            connection.unsent[end].append(data)
+            connection.unsent[end].append(message)
             return
-        self._deliver(peer, MessageReceived(process.node_id, data))
+        self._deliver(peer, MessageReceived(process.node_id, message[1]))
 
     def _failed(self, process: Process, failed: SendFailed, _: None) -> None:
         self._deliver(process, failed)
@@ -228,14 +232,30 @@ class Links:
             if connection.deaf_since[end] is None:
                 connection.deaf_since[end] = now
                 self._schedule.call(now + HEARTBEAT_TIMEOUT, self._heartbeat_missed, connection, end, now)
+            connection.was_cut[end] |= is_cut
             return
+        since = connection.deaf_since[end]
+        if since is not None and connection.was_cut[end]:
+            self._schedule.call(next_retransmission(since, now), self._retransmitted, connection, end, since)
+        else:
+            self._hears(connection, end)
+
+    def _retransmitted(self, connection: Connection, end: int, since: int) -> None:
+        process, peer = connection.ends[end], connection.ends[1 - end]
+        is_cut = self._link(peer.machine, process.machine).is_cut(Channel.LINKS)
+        if connection.deaf_since[end] == since and not is_cut:
+            self._hears(connection, end)
+
+    def _hears(self, connection: Connection, end: int) -> None:
+        """This end hears the other again: what waited is sent, in order."""
         connection.deaf_since[end] = None
+        connection.was_cut[end] = False
         unsent = connection.unsent[1 - end]
         if unsent and connection.opened[1 - end]:
-            waiting = list(unsent)
+            waiting = sorted(unsent)
             unsent.clear()
-            for data in waiting:
-                self._transmit(connection, 1 - end, data)
+            for message in waiting:
+                self._transmit(connection, 1 - end, message)
 
     def _tell_end(self, connection: Connection, end: int, inward: Link) -> None:
         """The other end is closed and its host there: a FIN or RST arrives after what was sent before."""
@@ -274,6 +294,16 @@ class Links:
 
     def _link(self, origin: Machine, target: Machine) -> Link:
         return self._network.rows[origin.index][target.index]
+
+
+def next_retransmission(since: int, now: int) -> int:
+    """When TCP tries again at `now` or later, having lost a segment at `since`: each time after twice as long."""
+    wait = RETRANSMISSION_TIMEOUT
+    at = since + wait
+    while at < now:
+        wait *= 2
+        at += wait
+    return at
 
 
 def _know_each_other(dial: Dial, acceptor: Process) -> bool:

@@ -4,7 +4,7 @@ A scenario's data centers and routes are a directed graph (`topology`, for noteb
 to dense rows, `rows[from][to]`, of `linkmodel.Link`s: hosts of a data center share one row, and one link with all hosts
 of another, until a fault is about single hosts; then these pairs get links of their own.
 
-What is under way when a link is cut is lost: the receiver asks `is_cut` too.  Does not know processes or time.
+What is under way when a link is cut is lost: the receiver asks `is_cut` too.  Does not know processes.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +15,7 @@ from dislocate.core.identity import Path
 from dislocate.core.streams import Streams
 from dislocate.linkmodel import Channel, Link, LinkQuality
 from sim.scenario import LinkOverride, Scenario, rtt_between
+from sim.schedule import Schedule
 from sim.selectors import Layout
 
 WAN_JITTER = 0.02  # sigma: simulation.md 3.3, a modelling choice between the measured 0.02 and 0.05
@@ -52,9 +53,10 @@ def _quality(scenario: Scenario, origin: str, target: str, rtt: int, override: L
 class Network:
     """All links of one world, by index of host in `layout.paths`."""
 
-    def __init__(self, scenario: Scenario, layout: Layout, streams: Streams) -> None:
+    def __init__(self, scenario: Scenario, layout: Layout, streams: Streams, schedule: Schedule) -> None:
         self.graph = topology(scenario)
         self._streams = streams
+        self._schedule = schedule
         self._paths = layout.paths
         self._index = {path: at for at, path in enumerate(layout.paths)}
         self._datacenters = layout.nodes
@@ -69,11 +71,16 @@ class Network:
         }
         self.rows: list[list[Link]] = [shared_rows[path.partition("/")[0]] for path in layout.paths]
         self._has_own_row: set[int] = set()  # asked only whether it holds one
-        self.disturbed: dict[Link, None] = {}  # links that are cut, slow or lossy beyond their quality
-        self.changes = 0
+        self._disturbed: dict[Link, bool] = {}  # cut, slow or lossy beyond their quality: whether between data centers
+        self.touched: dict[tuple[str, str], int] = {}  # when a fault last began or ended between two data centers
 
     def link(self, origin: Path, target: Path) -> Link:
         return self.rows[self._index[origin]][self._index[target]]
+
+    @property
+    def is_wan_disturbed(self) -> bool:
+        """A fault acts on a link between two data centers."""
+        return any(self._disturbed.values())
 
     def cut(self, origins: Iterable[Path], targets: Iterable[Path], channels: frozenset[Channel]) -> None:
         """Nothing of `channels` passes from `origins` to `targets`."""
@@ -99,25 +106,26 @@ class Network:
 
     def _each(self, origins: Iterable[Path], targets: Iterable[Path], change: Callable[[Link], None]) -> None:
         """Change the link of each pair, once each."""
-        self.changes += 1
-        changed: dict[Link, None] = {}
+        changed: dict[Link, bool] = {}
         for origin, origin_paths, whole_origin in self._grouped(origins):
             for target, target_paths, whole_target in self._grouped(targets):
+                self.touched[origin, target] = self._schedule.now
+                is_wan = origin != target
                 if whole_origin and whole_target:
-                    changed[self._shared[origin, target]] = None
+                    changed[self._shared[origin, target]] = is_wan
                     for (left, right), link in self._own.items():
                         if self._paths[left] in origin_paths and self._paths[right] in target_paths:
-                            changed[link] = None
+                            changed[link] = is_wan
                 else:
                     for left_path in origin_paths:
                         for right_path in target_paths:
-                            changed[self._single_out(left_path, right_path)] = None
-        for link in changed:
+                            changed[self._single_out(left_path, right_path)] = is_wan
+        for link, is_wan in changed.items():
             change(link)
             if link.is_disturbed:
-                self.disturbed[link] = None
+                self._disturbed[link] = is_wan
             else:
-                self.disturbed.pop(link, None)
+                self._disturbed.pop(link, None)
 
     def _grouped(self, paths: Iterable[Path]) -> list[tuple[str, dict[Path, None], bool]]:
         """(data center, the paths in it, whether these are all of it)."""

@@ -131,7 +131,7 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "clock": (("target",), ("offset", "behind", "drift")),
 }
 
-# What ends a fault that has `for`.
+# What ends a fault that has `for`; a drain ends by itself.
 UNDO = {
     "cut": "heal",
     "slow": "heal",
@@ -140,7 +140,6 @@ UNDO = {
     "pause": "resume",
     "vanish": "return",
     "stop": "restart",
-    "drain": "undrain",
     "disk_fail": "disk_mend",
 }
 

@@ -27,6 +27,7 @@ class SimulatedService(Struct):
     spec: InstanceSpec
     instance: Instance
     life: ServiceLife = ServiceLife.UP
+    was_touched: bool = False  # a fault was about it: what agents should say of it is no longer simple
 
     def check(self, spec: CheckSpec, stream: Stream) -> tuple[CheckOutcome, int]:
         """What one check finds, and the nanoseconds that it takes."""

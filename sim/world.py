@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from dislocate.core.boundary.effects import (
     CloseLink,
     Effect,
@@ -43,7 +45,7 @@ from dislocate.core.boundary.inputs import (
 from dislocate.core.boundary.requests import Request, Result
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.values import ConnectOutcome, Refusal
-from dislocate.core.boundary.views import DatacenterView, MemberView, ServiceView
+from dislocate.core.boundary.views import DatacenterView, InstanceView, MemberView
 from dislocate.core.errors import Bug, require
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.node import Node
@@ -73,6 +75,25 @@ Observer = Callable[[Process, Event], None]
 Tracer = Callable[[int, Machine, Input, list[Effect]], None]
 
 
+class Sample(Struct, frozen=True, gc=False):
+    """Sums over all agents since the start, taken each second."""
+
+    at: int
+    agent_seconds: int
+    messages: int  # datagrams and messages
+    bytes: int
+
+
+class Truth:
+    """What was really asked of agents and granted: invariants compare it with what agents say."""
+
+    def __init__(self) -> None:
+        self.left: dict[Path, int] = {}  # when a farewell was acknowledged
+        self.stopped: dict[NodeId, int] = {}  # when a start was asked to end, for a planned restart
+        self.registered: dict[tuple[Path, str], int] = {}  # (owner, instance id): when `Register` was acknowledged
+        self.deregistered: dict[tuple[Path, str], int] = {}
+
+
 class World:
     """One fleet in virtual time."""
 
@@ -92,10 +113,15 @@ class World:
         self.layout = scenario.layout()
         self.streams = Streams(f"{seed}/world")
         self.schedule = Schedule()
-        self.network = Network(scenario, self.layout, Streams(f"{seed}/net"))
+        self.network = Network(scenario, self.layout, Streams(f"{seed}/net"), self.schedule)
         self.digest = Digest()
         self.observers: list[Observer] = []  # told every `Notify`
-        self.watchers: list[Callable[[], None]] = []  # told after each fault: what nodes answer may not have changed
+        self.truth = Truth()
+        self.handling: Machine | None = None  # whose turn it is, for reports of bugs
+        self.last_event = 0
+        self.last_fault = 0
+        self._happened: dict[str, int] = {}
+        self._samples: list[Sample] = []
         self._overrides = dict(settings or {})
         self._tracer = tracer
         self._memo = FactMemo()
@@ -118,6 +144,7 @@ class World:
             Notify: self._notify,
         }
         self._place_services()
+        self.schedule.call_last(0, self._sample_due, None)
         for machine in self.machines.values():
             self.schedule.call(self.streams["start"].below(START_SPREAD), self._start_due, machine)
 
@@ -149,8 +176,28 @@ class World:
     def datacenters(self, path: Path) -> Mapping[str, DatacenterView]:
         return self.node(path).datacenters
 
-    def service(self, path: Path, name: str) -> ServiceView | None:
-        return self.node(path).catalog.service(name)
+    def instances(self, path: Path, service: str) -> tuple[InstanceView, ...]:
+        view = self.node(path).catalog.service(service)
+        return () if view is None else view.instances
+
+    def happened(self, what: str) -> int:
+        return self._happened.get(what, 0)
+
+    def measured(self, what: str, since: int) -> float:
+        first = next((one for one in self._samples if one.at >= since), self._samples[-1])
+        last = self._samples[-1]
+        spent = last.messages - first.messages if what == "messages" else last.bytes - first.bytes
+        return spent / max(1, last.agent_seconds - first.agent_seconds)
+
+    def calm_for(self, left: Machine, right: Machine) -> int:
+        """For how long no fault has begun, lasted or ended on either host or on the way between them."""
+        rows = self.network.rows
+        if rows[left.index][right.index].is_disturbed or rows[right.index][left.index].is_disturbed:
+            return 0
+        touched = self.network.touched
+        here, there = left.datacenter, right.datacenter
+        since = max(touched.get((here, there), 0), touched.get((there, here), 0), left.calm_since, right.calm_since)
+        return self.now - since
 
     def node(self, path: Path) -> Node:
         """The node that runs at `path`, which must be there."""
@@ -252,6 +299,7 @@ class World:
             return
         now = self.schedule.now
         machine = process.machine
+        self.handling = machine
         self.digest.add(now, machine.index, input_)
         effects = process.node.handle(input_, now)
         if self._tracer is not None:
@@ -290,6 +338,19 @@ class World:
         if not process.is_paused:
             self.deliver(process, ClockRead(process.machine.unix_ns(self.schedule.now)))
         self.schedule.call(self.schedule.now + CLOCK_PERIOD, self._clock_due, process)
+
+    def _sample_due(self, _: None, __: None, ___: None) -> None:
+        machines = self.machines.values()
+        before = self._samples[-1].agent_seconds if self._samples else 0
+        self._samples.append(
+            Sample(
+                self.now,
+                before + sum(machine.process is not None for machine in machines),
+                sum(machine.datagrams_sent + machine.messages_sent for machine in machines),
+                sum(machine.bytes_sent for machine in machines),
+            )
+        )
+        self.schedule.call_last(self.now + SECOND, self._sample_due, None)
 
     def _start_due(self, machine: Machine, _: None, __: None) -> None:
         self.start(machine)
@@ -390,6 +451,9 @@ class World:
 
     def _notify(self, process: Process, effect: Notify) -> None:
         process.version += 1
+        self.last_event = self.schedule.now
+        name = type(effect.event).__name__
+        self._happened[name] = self._happened.get(name, 0) + 1
         for observer in self.observers:
             observer(process, effect.event)
 
@@ -410,6 +474,14 @@ class World:
         service = SimulatedService(instance_spec(instance, declared.get(instance.service), host, port), instance)
         machine.services[instance.id] = service
         return service
+
+    def find_service(self, instance: Instance) -> tuple[Machine, SimulatedService] | None:
+        """The host and process of an instance."""
+        for path in self.layout.nodes[instance.datacenter]:
+            service = self.machines[path].services.get(instance.id)
+            if service is not None:
+                return self.machines[path], service
+        return None
 
     def _place_services(self) -> None:
         for name in self.layout.services:
