@@ -73,6 +73,17 @@ class Link:
     def is_cut(self, channel: Channel) -> bool:
         return channel in self._cut
 
+    @property
+    def is_disturbed(self) -> bool:
+        """A fault acts on it, beyond what its quality says."""
+        return bool(self._cut) or self.slow_factor != 1.0 or self.extra_loss != 0.0
+
+    def copy_faults(self, other: "Link") -> None:
+        """Be cut, slow and lossy as `other` is."""
+        self._cut = set(other._cut)
+        self.slow_factor = other.slow_factor
+        self.extra_loss = other.extra_loss
+
     def datagram(self, size: int, now: int) -> tuple[int, ...]:
         """When a datagram sent at `now` arrives: no instant (lost or cut), one, or two (doubled)."""
         quality = self.quality
@@ -88,14 +99,21 @@ class Link:
 
     def message(self, size: int, now: int) -> int | None:
         """When a message on a stream sent at `now` arrives, never before an earlier one; None while the link is cut."""
+        arrival = self.segment(size, now)
+        if arrival is None:
+            return None
+        self._last_stream = max(self._last_stream, arrival)
+        return self._last_stream
+
+    def segment(self, size: int, now: int) -> int | None:
+        """As `message`, for callers that carry several streams on one link and keep the order of each themselves."""
         if Channel.LINKS in self._cut:
             return None
         arrival = self._leave(size, now) + self._delay()
         loss = self.quality.loss + self.extra_loss
         while loss and self._stream.chance(min(loss, 0.9)):
             arrival += max(RETRANSMISSION_TIMEOUT, 2 * self.quality.delay)
-        self._last_stream = max(self._last_stream, arrival)
-        return self._last_stream
+        return arrival
 
     def _leave(self, size: int, now: int) -> int:
         """When the last byte is on the wire."""

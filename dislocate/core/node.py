@@ -196,6 +196,15 @@ class Node:
         """Everybody known, by path."""
         return MappingProxyType(self._members.views(self._out.now))
 
+    def member(self, path: Path) -> MemberView | None:
+        """One of `members`, without building the others."""
+        return self._members.view(path, self._out.now)
+
+    @property
+    def queued_rumors(self) -> int:
+        """Facts that wait to be spread: drains to 0 without new input."""
+        return len(self._out.rumors)
+
     @property
     def datacenters(self) -> MappingProxyType[str, DatacenterView]:
         """Every data center known, this one included."""

@@ -173,6 +173,11 @@ class Members:
             self._views = {path: _view(self._by_path[path], now) for path in sorted(self._by_path)}
         return self._views
 
+    def view(self, path: Path, now: int) -> MemberView | None:
+        """One of `views`, without building the others."""
+        member = self._by_path.get(path)
+        return None if member is None else _view(member, now)
+
 
 def _view(member: Member, now: int) -> MemberView:
     record = member.record

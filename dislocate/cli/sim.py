@@ -1,0 +1,116 @@
+"""`dislocate sim`: scenarios in virtual time."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import click
+import msgspec
+
+from dislocate.core.boundary.effects import Effect
+from dislocate.core.boundary.inputs import Input
+from dislocate.core.errors import ConfigError
+from sim.digest import VERSION
+from sim.process import Machine
+from sim.report import Report
+from sim.run import simulate
+from sim.scenario import Scenario, read_scenario
+from sim.world import Tracer
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def sim() -> None:
+    """Run scenarios in virtual time."""
+
+
+@sim.command()
+@click.argument("file", type=FILE)
+@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@click.option("--seeds", metavar="A..B", help="Run with each of these seeds, and tell those that fail.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--trace", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write every turn, as JSON lines."
+)
+@click.pass_context
+def run(ctx: click.Context, file: Path, seed: int, seeds: str | None, as_json: bool, trace: Path | None) -> None:
+    """Run the scenario in FILE and judge it.
+
+    Ends with the digest of all inputs: the same scenario, seed and code give the same digest.
+    """
+    scenario = read_scenario(file)
+    if seeds is not None:
+        held = _run_many(scenario, file, parse_seeds(seeds), as_json)
+    else:
+        with _tracing(trace, scenario, seed) as tracer:
+            report = simulate(scenario, seed, tracer=tracer)
+        click.echo(report.as_json() if as_json else report.as_text(repeat_command(file, seed)))
+        held = report.holds
+    if not held:
+        ctx.exit(1)
+
+
+def repeat_command(file: Path, seed: int) -> str:
+    return f"dislocate sim run {shlex.quote(str(file))} --seed {seed}"
+
+
+def parse_seeds(text: str) -> range:
+    """'3..7' is 3 to 7.  Raises `ConfigError`."""
+    first, dots, last = text.partition("..")
+    if not (dots and first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise ConfigError("--seeds", got=text, expected="two numbers, such as 1..20")
+    return range(int(first), int(last) + 1)
+
+
+def _run_many(scenario: Scenario, file: Path, seeds: range, as_json: bool) -> bool:
+    failed = 0
+    for seed in seeds:
+        report = simulate(scenario, seed)
+        failed += not report.holds
+        if as_json:
+            click.echo(msgspec.json.encode({"seed": seed, "holds": report.holds, "digest": report.digest}))
+        else:
+            click.echo(
+                f"seed {seed:<6} {'ok  ' if report.holds else 'FAIL'} {report.digest} {first_finding(report)}".rstrip()
+            )
+            if not report.holds:
+                click.echo(f"  repeat with: {repeat_command(file, seed)}")
+    if not as_json:
+        click.echo(f"{len(seeds) - failed} of {len(seeds)} seeds held")
+    return failed == 0
+
+
+def first_finding(report: Report) -> str:
+    """Why it does not hold, '' when it does."""
+    if report.failure is not None:
+        return report.failure.words
+    return next((f"{one.expectation}: {one.why}" for one in report.verdicts if not one.holds), "")
+
+
+@contextmanager
+def _tracing(path: Path | None, scenario: Scenario, seed: int) -> Iterator[Tracer | None]:
+    if path is None:
+        yield None
+        return
+    with path.open("wb") as file:
+        head = {"trace": VERSION, "title": scenario.title, "seed": seed}
+        file.write(msgspec.json.encode(head) + b"\n")
+        yield _tracer(file)
+
+
+def _tracer(file: IO[bytes]) -> Tracer:
+    encode = msgspec.json.Encoder().encode
+
+    def trace(now: int, machine: Machine, input_: Input, effects: list[Effect]) -> None:
+        turn = {
+            "at": now,
+            "node": machine.path,
+            "input": [type(input_).__name__, input_],
+            "effects": [[type(effect).__name__, effect] for effect in effects],
+        }
+        file.write(encode(turn) + b"\n")
+
+    return trace

@@ -1,0 +1,93 @@
+"""One host's disk: an ordered log of transactions, of which a crash keeps a prefix.
+
+Invariant: answered and synced survives everything but `wipe`; answered and not synced survives the death of the process
+and not that of the host; what was not answered may or may not be there, but never without what was written before it.
+(SQLite in WAL mode promises exactly that: a later sync makes all earlier transactions durable.)
+
+Does not know time: `write` says how long it takes, the world answers the node then.
+"""
+
+from msgspec import Struct
+
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.streams import Stream
+from dislocate.core.units import MICROSECOND
+
+SYNC = 2_000 * MICROSECOND  # an fsync on a server's SSD takes 0.5 to 5 ms
+WRITE = 100 * MICROSECOND  # into the page cache, by another thread
+
+
+class Write(Struct, eq=False):
+    """One transaction on its way."""
+
+    records: tuple[StoredRecord, ...]
+    sync: bool
+    answered: bool = False
+
+
+class Disk:
+    """The records of one host, and the boot number of its agent's last start."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._kept: dict[str, bytes] = {}  # durable
+        self._log: list[Write] = []  # not durable yet, in order
+        self._free_at = 0
+        self.boot = 0
+        self.is_failing = False
+        self.generation = 1  # how many disks this host has had
+
+    def submit(self, store: Store, now: int) -> tuple[Write, int]:
+        """Begin a transaction; returns it and when it will be over."""
+        takes = (SYNC if store.sync else WRITE) * self._stream.between(512, 2048) // 1024
+        self._free_at = max(self._free_at, now) + takes
+        write = Write(store.records, store.sync)
+        self._log.append(write)
+        return write, self._free_at
+
+    def complete(self, write: Write) -> bool:
+        """Its time is over: whether it was made (False: the disk fails, and nothing of it was kept)."""
+        if self.is_failing:
+            self._log.remove(write)
+            return False
+        write.answered = True
+        if write.sync:
+            self._keep(self._log.index(write) + 1)
+        return True
+
+    def process_died(self) -> None:
+        """What the kernel had is kept; what had not been handed over is torn off somewhere."""
+        answered = sum(write.answered for write in self._log)
+        self._tear(answered)
+
+    def power_lost(self) -> None:
+        """What was synced is kept, and perhaps more."""
+        self._tear(0)
+
+    def wipe(self) -> None:
+        """A new disk: nothing is kept, not even the boot number."""
+        self._kept.clear()
+        self._log.clear()
+        self.boot = 0
+        self.generation += 1
+
+    def records(self) -> tuple[StoredRecord, ...]:
+        """What a start finds, by key."""
+        return tuple(StoredRecord(key, self._kept[key]) for key in sorted(self._kept))
+
+    def _tear(self, at_least: int) -> None:
+        count = at_least + self._stream.below(len(self._log) - at_least + 1)
+        if self.is_failing:
+            count = at_least
+        self._keep(count)
+        self._log.clear()
+
+    def _keep(self, count: int) -> None:
+        for write in self._log[:count]:
+            for record in write.records:
+                if record.value is None:
+                    self._kept.pop(record.key, None)
+                else:
+                    self._kept[record.key] = record.value
+        del self._log[:count]

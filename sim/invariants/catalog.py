@@ -1,0 +1,155 @@
+"""Invariants of the catalog (design, section 4)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dislocate.core.boundary.events import DatacenterChanged
+from dislocate.core.boundary.values import Status
+from dislocate.core.identity import Path
+from dislocate.core.units import SECOND
+from sim.invariants.monitor import Invariant
+from sim.process import Machine, Process
+from sim.services import SimulatedService
+from sim.world import World
+
+DEREGISTER_BOUND = 30 * SECOND  # gossip takes seconds, repair between data centers one more round
+START_BOUND = 10 * SECOND  # after which an agent has read its disk and configuration
+PASSING_BOUND = 40 * SECOND  # two successes of a check every 5 s, and its jitter, with room
+
+
+class OneAnswerAnInstance(Invariant):
+    """An instance, (owner, id), is answered once: from one start of its owner."""
+
+    name = "one answer an instance"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._checked: dict[Path, tuple[int, int]] = {}
+
+    def check(self) -> None:
+        for path in self.world.observers_up():
+            version = self.world.version(path)
+            if self._checked.get(path) == version:
+                continue
+            self._checked[path] = version
+            catalog = self.world.node(path).catalog
+            for name in catalog.names():
+                view = catalog.service(name)
+                instances = () if view is None else view.instances
+                self.exercised += bool(instances)
+                if len({(one.node, one.id) for one in instances}) != len(instances):
+                    raise self.violated(path, f"answers for {name} with an instance twice")
+
+
+class DeregisteredStaysGone(Invariant):
+    """What was deregistered, acknowledged, is answered by nobody who could hear of it for `DEREGISTER_BOUND`."""
+
+    name = "deregistered stays gone"
+
+    def check(self) -> None:
+        world = self.world
+        for (owner, instance_id), since in world.truth.deregistered.items():
+            if world.now - since < DEREGISTER_BOUND:
+                continue
+            for path in world.observers_up():
+                if world.calm_for(world.machines[owner], world.machines[path]) < DEREGISTER_BOUND:
+                    continue
+                self.exercised += 1
+                if (owner, instance_id) in _answers(world, path):
+                    raise self.violated(path, f"still answers with {owner}/{instance_id}, deregistered")
+
+
+class AcknowledgedRegistrationSurvives(Invariant):
+    """What an agent acknowledged it still answers with itself, whatever killed it, until it is deregistered or its disk
+    is replaced."""
+
+    name = "an acknowledged registration survives"
+
+    def check(self) -> None:
+        world = self.world
+        for owner, instance_id in world.truth.registered:
+            process = world.machines[owner].process
+            if process is None or process.is_paused or world.now - process.started < START_BOUND:
+                continue
+            self.exercised += 1
+            if (owner, instance_id) not in _answers(world, owner):
+                raise self.violated(owner, f"lost {instance_id}, whose registration it acknowledged")
+
+
+class LastKnownGoodIsKept(Invariant):
+    """While a data center cannot be reached, what was known to run there is still answered."""
+
+    name = "last known good is kept"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._kept: dict[tuple[Process, str], frozenset[tuple[Path, str]]] = {}
+
+    def handlers(self) -> dict[type, Callable[[Process, Any], None]]:
+        return {DatacenterChanged: self._changed}
+
+    def _changed(self, process: Process, event: DatacenterChanged) -> None:
+        if event.reachable:
+            self._kept.pop((process, event.datacenter), None)
+            return
+        answers = _answers(self.world, process.node_id.path)
+        prefix = f"{event.datacenter}/"
+        self._kept[process, event.datacenter] = frozenset(key for key in answers if key[0].startswith(prefix))
+
+    def check(self) -> None:
+        for (process, datacenter), kept in list(self._kept.items()):
+            path = process.node_id.path
+            if not process.is_running or process.is_paused:
+                continue
+            self.exercised += bool(kept)
+            lost = sorted(kept - frozenset(_answers(self.world, path)))
+            for owner, instance_id in lost:
+                if owner in self.world.truth.left or (owner, instance_id) in self.world.truth.deregistered:
+                    continue
+                raise self.violated(path, f"dropped {owner}/{instance_id} while {datacenter} is unreachable")
+
+
+class HomeIsUnaffected(Invariant):
+    """While links between data centers are disturbed, an undisturbed agent answers with every undisturbed instance of
+    its own data center as passing."""
+
+    name = "home is unaffected by the WAN"
+
+    def check(self) -> None:
+        world = self.world
+        if not world.network.is_wan_disturbed:
+            return
+        for path in world.observers_up():
+            observer = world.machines[path]
+            for owner, service in self._undisturbed(observer):
+                self.exercised += 1
+                found = _answers(world, path).get((owner.path, service.spec.id))
+                if found is not Status.PASSING:
+                    words = "absent" if found is None else found.value
+                    raise self.violated(path, f"{owner.path}/{service.spec.id} of its own data center is {words}")
+
+    def _undisturbed(self, observer: Machine) -> list[tuple[Machine, SimulatedService]]:
+        world = self.world
+        return [
+            (owner, service)
+            for owner in (world.machines[path] for path in world.layout.nodes[observer.datacenter])
+            if owner.process is not None and world.calm_for(observer, owner) >= PASSING_BOUND
+            for service in owner.services.values()
+            if not service.was_touched and service.spec in owner.configured
+        ]
+
+
+def _answers(world: World, path: Path) -> dict[tuple[Path, str], Status]:
+    """Everything that one agent answers with, by (owner, id)."""
+    catalog = world.node(path).catalog
+    views = [catalog.service(name) for name in catalog.names()]
+    return {(one.node, one.id): one.status for view in views if view is not None for one in view.instances}
+
+
+CATALOG: tuple[type[Invariant], ...] = (
+    OneAnswerAnInstance,
+    DeregisteredStaysGone,
+    AcknowledgedRegistrationSurvives,
+    LastKnownGoodIsKept,
+    HomeIsUnaffected,
+)

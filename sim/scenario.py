@@ -1,0 +1,237 @@
+"""A scenario: one story as data, told in virtual time by `sim` and with real processes by `fleet`.
+
+The structs are the file format (TOML, strict).  Times are nanoseconds here and words in the file.  What is written is
+checked as far as it can be without running it: names of verbs and claims, the fields each takes, selectors, regions.
+Does not know how a fault is done or a claim is judged: see `faults` and `claims`.
+"""
+
+from pathlib import Path as FilePath
+
+from msgspec import Struct
+
+from dislocate.core.errors import ConfigError
+from dislocate.core.identity import check_label, check_service_name
+from dislocate.core.units import SECOND
+from dislocate.linkmodel import ALL_CHANNELS, Channel
+from dislocate.regions import region_rtt, region_table
+from dislocate.strict import Duration, nearest, parse_toml, read_toml
+from sim.selectors import Layout, as_tuple
+
+
+class Datacenter(Struct, frozen=True, forbid_unknown_fields=True):
+    """One data center: its agents are named a1, a2 ..."""
+
+    nodes: int
+    region: str = ""  # empty: the data center's own name, when that is a region or every RTT is given by `links`
+    rtt: Duration = 100_000  # between two of its hosts: 0.1 ms within an availability zone (see `data/region_rtt.csv`)
+    loss: float = 0.0
+
+
+class LinkOverride(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "from", "target": "to"}):
+    """What differs from the table on the way from one data center to another: this direction only."""
+
+    origin: str
+    target: str
+    rtt: Duration | None = None  # this direction takes half of it
+    jitter: float = 0.02  # sigma of the lognormal factor on the delay
+    loss: float = 0.0
+    duplicate: float = 0.0
+    bandwidth: int = 0  # bytes a second; 0: not limited
+
+
+class Service(Struct, frozen=True, forbid_unknown_fields=True):
+    """Instances of one name, #1, #2 ..., spread over the agents of each data center; each with an HTTP check."""
+
+    name: str
+    per_datacenter: int = 1
+    datacenters: tuple[str, ...] = ()  # empty: all
+    interval: Duration = 5 * SECOND
+    timeout: Duration = 2 * SECOND
+
+
+class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "from", "dest": "to", "lasting": "for"}):
+    """Something done to the world at `time`; which fields a verb takes is in `VERBS`."""
+
+    time: Duration
+    do: str
+    target: str | tuple[str, ...] = ()
+    origin: str | tuple[str, ...] = "*"
+    dest: str | tuple[str, ...] = "*"
+    oneway: bool = False
+    channels: tuple[Channel, ...] = tuple(sorted(ALL_CHANNELS, key=lambda channel: channel.value))
+    lasting: Duration | None = None  # undone after so long (`UNDO`)
+    factor: float = 0.0  # slow: delays are multiplied by it
+    loss: float = 0.0  # drop: of datagrams
+    midway: bool = False  # kill: the process dies between two effects of its next turn
+    service: str = ""  # register: the name
+    offset: Duration | None = None  # clock: ahead by so much
+    behind: bool = False  # clock: `offset` is behind instead of ahead
+    drift: float = 0.0  # clock: seconds gained per second
+
+
+class Expect(Struct, frozen=True, forbid_unknown_fields=True, rename={"excepting": "except"}):
+    """A claim about what observers answer, and when it must hold."""
+
+    kind: str  # always, eventually, sometimes, budget
+    claim: str
+    of: str | tuple[str, ...] = ()  # whom the claim is about: a selector or service name; empty: everybody
+    by: str | tuple[str, ...] = "*"  # whose answers count
+    excepting: str | tuple[str, ...] = ()  # whom it is not about
+    status: str = ""  # service_status: the wanted one
+    count: int = 0  # service_passing: at least so many; 0: all
+    after: Duration = 0
+    until: Duration | None = None
+    within: Duration | None = None  # eventually: counted from `after`
+    at_most: float | None = None  # budget
+
+
+class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One story."""
+
+    title: str
+    why: str
+    duration: Duration
+    datacenters: dict[str, Datacenter]
+    links: tuple[LinkOverride, ...] = ()
+    services: tuple[Service, ...] = ()
+    at: tuple[Fault, ...] = ()
+    expect: tuple[Expect, ...] = ()
+
+    def layout(self) -> Layout:
+        """Who exists, by name."""
+        services = {one.name: (one.per_datacenter, one.datacenters or tuple(self.datacenters)) for one in self.services}
+        return Layout({name: datacenter.nodes for name, datacenter in self.datacenters.items()}, services)
+
+
+KINDS = ("always", "eventually", "sometimes", "budget")
+
+_BETWEEN = ("origin", "dest", "oneway")
+
+# Verb: (fields that it needs, fields that it may have).  `time` and `do` go without saying.
+VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "cut": ((), (*_BETWEEN, "channels", "lasting")),
+    "heal": ((), (*_BETWEEN, "channels")),
+    "slow": (("factor",), (*_BETWEEN, "lasting")),
+    "drop": (("loss",), (*_BETWEEN, "lasting")),
+    "kill": (("target",), ("midway", "lasting")),
+    "restart": (("target",), ()),
+    "wipe": (("target",), ()),
+    "pause": (("target",), ("lasting",)),
+    "resume": (("target",), ()),
+    "vanish": (("target",), ("lasting",)),
+    "return": (("target",), ()),
+    "stop": (("target",), ("lasting",)),
+    "leave": (("target",), ()),
+    "drain": (("target",), ("lasting",)),
+    "undrain": (("target",), ()),
+    "register": (("target", "service"), ()),
+    "deregister": (("target",), ()),
+    "disk_fail": (("target",), ("lasting",)),
+    "disk_mend": (("target",), ()),
+    "clock": (("target",), ("offset", "behind", "drift")),
+}
+
+# What ends a fault that has `for`; a drain ends by itself.
+UNDO = {
+    "cut": "heal",
+    "slow": "heal",
+    "drop": "heal",
+    "kill": "restart",
+    "pause": "resume",
+    "vanish": "return",
+    "stop": "restart",
+    "disk_fail": "disk_mend",
+}
+
+
+def read_scenario(path: FilePath) -> Scenario:
+    """The scenario in the file at `path`.  Raises `ConfigError`."""
+    return checked(read_toml(path, Scenario))
+
+
+def parse_scenario(text: str) -> Scenario:
+    """The scenario in `text`.  Raises `ConfigError`."""
+    return checked(parse_toml(text, Scenario))
+
+
+def checked(scenario: Scenario) -> Scenario:
+    """`scenario` itself when every name in it means something.  Raises `ConfigError`."""
+    for name, datacenter in scenario.datacenters.items():
+        check_label(name, f"datacenters.{name}")
+        if datacenter.nodes < 1:
+            raise ConfigError(f"datacenters.{name}.nodes", got=datacenter.nodes, expected="1 or more")
+    if not scenario.datacenters:
+        raise ConfigError("datacenters", got="none", expected="at least one, such as [datacenters.fra]")
+    _check_links(scenario)
+    for at, service in enumerate(scenario.services):
+        check_service_name(service.name, f"services[{at}].name")
+        for name in service.datacenters:
+            if name not in scenario.datacenters:
+                raise ConfigError(
+                    f"services[{at}].datacenters", got=name, expected=nearest(name, [*scenario.datacenters])
+                )
+    layout = scenario.layout()
+    for at, fault in enumerate(scenario.at):
+        _check_fault(fault, layout, f"at[{at}]")
+    for at, expect in enumerate(scenario.expect):
+        _check_expect(expect, layout, f"expect[{at}]")
+    return scenario
+
+
+def rtt_between(scenario: Scenario, origin: str, target: str) -> int:
+    """Nanoseconds of a round trip as the table or the scenario gives it for this direction.  Raises `ConfigError`."""
+    for link in scenario.links:
+        if (link.origin, link.target) == (origin, target) and link.rtt is not None:
+            return link.rtt
+    if origin == target:
+        return scenario.datacenters[origin].rtt
+    regions = [scenario.datacenters[name].region or name for name in (origin, target)]
+    for name, region in zip((origin, target), regions, strict=True):
+        if region not in region_table():
+            expected = nearest(region, [*region_table()]) + f", or [[links]] with the rtt from {origin} to {target}"
+            raise ConfigError(f"datacenters.{name}.region", got=region, expected=expected)
+    return region_rtt(*regions)
+
+
+def _check_links(scenario: Scenario) -> None:
+    for at, link in enumerate(scenario.links):
+        for field, name in (("from", link.origin), ("to", link.target)):
+            if name not in scenario.datacenters:
+                raise ConfigError(f"links[{at}].{field}", got=name, expected=nearest(name, [*scenario.datacenters]))
+    for origin in scenario.datacenters:
+        for target in scenario.datacenters:
+            rtt_between(scenario, origin, target)
+
+
+def _check_fault(fault: Fault, layout: Layout, field: str) -> None:
+    verb = VERBS.get(fault.do)
+    if verb is None:
+        raise ConfigError(f"{field}.do", got=fault.do, expected=nearest(fault.do, [*VERBS]))
+    needed, allowed = verb
+    for info, name in zip(Fault.__struct_encode_fields__, Fault.__struct_fields__, strict=True):
+        given = getattr(fault, name) != _FAULT_DEFAULTS.get(name, fault.time if name == "time" else fault.do)
+        if name in needed and not given:
+            raise ConfigError(f"{field}.{info}", got="nothing", expected=f"a value: {fault.do!r} needs it")
+        if given and name not in needed and name not in allowed:
+            takes = ", ".join((*needed, *allowed))
+            raise ConfigError(f"{field}.{info}", got=getattr(fault, name), expected=f"none: {fault.do!r} takes {takes}")
+    for name, selector in (("target", fault.target), ("from", fault.origin), ("to", fault.dest)):
+        for one in as_tuple(selector):
+            layout.check(one, f"{field}.{name}")
+
+
+_FAULT_DEFAULTS = dict(
+    zip(Fault.__struct_fields__[-len(Fault.__struct_defaults__) :], Fault.__struct_defaults__, strict=True)
+)
+
+
+def _check_expect(expect: Expect, layout: Layout, field: str) -> None:
+    if expect.kind not in KINDS:
+        raise ConfigError(f"{field}.kind", got=expect.kind, expected=nearest(expect.kind, [*KINDS]))
+    if expect.kind == "eventually" and expect.within is None:
+        raise ConfigError(f"{field}.within", got="nothing", expected="a duration, counted from `after`")
+    if expect.kind == "budget" and expect.at_most is None:
+        raise ConfigError(f"{field}.at_most", got="nothing", expected="a number: the budget")
+    for name, selector in (("of", expect.of), ("by", expect.by), ("except", expect.excepting)):
+        for one in as_tuple(selector):
+            layout.check(one, f"{field}.{name}", services=name != "by")

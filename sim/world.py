@@ -1,0 +1,514 @@
+"""The world: virtual time, hosts, and real `core` nodes driven exactly as production drives them.
+
+One input at a time, its effects in order, one timer a node, the wall clock once a second, waiting input before a late
+timer.  Everything that a run does follows from the scenario, the seed and the code: time is a heap of integers, every
+draw has a named stream, and nothing here reads a clock.
+
+    world = World(scenario, seed=7)
+    world.run(30 * SECOND)
+    world.members("fra/a1")["fra/a2"].state
+
+Faults act through `faults.do`; what must always hold is watched by `invariants`, what the story claims by `expectations`.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from dislocate.core.boundary.effects import (
+    CloseLink,
+    Effect,
+    Notify,
+    OpenLink,
+    Reply,
+    RunCheck,
+    SendDatagram,
+    SendMessage,
+    Store,
+    TryConnect,
+)
+from dislocate.core.boundary.events import Event
+from dislocate.core.boundary.inputs import (
+    CheckCompleted,
+    ClockRead,
+    ConnectTried,
+    DatagramReceived,
+    Input,
+    Requested,
+    SendFailed,
+    Stored,
+    StoreFailed,
+    TimeReached,
+)
+from dislocate.core.boundary.requests import Request, Result
+from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.values import ConnectOutcome, Refusal
+from dislocate.core.boundary.views import DatacenterView, InstanceView, MemberView
+from dislocate.core.errors import Bug, require
+from dislocate.core.identity import NodeId, Path
+from dislocate.core.node import Node
+from dislocate.core.outbox import NEVER
+from dislocate.core.streams import Streams
+from dislocate.core.tunables import CONNECT_TIMEOUT
+from dislocate.core.units import MILLISECOND, SECOND, format_duration
+from dislocate.core.wire import FactMemo
+from dislocate.linkmodel import Channel, Link
+from sim.digest import Digest
+from sim.disk import Disk, Write
+from sim.links import Links
+from sim.network import Network
+from sim.process import Machine, Process, host_address
+from sim.scenario import Scenario
+from sim.schedule import Schedule
+from sim.selectors import Instance
+from sim.services import PORTS_FROM, SimulatedService, instance_spec, refused
+
+CLOCK_PERIOD = 1 * SECOND
+START_SPREAD = 500 * MILLISECOND  # agents of a fleet start within half a second of each other
+RECEIVE_QUEUE = 256  # datagrams that a kernel keeps for a stopped process: Linux's default rmem holds 277 small ones
+SEEDS_AT_HOME = 3  # seeds of an agent in its own data center, and
+SEEDS_ABROAD = 1  # in each other one
+
+Observer = Callable[[Process, Event], None]
+Tracer = Callable[[int, Machine, Input, list[Effect]], None]
+
+
+class Sample(Struct, frozen=True, gc=False):
+    """Sums over all agents since the start, taken each second."""
+
+    at: int
+    agent_seconds: int
+    messages: int  # datagrams and messages
+    bytes: int
+
+
+class Truth:
+    """What was really asked of agents and granted: invariants compare it with what agents say."""
+
+    def __init__(self) -> None:
+        self.left: dict[Path, int] = {}  # when a farewell was acknowledged
+        self.stopped: dict[NodeId, int] = {}  # when a start was asked to end, for a planned restart
+        self.registered: dict[tuple[Path, str], int] = {}  # (owner, instance id): when `Register` was acknowledged
+        self.deregistered: dict[tuple[Path, str], int] = {}
+
+
+class World:
+    """One fleet in virtual time."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        """`settings`: fields of `Settings` that every node has (`{"refusal_path": False}`).  Nodes start at time 0."""
+        if getattr(sys.modules.get("gevent.monkey"), "saved", None):
+            raise Bug("gevent has patched this process: a simulation would not be deterministic")
+        self.scenario = scenario
+        self.seed = seed
+        self.layout = scenario.layout()
+        self.streams = Streams(f"{seed}/world")
+        self.schedule = Schedule()
+        self.network = Network(scenario, self.layout, Streams(f"{seed}/net"), self.schedule)
+        self.digest = Digest()
+        self.observers: list[Observer] = []  # told every `Notify`
+        self.truth = Truth()
+        self.handling: Machine | None = None  # whose turn it is, for reports of bugs
+        self.last_event = 0
+        self.last_fault = 0
+        self._happened: dict[str, int] = {}
+        self._samples: list[Sample] = []
+        self._overrides = dict(settings or {})
+        self._tracer = tracer
+        self._memo = FactMemo()
+        self._request_number = 0
+        self.machines: dict[Path, Machine] = {
+            path: self._machine(at, path) for at, path in enumerate(self.layout.paths)
+        }
+        self._by_gossip = {machine.gossip: machine for machine in self.machines.values()}
+        self._by_links = {machine.links: machine for machine in self.machines.values()}
+        self.links = Links(self.schedule, self.network, self._by_links, self.deliver)
+        self._effects: dict[type, Callable[[Process, Any], None]] = {
+            SendDatagram: self._send_datagram,
+            SendMessage: self._send_message,
+            OpenLink: self.links.open,
+            CloseLink: self.links.close,
+            TryConnect: self._try_connect,
+            Store: self._store,
+            Reply: self._reply,
+            RunCheck: self._run_check,
+            Notify: self._notify,
+        }
+        self._place_services()
+        self.schedule.call_last(0, self._sample_due, None)
+        for machine in self.machines.values():
+            self.schedule.call(self.streams["start"].below(START_SPREAD), self._start_due, machine)
+
+    @property
+    def now(self) -> int:
+        return self.schedule.now
+
+    def run(self, until: int) -> None:
+        """Go on to virtual time `until`, nanoseconds."""
+        self.schedule.run(until)
+
+    # ---- what can be asked: `claims.Observed`
+
+    def observers_up(self) -> tuple[Path, ...]:
+        """Agents that would answer now."""
+        return tuple(path for path, machine in self.machines.items() if _answers(machine))
+
+    def is_up(self, path: Path) -> bool:
+        return _answers(self.machines[path])
+
+    def version(self, path: Path) -> tuple[int, int]:
+        """Grows whenever what the agent answers may have changed."""
+        machine = self.machines[path]
+        return machine.starts, machine.process.version if machine.process is not None else 0
+
+    def members(self, path: Path) -> Mapping[Path, MemberView]:
+        return self.node(path).members
+
+    def datacenters(self, path: Path) -> Mapping[str, DatacenterView]:
+        return self.node(path).datacenters
+
+    def instances(self, path: Path, service: str) -> tuple[InstanceView, ...]:
+        view = self.node(path).catalog.service(service)
+        return () if view is None else view.instances
+
+    def happened(self, what: str) -> int:
+        return self._happened.get(what, 0)
+
+    def measured(self, what: str, since: int) -> float:
+        first = next((one for one in self._samples if one.at >= since), self._samples[-1])
+        last = self._samples[-1]
+        spent = last.messages - first.messages if what == "messages" else last.bytes - first.bytes
+        return spent / max(1, last.agent_seconds - first.agent_seconds)
+
+    def calm_for(self, left: Machine, right: Machine) -> int:
+        """For how long no fault has begun, lasted or ended on either host or on the way between them."""
+        rows = self.network.rows
+        if rows[left.index][right.index].is_disturbed or rows[right.index][left.index].is_disturbed:
+            return 0
+        touched = self.network.touched
+        here, there = left.datacenter, right.datacenter
+        since = max(touched.get((here, there), 0), touched.get((there, here), 0), left.calm_since, right.calm_since)
+        return self.now - since
+
+    def node(self, path: Path) -> Node:
+        """The node that runs at `path`, which must be there."""
+        process = self.machines[path].process
+        require(process is not None, f"no agent runs at {path}")
+        assert process is not None
+        return process.node
+
+    # ---- life: used by `faults`
+
+    def start(self, machine: Machine) -> None:
+        """Start an agent on `machine`, unless one runs or the host is off."""
+        if machine.process is not None or not machine.is_powered:
+            return
+        now = self.now
+        machine.starts += 1
+        machine.calm_since = now
+        disk = machine.disk
+        unix = machine.unix_ns(now)
+        disk.boot = max(disk.boot + 1, unix // MILLISECOND)
+        node_id = NodeId(machine.datacenter, machine.path.partition("/")[2], disk.boot)
+        start = f"{self.seed}/{machine.path}" + (f"#{machine.starts}" if machine.starts > 1 else "")
+        node = Node(
+            self._settings(machine, node_id),
+            Streams(start),
+            Recovered(records=disk.records(), unix_ns=unix),
+            self._memo,
+        )
+        process = machine.process = Process(machine, node, now)
+        self._carry_out(process, node.start(now))
+        self._clock_due(process, None, None)
+
+    def end(self, machine: Machine, *, power: bool = False) -> None:
+        """The agent is no more; with `power`, nor is the host."""
+        machine.calm_since = self.now
+        if power:
+            machine.is_powered = False
+        process = machine.process
+        if power:
+            machine.disk.power_lost()
+        elif process is not None:
+            machine.disk.process_died()
+        if process is not None:
+            process.is_running = False
+            machine.process = None
+            self.links.process_died(process)
+
+    def pause(self, machine: Machine) -> None:
+        if machine.process is not None and not machine.process.is_paused:
+            machine.calm_since = self.now
+            machine.process.is_paused = True
+            self.links.refresh(machine.process.links.values())
+
+    def resume(self, machine: Machine) -> None:
+        """What the kernel kept is read first, then the timer fires."""
+        process = machine.process
+        if process is None or not process.is_paused:
+            return
+        machine.calm_since = self.now
+        process.is_paused = False
+        waiting, process.waiting, process.waiting_datagrams = process.waiting, [], 0
+        for input_ in waiting:
+            self.deliver(process, input_)
+        if process.is_running:
+            self.links.process_resumed(process)
+            process.armed = NEVER
+            self._arm(process)
+
+    def request(self, machine: Machine, request: Request, then: Callable[[Result], None]) -> bool:
+        """Ask the agent as its edge would; False when none runs."""
+        process = machine.process
+        if process is None:
+            return False
+        self._request_number += 1
+        process.requests[self._request_number] = then
+        self.deliver(process, Requested(self._request_number, request))
+        return True
+
+    def network_changed(self) -> None:
+        """Links find out what a cut or a mend means for them."""
+        for machine in self.machines.values():
+            if machine.process is not None:
+                self.links.refresh(list(machine.process.links.values()))
+
+    def host_returned(self, machine: Machine) -> None:
+        """The host has power again: its kernel answers, and refuses for what does not run."""
+        machine.is_powered = True
+        machine.calm_since = self.now
+        self.network_changed()
+
+    # ---- driving
+
+    def deliver(self, process: Process, input_: Input) -> None:
+        """One input and its effects; what is for a dead process is lost, what is for a stopped one waits."""
+        if not process.is_running:
+            return
+        if process.is_paused:
+            self._hold(process, input_)
+            return
+        now = self.schedule.now
+        machine = process.machine
+        self.handling = machine
+        self.digest.add(now, machine.index, input_)
+        effects = process.node.handle(input_, now)
+        if self._tracer is not None:
+            self._tracer(now, machine, input_, effects)
+        if process.is_doomed:
+            del effects[self.streams["crash"].below(len(effects) + 1) :]
+        if effects:
+            self._carry_out(process, effects)
+        if process.is_doomed:
+            self.end(machine)
+        elif process.node.deadline() < process.armed:
+            self._arm(process)
+
+    def _carry_out(self, process: Process, effects: list[Effect]) -> None:
+        verbs = self._effects
+        for effect in effects:
+            verbs[type(effect)](process, effect)
+        if process.node.deadline() < process.armed:
+            self._arm(process)
+
+    def _arm(self, process: Process) -> None:
+        at = process.node.deadline()
+        if at < NEVER:
+            process.armed = at
+            self.schedule.call_last(max(at, self.schedule.now), self._timer_due, process, at)
+
+    def _timer_due(self, process: Process, at: int, _: None) -> None:
+        if process.armed != at or process.is_paused:
+            return
+        process.armed = NEVER
+        self.deliver(process, TimeReached())
+
+    def _clock_due(self, process: Process, _: None, __: None) -> None:
+        if not process.is_running:
+            return
+        if not process.is_paused:
+            self.deliver(process, ClockRead(process.machine.unix_ns(self.schedule.now)))
+        self.schedule.call(self.schedule.now + CLOCK_PERIOD, self._clock_due, process)
+
+    def _sample_due(self, _: None, __: None, ___: None) -> None:
+        machines = self.machines.values()
+        before = self._samples[-1].agent_seconds if self._samples else 0
+        self._samples.append(
+            Sample(
+                self.now,
+                before + sum(machine.process is not None for machine in machines),
+                sum(machine.datagrams_sent + machine.messages_sent for machine in machines),
+                sum(machine.bytes_sent for machine in machines),
+            )
+        )
+        self.schedule.call_last(self.now + SECOND, self._sample_due, None)
+
+    def _start_due(self, machine: Machine, _: None, __: None) -> None:
+        self.start(machine)
+
+    def _hold(self, process: Process, input_: Input) -> None:
+        if type(input_) is DatagramReceived:
+            if process.waiting_datagrams >= RECEIVE_QUEUE:
+                return
+            process.waiting_datagrams += 1
+        process.waiting.append(input_)
+
+    # ---- effects
+
+    def _send_datagram(self, process: Process, effect: SendDatagram) -> None:
+        data = effect.data
+        size = len(data)
+        machine = process.machine
+        machine.datagrams_sent += 1
+        machine.bytes_sent += size
+        target = self._by_gossip.get(effect.address)
+        if target is None:  # no such host: silence
+            return
+        schedule = self.schedule
+        link = self.network.rows[machine.index][target.index]
+        arrivals = link.datagram(size, schedule.now)
+        if arrivals:
+            received = DatagramReceived(machine.gossip, data)
+            for at in arrivals:
+                schedule.call(at, self._datagram_due, target, received, link)
+
+    def _datagram_due(self, machine: Machine, received: DatagramReceived, link: Link) -> None:
+        process = machine.process
+        if link.is_cut(Channel.UDP):
+            return
+        if process is not None:
+            self.deliver(process, received)
+        elif machine.is_powered:
+            origin = self._by_gossip[received.source]
+            back = self.network.rows[machine.index][origin.index]
+            for at in back.datagram(64, self.schedule.now):
+                self.schedule.call(at, self._refusal_due, origin, machine.gossip, back)
+
+    def _refusal_due(self, machine: Machine, address: str, link: Link) -> None:
+        if machine.process is not None and not link.is_cut(Channel.UDP):
+            self.deliver(machine.process, SendFailed(address, Refusal.REFUSED))
+
+    def _send_message(self, process: Process, effect: SendMessage) -> None:
+        process.machine.messages_sent += 1
+        process.machine.bytes_sent += len(effect.data)
+        self.links.send(process, effect)
+
+    def _try_connect(self, process: Process, effect: TryConnect) -> None:
+        now = self.schedule.now
+        target = self._by_links.get(effect.address) or self._by_gossip.get(effect.address)
+        arrival = None
+        if target is not None and target.is_powered:
+            arrival = self.network.rows[process.machine.index][target.index].segment(0, now)
+        if target is None or arrival is None or arrival - now > CONNECT_TIMEOUT:
+            tried = ConnectTried(effect.address, ConnectOutcome.TIMED_OUT)
+            self.schedule.call(now + CONNECT_TIMEOUT, self._answer_due, process, tried)
+            return
+        self.schedule.call(arrival, self._connect_arrived, process, effect.address, target)
+
+    def _connect_arrived(self, process: Process, address: str, target: Machine) -> None:
+        now = self.schedule.now
+        outcome = ConnectOutcome.REFUSED if target.process is None else ConnectOutcome.ACCEPTED
+        back = self.network.rows[target.index][process.machine.index].segment(0, now)
+        if back is None or not target.is_powered:
+            back, outcome = now + CONNECT_TIMEOUT, ConnectOutcome.TIMED_OUT
+        self.schedule.call(back, self._answer_due, process, ConnectTried(address, outcome))
+
+    def _answer_due(self, process: Process, answer: Input, _: None) -> None:
+        self.deliver(process, answer)
+
+    def _store(self, process: Process, effect: Store) -> None:
+        write, at = process.machine.disk.submit(effect, self.schedule.now)
+        self.schedule.call(at, self._write_due, process, write, effect.seq)
+
+    def _write_due(self, process: Process, write: Write, seq: int) -> None:
+        if process.is_running:
+            made = process.machine.disk.complete(write)
+            self.deliver(process, Stored(seq) if made else StoreFailed(seq, "the disk fails"))
+
+    def _reply(self, process: Process, effect: Reply) -> None:
+        then = process.requests.pop(effect.request_id, None)
+        if then is not None:
+            then(effect.result)
+
+    def _run_check(self, process: Process, effect: RunCheck) -> None:
+        outcome, takes = refused()
+        for service in process.machine.services.values():
+            check = service.spec.check
+            if check is not None and check.http == effect.spec.http:
+                outcome, takes = service.check(effect.spec, self.streams["checks"])
+        self.schedule.call(
+            self.schedule.now + takes, self._answer_due, process, CheckCompleted(effect.check_id, outcome)
+        )
+
+    def _notify(self, process: Process, effect: Notify) -> None:
+        process.version += 1
+        self.last_event = self.schedule.now
+        name = type(effect.event).__name__
+        self._happened[name] = self._happened.get(name, 0) + 1
+        for observer in self.observers:
+            observer(process, effect.event)
+
+    # ---- building
+
+    def _machine(self, index: int, path: Path) -> Machine:
+        datacenter, _, name = path.partition("/")
+        number = list(self.layout.nodes).index(datacenter) + 1
+        host = host_address(number, int(name[1:]))
+        return Machine(index, path, host, Disk(self.streams[f"disk/{path}"]))
+
+    def add_service(self, instance: Instance, path: Path) -> SimulatedService:
+        """A service process on the host of `path`, not registered by that."""
+        declared = {service.name: service for service in self.scenario.services}
+        machine = self.machines[path]
+        host = machine.gossip.partition(":")[0]
+        port = PORTS_FROM + sum(len(one.services) for one in self.machines.values())
+        service = SimulatedService(instance_spec(instance, declared.get(instance.service), host, port), instance)
+        machine.services[instance.id] = service
+        return service
+
+    def find_service(self, instance: Instance) -> tuple[Machine, SimulatedService] | None:
+        """The host and process of an instance."""
+        for path in self.layout.nodes[instance.datacenter]:
+            service = self.machines[path].services.get(instance.id)
+            if service is not None:
+                return self.machines[path], service
+        return None
+
+    def _place_services(self) -> None:
+        for name in self.layout.services:
+            for instance in self.layout.instances(name):
+                machine = self.machines[self.layout.owner(instance)]
+                machine.configured += (self.add_service(instance, machine.path).spec,)
+
+    def _settings(self, machine: Machine, node_id: NodeId) -> Settings:
+        seeds = [
+            self.machines[path].gossip
+            for name, paths in self.layout.nodes.items()
+            for path in paths[: SEEDS_AT_HOME if name == machine.datacenter else SEEDS_ABROAD]
+        ]
+        fields: dict[str, Any] = {
+            "node": node_id,
+            "nonce": self.streams[f"nonce/{machine.path}"].bits(64),
+            "gossip": machine.gossip,
+            "links": machine.links,
+            "public_key": machine.public_key,
+            "seeds": tuple(seed for seed in seeds if seed != machine.gossip),
+            "services": machine.configured,
+        }
+        return Settings(**(fields | self._overrides))
+
+    def __repr__(self) -> str:
+        return f"<World {self.scenario.title!r} seed {self.seed} at {format_duration(self.now)}>"
+
+
+def _answers(machine: Machine) -> bool:
+    return machine.process is not None and not machine.process.is_paused
