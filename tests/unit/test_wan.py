@@ -26,8 +26,8 @@ from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
 from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET, UNREACHABLE_FLOOR
 from dislocate.core.units import MILLISECOND, SECOND
-from dislocate.core.wire import decode_envelope, encode_envelope, encode_fact
-from tests.support.tiny_wan import TinyWan
+from dislocate.core.wire import FactMemo, decode_envelope, encode_envelope, encode_fact
+from tests.support.tiny_wan import TinyWan, path_at
 
 DELAYS = {
     frozenset(("fra", "wdc")): 44 * MILLISECOND,
@@ -66,6 +66,11 @@ def age(wan, path, datacenter):
     return wan.now - wan.nodes[path].datacenters[datacenter].as_of
 
 
+def long_links(wan):
+    """Links between data centers."""
+    return [link for link in wan.links if len({path.split("/")[0] for path in link}) == 2]
+
+
 def member(path, boot=1):
     datacenter, name = path.split("/")
     record = MemberRecord(NodeId(datacenter, name, boot), 1, 1, path, path, path, path, bytes(32), (), (1, 1))
@@ -96,13 +101,13 @@ def test_a_link_measures_the_round_trip_and_counts_the_members():
 def test_every_relay_has_one_link_to_every_relay_of_the_other_data_center():
     wan = fleet("fra", "wdc")
     wan.run(60 * SECOND)
-    assert len(wan.links) == 9
+    assert len(long_links(wan)) == 9
 
 
 def test_an_agent_that_is_no_relay_spends_no_message():
     wan = fleet("fra", "wdc", nodes=6)
     wan.run(60 * SECOND)
-    linked = {path for link in wan.links for path in link}
+    linked = {path for link in long_links(wan) for path in link}
     for path, node in wan.nodes.items():
         assert node.is_relay == (path in linked), path
         assert node.is_relay == (path in node.datacenters[path[:3]].relays)
@@ -112,7 +117,7 @@ def test_two_fleets_of_one_seed_send_the_same_bytes():
     one, other = fleet("fra", "wdc"), fleet("fra", "wdc")
     one.run(20 * SECOND)
     other.run(20 * SECOND)
-    assert (one.bytes, one.datagrams, one.messages) == (other.bytes, other.datagrams, other.messages)
+    assert one.bytes == other.bytes
     assert one.events == other.events
 
 
@@ -307,7 +312,8 @@ def test_a_fact_crosses_to_each_data_center_on_three_links_at_most():
             spy(node, lambda body: heard.append(body) if isinstance(body, FactsForwarded) else None)
     wan.add("fra/a9", "fra/a1")
     wan.run(2 * SECOND)
-    joined = [raw for body in heard for raw in body.facts if b"a9" in bytes(raw)]
+    facts = [FactMemo().decode(raw, "x") for body in heard for raw in body.facts]
+    joined = [fact for fact in facts if isinstance(fact, Alive) and fact.record.node.name == "a9"]
     assert 1 <= len(joined) <= 3
 
 
@@ -434,7 +440,7 @@ def test_rumours_of_the_data_center_do_not_ride_on_greetings_between_data_center
             for effect in effects:
                 if isinstance(effect, SendDatagram):
                     assert len(effect.data) <= DATAGRAM_BUDGET
-                    if effect.address[:3] != path[:3]:
+                    if path_at(effect.address)[:3] != path[:3]:
                         outside.append(decode_envelope(effect.data, path))
             return effects
 
