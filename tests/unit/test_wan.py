@@ -168,6 +168,16 @@ def test_a_healed_cut_is_over_within_5_s(length):
             assert changes(wan, path, other, start) in ([], [True])
 
 
+def test_two_lonely_agents_that_redial_rarely_by_then_find_each_other_within_5_s_of_the_heal():
+    wan = fleet("fra", "wdc", nodes=1)
+    wan.run(10 * SECOND)
+    for _ in range(3):
+        wan.cut("fra", "wdc")
+        wan.run(300 * SECOND)
+        wan.heal()
+        assert wan.run(5 * SECOND, lambda: sees(wan, "fra", "wdc") and sees(wan, "wdc", "fra"))
+
+
 def test_what_happened_during_a_cut_is_known_within_5_s_of_the_heal():
     wan = fleet("fra", "wdc")
     wan.run(10 * SECOND)
@@ -184,7 +194,10 @@ def test_a_cut_in_one_direction_is_unreachable_on_both_sides_and_one_side_still_
     wan = fleet("fra", "wdc")
     wan.run(10 * SECOND)
     wan.cut("fra", "wdc", oneway=True)
-    wan.run(40 * SECOND)
+    wan.run(14 * SECOND)
+    assert not sees(wan, "fra", "wdc")
+    assert not sees(wan, "wdc", "fra")
+    wan.run(30 * SECOND)
     assert not sees(wan, "fra", "wdc")
     assert not sees(wan, "wdc", "fra")
     assert wan.nodes["fra/a1"].datacenters["wdc"].hears
@@ -265,6 +278,15 @@ def test_a_data_center_without_a_direct_link_is_known_through_a_third():
     assert sees(wan, "fra", "wdc")
     wan.add("tok/a9", "tok/a1")
     assert wan.run(5 * SECOND, lambda: "tok/a9" in wan.nodes["fra/a1"].members)
+
+
+def test_the_age_of_a_data_center_known_through_a_third_grows_when_the_third_loses_it():
+    wan = fleet(*ALL, cuts=[("fra", "tok")])
+    wan.run(20 * SECOND)
+    wan.cut("wdc", "tok")
+    wan.run(30 * SECOND)
+    assert 28 * SECOND < age(wan, "fra/a1", "tok") < 34 * SECOND
+    assert age(wan, "fra/a1", "wdc") < 2 * SECOND
 
 
 def test_a_fact_goes_on_only_where_it_is_needed():
