@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from dislocate.core.boundary.effects import CloseLink, Notify, OpenLink, SendDatagram, SendMessage
+from dislocate.core.boundary.effects import CloseLink, Notify, OpenLink, SendDatagram, SendMessage, TryConnect
 from dislocate.core.boundary.events import Event
 from dislocate.core.boundary.inputs import (
+    ConnectTried,
     DatagramReceived,
     Input,
     LinkLost,
@@ -14,13 +15,23 @@ from dislocate.core.boundary.inputs import (
     TimeReached,
 )
 from dislocate.core.boundary.settings import Recovered, Settings
-from dislocate.core.identity import NodeId, Path
+from dislocate.core.boundary.values import ConnectOutcome
+from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.node import Node
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND
 
 LAN = MILLISECOND // 4
 DIAL_TIMEOUT = 3 * SECOND
+
+
+def address(path: Path) -> Address:
+    """Where the agent listens; its links are 'there'."""
+    return path.replace("/", ".") + ":49701"
+
+
+def path_at(address: Address) -> Path:
+    return address.partition(":")[0].replace(".", "/")
 
 
 class TinyWan:
@@ -32,7 +43,7 @@ class TinyWan:
         self.events: dict[Path, list[tuple[int, Event]]] = {}
         self.links: set[frozenset[Path]] = set()
         self.cuts: set[tuple[str, str]] = set()  # (from, to), directional
-        self.datagrams = self.messages = self.bytes = 0
+        self.bytes = 0  # sent
         self._delays = delays
         self._seed = seed
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
@@ -44,11 +55,9 @@ class TinyWan:
         settings = Settings(
             node=NodeId(datacenter, name, boot),
             nonce=boot,
-            gossip=path,
-            links=path,
-            wan_gossip=path,
-            wan_links=path,
-            seeds=seeds,
+            gossip=address(path),
+            links=address(path),
+            seeds=tuple(map(address, seeds)),
         )
         node = self.nodes[path] = Node(settings, Streams(f"{self._seed}/{path}"), Recovered())
         self.events[path] = []
@@ -104,14 +113,12 @@ class TinyWan:
         for effect in effects:
             match effect:
                 case SendDatagram():
-                    self.datagrams += 1
                     self.bytes += len(effect.data)
-                    delay = self._delay(path, effect.address)
+                    to, received = path_at(effect.address), DatagramReceived(address(path), effect.data)
+                    delay = self._delay(path, to)
                     if delay is not None:
-                        received = DatagramReceived(path, effect.data)
-                        self._later(delay, lambda to=effect.address, received=received: self._give(to, received))
+                        self._later(delay, lambda to=to, received=received: self._give(to, received))
                 case SendMessage():
-                    self.messages += 1
                     self.bytes += len(effect.data)
                     delay, to = self._delay(path, effect.peer.path), effect.peer.path
                     if delay is not None and frozenset((path, to)) in self.links:
@@ -119,6 +126,10 @@ class TinyWan:
                         self._later(delay, lambda to=to, received=received: self._give(to, received))
                 case OpenLink():
                     self._dial(path, effect.peer)
+                case TryConnect():
+                    alive = path_at(effect.address) in self.nodes
+                    tried = ConnectTried(effect.address, ConnectOutcome.ACCEPTED if alive else ConnectOutcome.REFUSED)
+                    self._later(2 * LAN, lambda tried=tried: self._give(path, tried))
                 case CloseLink():
                     self._lose(frozenset((path, effect.peer.path)), "closed", by=path)
                 case Notify():

@@ -26,8 +26,8 @@ from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
 from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET, UNREACHABLE_FLOOR
 from dislocate.core.units import MILLISECOND, SECOND
-from dislocate.core.wire import decode_envelope, encode_envelope, encode_fact
-from tests.support.tiny_wan import TinyWan
+from dislocate.core.wire import FactMemo, decode_envelope, encode_envelope, encode_fact
+from tests.support.tiny_wan import TinyWan, path_at
 
 DELAYS = {
     frozenset(("fra", "wdc")): 44 * MILLISECOND,
@@ -66,6 +66,11 @@ def age(wan, path, datacenter):
     return wan.now - wan.nodes[path].datacenters[datacenter].as_of
 
 
+def long_links(wan):
+    """Links between data centers."""
+    return [link for link in wan.links if len({path.split("/")[0] for path in link}) == 2]
+
+
 def member(path, boot=1):
     datacenter, name = path.split("/")
     record = MemberRecord(NodeId(datacenter, name, boot), 1, 1, path, path, path, path, bytes(32), (), (1, 1))
@@ -96,13 +101,13 @@ def test_a_link_measures_the_round_trip_and_counts_the_members():
 def test_every_relay_has_one_link_to_every_relay_of_the_other_data_center():
     wan = fleet("fra", "wdc")
     wan.run(60 * SECOND)
-    assert len(wan.links) == 9
+    assert len(long_links(wan)) == 9
 
 
 def test_an_agent_that_is_no_relay_spends_no_message():
     wan = fleet("fra", "wdc", nodes=6)
     wan.run(60 * SECOND)
-    linked = {path for link in wan.links for path in link}
+    linked = {path for link in long_links(wan) for path in link}
     for path, node in wan.nodes.items():
         assert node.is_relay == (path in linked), path
         assert node.is_relay == (path in node.datacenters[path[:3]].relays)
@@ -112,7 +117,7 @@ def test_two_fleets_of_one_seed_send_the_same_bytes():
     one, other = fleet("fra", "wdc"), fleet("fra", "wdc")
     one.run(20 * SECOND)
     other.run(20 * SECOND)
-    assert (one.bytes, one.datagrams, one.messages) == (other.bytes, other.datagrams, other.messages)
+    assert one.bytes == other.bytes
     assert one.events == other.events
 
 
@@ -163,6 +168,16 @@ def test_a_healed_cut_is_over_within_5_s(length):
             assert changes(wan, path, other, start) in ([], [True])
 
 
+def test_two_lonely_agents_that_redial_rarely_by_then_find_each_other_within_5_s_of_the_heal():
+    wan = fleet("fra", "wdc", nodes=1)
+    wan.run(10 * SECOND)
+    for _ in range(3):
+        wan.cut("fra", "wdc")
+        wan.run(300 * SECOND)
+        wan.heal()
+        assert wan.run(5 * SECOND, lambda: sees(wan, "fra", "wdc") and sees(wan, "wdc", "fra"))
+
+
 def test_what_happened_during_a_cut_is_known_within_5_s_of_the_heal():
     wan = fleet("fra", "wdc")
     wan.run(10 * SECOND)
@@ -179,7 +194,10 @@ def test_a_cut_in_one_direction_is_unreachable_on_both_sides_and_one_side_still_
     wan = fleet("fra", "wdc")
     wan.run(10 * SECOND)
     wan.cut("fra", "wdc", oneway=True)
-    wan.run(40 * SECOND)
+    wan.run(14 * SECOND)
+    assert not sees(wan, "fra", "wdc")
+    assert not sees(wan, "wdc", "fra")
+    wan.run(30 * SECOND)
     assert not sees(wan, "fra", "wdc")
     assert not sees(wan, "wdc", "fra")
     assert wan.nodes["fra/a1"].datacenters["wdc"].hears
@@ -262,6 +280,15 @@ def test_a_data_center_without_a_direct_link_is_known_through_a_third():
     assert wan.run(5 * SECOND, lambda: "tok/a9" in wan.nodes["fra/a1"].members)
 
 
+def test_the_age_of_a_data_center_known_through_a_third_grows_when_the_third_loses_it():
+    wan = fleet(*ALL, cuts=[("fra", "tok")])
+    wan.run(20 * SECOND)
+    wan.cut("wdc", "tok")
+    wan.run(30 * SECOND)
+    assert 28 * SECOND < age(wan, "fra/a1", "tok") < 34 * SECOND
+    assert age(wan, "fra/a1", "wdc") < 2 * SECOND
+
+
 def test_a_fact_goes_on_only_where_it_is_needed():
     assert is_needed("fra", ("fra",), "wdc", ("fra",))  # who it is about tells everybody
     assert not is_needed("fra", ("fra", "wdc"), "fra", ())  # never back
@@ -307,7 +334,8 @@ def test_a_fact_crosses_to_each_data_center_on_three_links_at_most():
             spy(node, lambda body: heard.append(body) if isinstance(body, FactsForwarded) else None)
     wan.add("fra/a9", "fra/a1")
     wan.run(2 * SECOND)
-    joined = [raw for body in heard for raw in body.facts if b"a9" in bytes(raw)]
+    facts = [FactMemo().decode(raw, "x") for body in heard for raw in body.facts]
+    joined = [fact for fact in facts if isinstance(fact, Alive) and fact.record.node.name == "a9"]
     assert 1 <= len(joined) <= 3
 
 
@@ -434,7 +462,7 @@ def test_rumours_of_the_data_center_do_not_ride_on_greetings_between_data_center
             for effect in effects:
                 if isinstance(effect, SendDatagram):
                     assert len(effect.data) <= DATAGRAM_BUDGET
-                    if effect.address[:3] != path[:3]:
+                    if path_at(effect.address)[:3] != path[:3]:
                         outside.append(decode_envelope(effect.data, path))
             return effects
 

@@ -109,10 +109,10 @@ class Repair:
         self._spacing = SPACING_MIN if total != self._last_total else min(2 * self._spacing, SPACING_MAX)
         return True
 
-    def _begin(self, peer: NodeId, source: Address | None) -> None:
+    def _begin(self, peer: NodeId, source: Address | None, *, goes_on: bool = False) -> None:
         self._last_at, self._last_total = self._out.now, self._ledger.total
         self._out.count("repairs_begun")
-        self._say(peer, source, LedgerDigest(tuple(self._ledger.buckets)))
+        self._say(peer, source, LedgerDigest(tuple(self._ledger.buckets), goes_on))
 
     # ---- the legs of a conversation
 
@@ -124,7 +124,8 @@ class Repair:
         turn = self._stream.below(BUCKETS)  # so that a burst that ends early does not always tell the same
         order = [(turn + i) % BUCKETS for i in range(BUCKETS)]
         differing = [i for i in order if mine[i] != body.buckets[i]]
-        empty_there = [] if _have_met(mine, body.buckets) else [i for i in differing if body.buckets[i] == 0]
+        is_stranger = body.goes_on or not _have_met(mine, body.buckets)
+        empty_there = [i for i in differing if body.buckets[i] == 0] if is_stranger else []
         self._tell(sender, source, [key for i in empty_there for key, _ in self._ledger.entries(i)])
         for slice_ in islice(self._slices([i for i in differing if i not in empty_there], source), SLICES):
             self._say(sender, source, slice_)
@@ -148,7 +149,7 @@ class Repair:
     def on_repaired(self, sender: NodeId, source: Address | None, body: Repaired) -> None:
         """The facts are in; go on where the other side stopped, as long as that teaches something."""
         if body.more and self._ledger.total != self._last_total:
-            self._begin(sender, source)
+            self._begin(sender, source, goes_on=True)
 
     # ---- what to say
 

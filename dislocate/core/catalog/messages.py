@@ -69,6 +69,7 @@ class LedgerDigest(Base, frozen=True, tag=40):
     """64 bucket sums of the sender's ledger; answered by the inventory of those that differ."""
 
     buckets: tuple[int, ...]
+    goes_on: bool = False  # a burst of yours ended before all was said: go on telling facts for empty buckets at once
 
 
 class LedgerInventory(Base, frozen=True, tag=41):
