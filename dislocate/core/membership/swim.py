@@ -233,8 +233,7 @@ class Swim:
             self._wan.learn_freshness(freshness)
         member = self._members.get(sender.path)
         if member is not None and member.is_living and member.node.boot == sender.boot:
-            if digest != self._ledger.total:
-                self._repair.compare(sender, source, digest)
+            self._repair.compare(sender, source, digest)
         elif source is None or self._leaving or sender.path == self._members.own:
             return
         elif self._beliefs.is_outdated(sender) or (member is not None and member.node.boot == sender.boot):
