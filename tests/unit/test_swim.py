@@ -4,8 +4,9 @@ import pytest
 
 from dislocate.core.boundary.events import CloneDetected, MemberDied, MemberForgotten, MemberLeft, MemberSuspected
 from dislocate.core.boundary.inputs import Stopped
-from dislocate.core.boundary.requests import Done, Forget, Leave, Refused
+from dislocate.core.boundary.requests import Done, Forget, Leave, Refused, ReplaceConfigured
 from dislocate.core.boundary.values import MemberState
+from dislocate.core.errors import LocalError
 from dislocate.core.membership.suspicion import minimum
 from dislocate.core.units import SECOND
 from tests.support.tiny_fleet import TinyFleet
@@ -222,6 +223,17 @@ def test_forgetting_drops_the_dead_everywhere_and_refuses_the_living():
     assert len(fleet.events(MemberForgotten)) == 3
     fleet.start("fra/a2", boot=2, seeds=("fra-a1:1",))
     fleet.run_until(fleet.is_whole, "2s")
+
+
+def test_new_tags_reach_everybody_and_tags_that_fit_no_datagram_are_refused():
+    fleet = settled_fleet(4)
+    fleet.request("fra/a1", ReplaceConfigured((), ("rack=7",)))
+    fleet.run("2s")
+    fleet.request("fra/a1", ReplaceConfigured((), ("x" * 600,)))
+    fleet.run("2s")
+    assert all(fleet.hosts[path].node.members["fra/a1"].tags == ("rack=7",) for path in fleet.running())
+    with pytest.raises(LocalError, match=r"node\.tags"):
+        fleet.start("fra/b1", tags=("x" * 600,))
 
 
 # ---- clones
