@@ -24,6 +24,7 @@ from dislocate.core.boundary.events import (
 from dislocate.core.boundary.settings import Settings
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.catalog.ledger import Ledger, fingerprint
+from dislocate.core.errors import LocalError
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Member, Members
 from dislocate.core.membership.messages import (
@@ -38,8 +39,9 @@ from dislocate.core.membership.messages import (
 from dislocate.core.membership.suspicion import Suspicion
 from dislocate.core.outbox import Outbox
 from dislocate.core.tunables import PROTOCOL
-from dislocate.core.wire import Fact
+from dislocate.core.wire import Fact, encoded_size
 
+TAGS_BUDGET = 512  # bytes, as memberlist's MetaMaxSize: a record must fit a datagram beside a greeting
 FORGOTTEN_KEPT = 1_000  # boots that an operator dropped; the oldest are let go first
 
 # Called as listener(member, state before; None when it was unknown) after each change of a member's state, and when it
@@ -261,7 +263,14 @@ class Beliefs:
             listener(member, before)
 
 
+def do_tags_fit(tags: tuple[str, ...]) -> bool:
+    """Whether a record with these tags can be told to anybody."""
+    return encoded_size(tags) <= TAGS_BUDGET
+
+
 def _own_record(settings: Settings) -> MemberRecord:
+    if not do_tags_fit(settings.tags):
+        raise LocalError("node.tags", got=settings.tags, expected=f"at most {TAGS_BUDGET} bytes together")
     return MemberRecord(
         node=settings.node,
         incarnation=1,

@@ -15,7 +15,7 @@ from dislocate.core.boundary.values import MemberState
 from dislocate.core.identity import Address, NodeId
 from dislocate.core.membership.beliefs import Beliefs
 from dislocate.core.membership.members import Member, Members
-from dislocate.core.membership.messages import Hello, MemberRecord, Welcome
+from dislocate.core.membership.messages import Alive, Forgotten, Hello, MemberRecord, Welcome
 from dislocate.core.membership.pings import Pings
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import ENVELOPE_OVERHEAD, Outbox, Timer
@@ -130,8 +130,8 @@ class Greeter:
         if member is not None and member.node.boot == guest.boot:
             standing = "alive" if member.is_living else "dead"
         if self._beliefs.is_outdated(guest):
-            facts = tuple(encode_fact(fact) for fact in self._beliefs.facts_of(guest.path))
-            self._out.send_facts(address, Welcome(self._beliefs.record, ()), facts)
+            newest = Forgotten(guest) if member is None else Alive(member.record)
+            self._out.send_facts(address, Welcome(self._beliefs.record, ()), (encode_fact(newest),))
         else:
             self._out.send(address, Welcome(self._beliefs.record, contacts, standing))
 

@@ -20,7 +20,7 @@ from dislocate.core.boundary.values import MemberState, Refusal
 from dislocate.core.catalog.antientropy import Repair
 from dislocate.core.catalog.ledger import Ledger
 from dislocate.core.identity import Address, NodeId, Path
-from dislocate.core.membership.beliefs import Beliefs
+from dislocate.core.membership.beliefs import TAGS_BUDGET, Beliefs, do_tags_fit
 from dislocate.core.membership.brake import Brake
 from dislocate.core.membership.clones import Clones
 from dislocate.core.membership.contacts import Contacts, recovered_contacts
@@ -233,8 +233,7 @@ class Swim:
             self._wan.learn_freshness(freshness)
         member = self._members.get(sender.path)
         if member is not None and member.is_living and member.node.boot == sender.boot:
-            if digest != self._ledger.total:
-                self._repair.compare(sender, source, digest)
+            self._repair.compare(sender, source, digest)
         elif source is None or self._leaving or sender.path == self._members.own:
             return
         elif self._beliefs.is_outdated(sender) or (member is not None and member.node.boot == sender.boot):
@@ -327,7 +326,10 @@ class Swim:
             self._say_goodbye(restarting)
 
     def retag(self, tags: tuple[str, ...]) -> None:
-        if tags != self.record.tags:
+        """The configuration was read again.  Tags that fit no datagram are refused, and the old ones stay."""
+        if not do_tags_fit(tags):
+            self._out.drop("configuration", f"node.tags are longer than {TAGS_BUDGET} bytes")
+        elif tags != self.record.tags:
             self._beliefs.renew(tags=tags)
 
     def leave(self, request_id: int, _request: Leave) -> None:
