@@ -1,11 +1,11 @@
 """Configuration files: what is read from them, and what is said of those that cannot be meant."""
 
 import pytest
-from dislocate.edge.http.access import Role
 
 from dislocate.config import load_config
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.edge.http.access import Role
 
 SMALL = """
 [node]
