@@ -62,9 +62,9 @@ def drain(
     agent: AgentConnection, as_json: bool, scope: str, target: str, off: bool, expires: str | None, reason: str
 ) -> None:
     """Send no new work to an instance of this agent, to a node, or to a whole data center."""
-    body: dict[str, Any] = {"enabled": not off, "reason": reason}
+    body: dict[str, Any] = {"draining": not off, "reason": reason}
     if expires:
-        body["for"] = expires
+        body["expires"] = expires
     if scope == "instance":
         answer = agent.send("POST", f"/api/instances/{segment(target)}/drain", body)
     else:

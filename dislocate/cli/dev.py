@@ -22,10 +22,9 @@ from dislocate.core.errors import DislocateError
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: where everything is, or how the scenario went.")
 def dev(dcs: int, nodes: int, scenario: Path | None, directory: Path | None, record: bool, as_json: bool) -> None:
     """Start a fleet of agents and small services as real processes, and keep it until Ctrl-C."""
-    from sim.scenario import read_scenario
-
     from dislocate.fleet.dev import dev_scenario, stay
     from dislocate.fleet.fleet import Fleet
+    from sim.scenario import read_scenario
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="dislocate-dev-") as scratch:

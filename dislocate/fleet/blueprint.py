@@ -9,14 +9,14 @@ from pathlib import Path as FilePath
 
 import msgspec
 from msgspec import Struct
-from sim.scenario import Scenario, rtt_between
-from sim.selectors import Instance
 
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import Path
 from dislocate.core.units import format_duration
 from dislocate.io.keyring import generate_secret
 from dislocate.io.shaping import DirectedQuality, ShapingPlan
+from sim.scenario import Scenario, rtt_between
+from sim.selectors import Instance
 
 FIRST_SERVICE_PORT = 18000
 LAN_JITTER = 0.05

@@ -11,13 +11,13 @@ from importlib.resources import files
 from pathlib import Path as FilePath
 
 from msgspec import Struct
-from sim.scenario import parse_scenario
 
 from dislocate.client.connection import NoAgent
 from dislocate.core.errors import DislocateError
 from dislocate.core.identity import Path
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observer import Observer
+from sim.scenario import parse_scenario
 
 POLL = 0.02  # seconds between rounds of asking everybody
 SERVICE_VICTIM = "fra/shop.web#1"

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 
-from sim.scenario import Datacenter, Scenario, Service, checked
-
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
 from dislocate.fleet.blueprint import DNS_PORT
 from dislocate.fleet.fleet import Fleet
+from sim.scenario import Datacenter, Scenario, Service, checked
 
 # Far apart, each from the one before, so that a small fleet already feels like the world.
 REGIONS = ("fra", "wdc", "tok", "syd", "sao", "dal", "lon", "osa", "mon", "mad", "che", "tor")

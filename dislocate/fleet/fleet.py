@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from sim.scenario import Scenario
 
 from dislocate.core.errors import DislocateError
 from dislocate.core.identity import Path
 from dislocate.fleet.blueprint import AgentPlan, ServicePlan, write
 from dislocate.fleet.observer import Observer
 from dislocate.fleet.processes import FleetProcess, stop_all
+from sim.scenario import Scenario
 
 STEERING_TIMEOUT = 2.0  # seconds
 

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from sim.expectations import Judge, Verdict
-from sim.scenario import UNDO, Fault
-from sim.selectors import as_tuple
-
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND, seconds
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observed import LiveObserved
+from sim.expectations import Judge, Verdict
+from sim.scenario import UNDO, Fault
+from sim.selectors import as_tuple
 
 ROUND = 0.25  # seconds between two rounds of questions
 
@@ -83,7 +82,7 @@ class LiveFaults:
         self._agent(path).send("POST", "/api/leave", {})
 
     def _drain(self, fault: Fault, draining: bool) -> None:
-        body = {"enabled": draining, "reason": "scenario"}
+        body = {"draining": draining, "reason": "scenario"}
         for instance in self._layout.chosen_instances(fault.target):
             owner = self._layout.owner(instance)
             self._agent(owner).send("POST", f"/api/instances/{instance.id}/drain", body)
