@@ -280,10 +280,10 @@ class Node:
 
     def _finish_turn(self) -> list[Effect]:
         out = self._out
-        out.via = ()
         if out.news:
             self._wan.forward(out.news)
             out.news = []
+        out.via = ()
         effects, out.effects = out.effects, []
         return effects
 
