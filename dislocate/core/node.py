@@ -298,7 +298,6 @@ class Node:
 
     def _finish_turn(self) -> list[Effect]:
         out = self._out
-        out.via = ()
         self._swim.turn_ended()
         if out.told:
             self._take_note(out.told)
@@ -306,6 +305,7 @@ class Node:
         if out.news:
             self._wan.forward(out.news)
             out.news = []
+        out.via = ()
         effects, out.effects = out.effects, []
         return effects
 

@@ -7,10 +7,8 @@ Invariants:
 - Nothing that happens between data centers changes the state of a member: node death and data center unreachability are
   different facts.
 - A link that is lost or closed says nothing: a data center becomes unreachable by silence (phi, and a floor) alone.
-- Only relays dial, but every agent accepts, because views of who is a relay may differ for a while.
 
-A relay dials relays; while a data center is dark it also knocks at known members with `Hello` datagrams, and whatever it
-hears from there ends the waiting.  Who is no relay spends nothing here but a few dictionary look-ups a ping.
+`mesh` dials and closes the links.  Who is no relay spends nothing here but a few dictionary look-ups a ping.
 """
 
 from collections.abc import Callable
@@ -25,7 +23,8 @@ from dislocate.core.coordinates import Coordinate, Coordinates, is_coordinate
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.forwarding import Forwarding
 from dislocate.core.membership.members import LIVING, Member, Members
-from dislocate.core.membership.messages import Freshness, Hello, LinkHeartbeat, WanReport, WanRow
+from dislocate.core.membership.mesh import Mesh
+from dislocate.core.membership.messages import Freshness, LinkHeartbeat, WanReport, WanRow
 from dislocate.core.membership.peer import LinkState, WanPeer
 from dislocate.core.membership.reach import Reach
 from dislocate.core.membership.relays import Relays
@@ -34,13 +33,9 @@ from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.packing import ENVELOPE_ROOM, packed
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import DATAGRAM_BUDGET, HEARTBEAT_PERIOD, UNREACHABLE_FLOOR, VIVALDI_ERROR
-from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.core.units import MILLISECOND
 from dislocate.core.wire import Fact, encode_fact
 
-YIELD_TO_SMALLER = 5 * SECOND  # the smaller path dials; the larger one too when no link came within this
-DARK_AFTER = 5 * SECOND  # without a link to a data center, before members that are no relays are dialled
-KNOCK_PERIOD = 2 * SECOND  # six relays knock at each other: after a heal somebody is heard within a second
-LINK_GRACE = 30 * SECOND  # a link that nobody needs any more is kept for so long, until views agree
 FORWARD_DELAY = 100 * MILLISECOND  # facts wait for company; as much as a round trip between continents
 COORDINATES_EVERY = 10  # heartbeats: those of third data centers move slowly
 
@@ -77,12 +72,9 @@ class Wan:
         self._relays = Relays(members)
         self._coordinates = Coordinates(streams["coordinates"])
         self._forwarding = Forwarding(self._own)
-        self._peers: dict[Path, WanPeer] = {}
+        self._mesh = Mesh(self._path, self._stream, out, members, self._relays)
         self._ticking = False
         self._ticks = 0
-        self._dark: dict[str, int] = {}  # data centers without a link, and since when
-        self._knocked: dict[str, int] = {}
-        self._heard_at: dict[str, int] = {}  # any datagram or message from there
         self._third: dict[str, Coordinate] = {}  # coordinates of data centers that others have links to
         self._reporting = Reporting(settings.node, out, self._reach)
 
@@ -206,50 +198,30 @@ class Wan:
 
     def stalled(self, gap: int) -> None:
         """This process stood still for `gap` nanoseconds: nobody was silent, we did not listen."""
-        for peer in self._peers.values():
+        for peer in self._mesh.peers.values():
             peer.stalled(gap)
 
     # ---- links
 
     def heard(self, sender: NodeId) -> None:
         """Anything at all came from an agent of another data center."""
-        if not self._ticking:
-            return
-        now, datacenter = self._out.now, sender.datacenter
-        self._heard_at[datacenter] = now
-        if datacenter not in self._dark:
-            return
-        for path, peer in self._peers.items():
-            if peer.node.datacenter == datacenter:
-                peer.next_dial = min(peer.next_dial, now + (0 if self._path < path else KNOCK_PERIOD))
+        if self._ticking:
+            self._mesh.heard(sender)
 
     def link_opened(self, node: NodeId) -> None:
-        if node.datacenter == self._own:
-            return
-        peer = self._peers.get(node.path)
-        if peer is None or peer.node.boot < node.boot:
-            peer = self._peers[node.path] = WanPeer(node, self._out.now)
-        peer.opened(self._out.now)
-        self._dark.pop(node.datacenter, None)
-        self._keep_ticking()
-        self._beat(peer)
+        """A link to an agent of this data center is none of our business."""
+        if node.datacenter != self._own:
+            peer = self._mesh.opened(node)
+            self._keep_ticking()
+            self._beat(peer)
 
     def link_lost(self, node: NodeId, reason: str) -> None:
-        peer = self._peers.get(node.path)
-        if peer is not None and peer.node == node and peer.state is not LinkState.CLOSED:
-            self._closed(peer)
+        self._mesh.lost(node)
 
     def send_failed(self, node: NodeId, reason: Refusal) -> None:
         self._out.count("wan_send_failed")
         if reason is Refusal.GONE:
-            self.link_lost(node, reason.value)
-
-    def _closed(self, peer: WanPeer) -> None:
-        peer.closed(self._out.now, 0 if self._path < peer.node.path else YIELD_TO_SMALLER, self._stream)
-
-    def _close(self, peer: WanPeer) -> None:
-        self._out.close_link(peer.node)
-        self._closed(peer)
+            self._mesh.lost(node)
 
     # ---- a relay's second
 
@@ -260,89 +232,15 @@ class Wan:
 
     def _tick(self, _timer: WanTick) -> None:
         self._ticks += 1
-        self._tend_links()
-        if self.is_relay:
-            self._dial_relays()
-        for peer in self._peers.values():
+        self._mesh.tend(self.is_relay)
+        for peer in self._mesh.peers.values():
             if peer.state is LinkState.OPEN:
                 self._beat(peer)
         if self.is_relay:
             self._report()
-        self._ticking = self.is_relay or bool(self._peers)
+        self._ticking = self.is_relay or bool(self._mesh.peers)
         if self._ticking:
             self._out.arm(self._out.now + HEARTBEAT_PERIOD, WanTick())
-
-    def _tend_links(self) -> None:
-        """Give up what is stuck, close what nobody needs, forget what is over."""
-        now = self._out.now
-        for path, peer in list(self._peers.items()):
-            age = now - peer.changed_at
-            stuck = peer.state is not LinkState.CLOSED and age >= UNREACHABLE_FLOOR and not peer.is_heard(now)
-            if stuck or (peer.state is LinkState.OPEN and age >= LINK_GRACE and not self._is_needed(peer)):
-                self._close(peer)
-            elif peer.state is LinkState.CLOSED and not peer.is_heard(now) and not self._is_wanted(peer):
-                del self._peers[path]
-
-    def _is_wanted(self, peer: WanPeer) -> bool:
-        return self.is_relay and peer.node.path in self._relays.of(peer.node.datacenter)
-
-    def _is_needed(self, peer: WanPeer) -> bool:
-        """Between relays always; with one relay at an end only while that relay has no better; else not."""
-        datacenter = peer.node.datacenter
-        relays = self._relays.of(datacenter)
-        if not self.is_relay or peer.node.path in relays:
-            return peer.node.path in relays
-        others = (self._peers.get(path) for path in relays)
-        return not any(other is not None and other.carries_facts(self._out.now) for other in others)
-
-    def _dial_relays(self) -> None:
-        now = self._out.now
-        linked = {peer.node.datacenter for peer in self._peers.values() if peer.state is LinkState.OPEN}
-        for datacenter in self._members.datacenters():
-            if datacenter == self._own:
-                continue
-            for path in self._relays.of(datacenter):
-                self._want(self._members.of(datacenter)[path])
-            if datacenter in linked:
-                self._dark.pop(datacenter, None)
-            else:
-                self._knock(datacenter, now - self._dark.setdefault(datacenter, now))
-
-    def _want(self, member: Member) -> None:
-        """Have a link to `member`, or dial one when it is time."""
-        now, peer = self._out.now, self._peers.get(member.path)
-        if peer is None or peer.node.boot < member.node.boot:
-            if peer is not None and peer.state is not LinkState.CLOSED:
-                self._out.close_link(peer.node)
-            peer = self._peers[member.path] = WanPeer(member.node, now)
-            if self._path > member.path:
-                peer.next_dial = now + YIELD_TO_SMALLER
-                self._greet(member, wants_contacts=False)  # so that it knows whom to dial
-        if peer.state is LinkState.CLOSED and now >= peer.next_dial:
-            self._greet(member, wants_contacts=False)
-            self._out.open_link(member.node, member.record.wan_links, member.record.public_key)
-            peer.dialled(now)
-
-    def _knock(self, datacenter: str, dark_for: int) -> None:
-        """No link to `datacenter`: ask some member there for a way in, and dial it when relays stay away."""
-        now = self._out.now
-        if now < self._knocked.get(datacenter, 0):
-            return
-        self._knocked[datacenter] = now + KNOCK_PERIOD
-        relays, everybody = self._relays.of(datacenter), self._members.of(datacenter)
-        if relays and dark_for < DARK_AFTER:
-            self._greet(everybody[self._stream.choice(relays)], wants_contacts=True)
-            return
-        stray = self._stream.choice(list(everybody.values()))
-        self._greet(stray, wants_contacts=True)
-        if stray.is_living:
-            self._want(stray)
-
-    def _greet(self, member: Member, *, wants_contacts: bool) -> None:
-        """Rumours of this data center do not ride along: some of them must not leave it."""
-        me = self._members.get(self._path)
-        if me is not None:
-            self._out.send_facts(member.record.wan_gossip, Hello(me.record, wants_contacts), ())
 
     # ---- heartbeats
 
@@ -361,7 +259,7 @@ class Wan:
         self._out.send_message(peer.node, heartbeat)
 
     def on_heartbeat(self, sender: NodeId, source: Address | None, body: LinkHeartbeat) -> None:
-        peer = self._peers.get(sender.path)
+        peer = self._mesh.peers.get(sender.path)
         if source is not None or peer is None or peer.node != sender:
             self._out.count("wan_heartbeat_ignored")
             return
@@ -399,7 +297,7 @@ class Wan:
                 self._reporting.tell(row, 0.0)
             return
         now = self._out.now
-        peers = [peer for peer in self._peers.values() if peer.node.datacenter == datacenter]
+        peers = [peer for peer in self._mesh.peers.values() if peer.node.datacenter == datacenter]
         if not any(peer.has_spoken for peer in peers) and now - self._reporting.since < UNREACHABLE_FLOOR:
             return  # no verdict yet
         row = WanRow(
@@ -412,13 +310,14 @@ class Wan:
             (),  # relays: everybody ranks them from the table
             self._coordinate(datacenter),
             next((peer.brake for peer in peers if peer.brake), ""),
-            any(peer.is_heard(now) for peer in peers) or now - self._heard_at.get(datacenter, 0) < UNREACHABLE_FLOOR,
+            any(peer.is_heard(now) for peer in peers)
+            or now - self._mesh.heard_at.get(datacenter, 0) < UNREACHABLE_FLOOR,
         )
         self._reporting.tell(row, min((peer.phi.value(now) for peer in peers if peer.has_spoken), default=0.0))
 
     def _coordinate(self, datacenter: str) -> Coordinate:
         """The surest known for another data center, fit to be told; empty while all are unsure."""
-        own = (peer.coordinate for peer in self._peers.values() if peer.node.datacenter == datacenter)
+        own = (peer.coordinate for peer in self._mesh.peers.values() if peer.node.datacenter == datacenter)
         sure = [coordinate for coordinate in own if coordinate and coordinate[-1] <= VIVALDI_ERROR]
         return min(sure, key=lambda coordinate: coordinate[-1]) if sure else self._third.get(datacenter, ())
 
@@ -426,7 +325,7 @@ class Wan:
 
     def forward(self, news: list[tuple[tuple[str, ...], Fact]]) -> None:
         """A relay passes on what this turn spread."""
-        if not self.is_relay or not self._peers:
+        if not self.is_relay or not self._mesh.peers:
             return
         was_empty = not len(self._forwarding)
         for via, fact in news:
@@ -439,8 +338,8 @@ class Wan:
         if not len(self._forwarding):
             return
         carriers: dict[str, list[WanPeer]] = {}
-        for path in sorted(self._peers):
-            peer = self._peers[path]
+        for path in sorted(self._mesh.peers):
+            peer = self._mesh.peers[path]
             if peer.carries_facts(self._out.now):
                 carriers.setdefault(peer.node.datacenter, []).append(peer)
         relays = self._relays.of(self._own)
