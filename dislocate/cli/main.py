@@ -12,7 +12,23 @@ from dislocate.core.errors import ConfigError, LocalError
 
 # Command: (module, what it is for).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "agent": ("dislocate.cli.agent", "Run the agent of this host."),
+    "dev": ("dislocate.cli.dev", "A fleet of real processes on this machine, to play with."),
+    "demo": ("dislocate.cli.demo", "The whole story with real processes, in under a minute."),
+    "members": ("dislocate.cli.look", "Every agent known, in every data center."),
+    "datacenters": ("dislocate.cli.look", "Every data center, as seen from here."),
+    "services": ("dislocate.cli.look", "Every service name, with how many instances pass."),
+    "service": ("dislocate.cli.look", "The instances of one service, best first."),
+    "history": ("dislocate.cli.look", "What happened to a node, service or instance, and who saw it."),
+    "rtt": ("dislocate.cli.look", "Round-trip times to the other data centers."),
+    "watch": ("dislocate.cli.watch", "Follow a service; run a command when it changes."),
+    "register": ("dislocate.cli.change", "Add an instance on this host."),
+    "deregister": ("dislocate.cli.change", "Remove an instance of this host."),
+    "drain": ("dislocate.cli.change", "Send no new work to an instance, node or data center."),
+    "maint": ("dislocate.cli.change", "Take an instance out of the answers, or back."),
+    "leave": ("dislocate.cli.change", "Say goodbye for good, and end the agent."),
     "sim": ("dislocate.cli.sim", "Run scenarios in virtual time."),
+    "keys": ("dislocate.cli.keys", "Make secrets."),
 }
 
 
@@ -20,7 +36,7 @@ class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one only to run it, or to show its own help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

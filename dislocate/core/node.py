@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from dislocate.core.boundary.effects import Effect
+from dislocate.core.boundary.events import DatacenterChanged, Event
 from dislocate.core.boundary.inputs import (
     CheckCompleted,
     ClockRead,
@@ -46,6 +47,7 @@ from dislocate.core.boundary.requests import (
 )
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.views import DatacenterView, HistoryEntry, MemberView
+from dislocate.core.catalog import chronicle
 from dislocate.core.catalog import messages as catalog_messages
 from dislocate.core.catalog.antientropy import Repair
 from dislocate.core.catalog.catalog import Catalog
@@ -75,14 +77,22 @@ class Node:
         self.settings = settings
         self._out = out = Outbox(settings.node, Rumors())
         self._memo = memo or FactMemo()
-        self._members = Members(settings.node.datacenter)
+        self._members = Members(settings.node.datacenter, settings.node.path)
         self._ledger = Ledger()
         self._wan = Wan(settings, streams, out, self._members, self._ledger)
         self._catalog = Catalog(settings, streams, out, self._members, self._ledger, recovered)
         self._repair = Repair(settings, streams, out, self._members, self._ledger)
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
+        self._wan.compare = self._repair.compare
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed]
-        self._repair.providers = {"m": self._swim.facts_of, "c": self._catalog.facts_of}
+        self._catalog.brake = self._wan.brake
+        self._catalog.is_reachable = self._wan.is_reachable
+        self._catalog.as_of = self._wan.as_of
+        self._repair.providers = {
+            "m": self._swim.facts_of,
+            "c": self._catalog.facts_of,
+            "d": self._catalog.drains_of,
+        }
 
         self._inputs: dict[type, Callable[[Any], None]] = {
             DatagramReceived: self._datagram_received,
@@ -115,7 +125,7 @@ class Node:
             member_messages.FactsForwarded: self._facts_forwarded,
             catalog_messages.LedgerDigest: self._repair.on_digest,
             catalog_messages.LedgerInventory: self._repair.on_inventory,
-            catalog_messages.Repaired: lambda _sender, _source, _body: None,
+            catalog_messages.Repaired: self._repair.on_repaired,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
         self._facts: dict[type, Callable[[NodeId, Any, bool], bool]] = {
@@ -164,10 +174,11 @@ class Node:
     def handle(self, input_: Input, now: int) -> list[Effect]:
         """What `input_` causes, and what has become due by `now` (monotonic nanoseconds, never decreasing)."""
         out = self._out
-        stalled = now - out.now
+        stalled = now - max(out.now, out.deadline())  # only a timer that was due and not served tells of a stall
         out.now = now
         if stalled > self.settings.probe_period:
             self._swim.stalled(stalled)
+            self._wan.stalled(stalled)
         self._inputs[type(input_)](input_)
         if type(input_) is TimeReached:  # waiting input goes first, late timers after it
             while (timer := out.due()) is not None:
@@ -243,6 +254,9 @@ class Node:
             self._out.drop(peer.path, f"speaks for {sender.path}")
             return
         self._swim.heard(sender, source)
+        if sender.datacenter != self.settings.node.datacenter:
+            self._out.via = (sender.datacenter,)  # until the turn ends: what is news now came from there
+            self._wan.heard(sender)
         body = envelope.body
         repaired = type(body) is catalog_messages.Repaired
         # Facts first: an answer to the body should already know them.
@@ -259,8 +273,6 @@ class Node:
                 self._facts[type(fact)](sender, fact, False)
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
-        finally:
-            self._out.via = ()
 
     def _link_opened(self, opened: LinkOpened) -> None:
         self._swim.link_opened(opened.peer)
@@ -286,11 +298,24 @@ class Node:
 
     def _finish_turn(self) -> list[Effect]:
         out = self._out
+        out.via = ()
+        self._swim.turn_ended()
+        if out.told:
+            self._take_note(out.told)
+            out.told = []
         if out.news:
             self._wan.forward(out.news)
             out.news = []
         effects, out.effects = out.effects, []
         return effects
+
+    def _take_note(self, events: list[Event]) -> None:
+        """History remembers what happened to members; the catalog's answers depend on who can be reached."""
+        for event in events:
+            if (entry := chronicle.entry(event)) is not None:
+                self._catalog.history.record(*entry)
+            if type(event) is DatacenterChanged:
+                self._catalog.wan_changed(event.datacenter)
 
 
 __all__ = ["Message", "Node"]

@@ -49,6 +49,7 @@ class Outbox:
         self.effects: list[Effect] = []
         self.counters: dict[str, int] = {}
         self.via: tuple[str, ...] = ()  # data centers that the facts of this turn crossed; the node sets it
+        self.told: list[Event] = []  # this turn's events; the node reads them at its end
         self.news: list[tuple[tuple[str, ...], Fact]] = []  # what this turn spread; the relay drains it at its end
         self._clock: tuple[int, int] | None = None  # (unix, now) of the last ClockRead
         self._timers: list[tuple[int, int, Timer]] = []
@@ -99,6 +100,7 @@ class Outbox:
 
     def notify(self, event: Event) -> None:
         self.effects.append(Notify(event))
+        self.told.append(event)
 
     def reply(self, request_id: int, result: Result) -> None:
         self.effects.append(Reply(request_id, result))

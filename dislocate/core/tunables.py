@@ -69,6 +69,25 @@ FLAP_HALF_LIFE = 60 * SECOND
 FLAP_SUPPRESS = 3.0
 FLAP_REUSE = 1.0
 LOAD_LEVELS = 16  # utilization is quantized: a change of less than 1/16 is not worth a rumour
+LOAD_MIN_INTERVAL = 1 * SECOND  # between two notes about one instance
+STARTING_PACE = 500 * MILLISECOND  # a fresh instance is checked at least so often: up within a second of being ready
+CHECK_MIN_PAUSE = 100 * MILLISECOND  # between the end of a slow check and the next one
+
+# --- catalog
+INSTANCES_PER_OWNER = 1_000  # more on one host is a mistake of a script; bounds what an owner costs everybody
+RECORD_BUDGET = 900  # bytes of one encoded record or manifest part: it fits a datagram next to the envelope
+SPEC_BUDGET = 448  # bytes of id, service, address, tags, meta; a record's rest: owner 140, cause 200, address 45
+CAUSE_LIMIT = 200  # bytes
+UNKNOWN_OWNERS = 4_096  # owners without a member entry that are listened to; the oldest are dropped
+UNKNOWN_GRACE = 60 * SECOND  # for the member entry of an owner to arrive: gossip takes a second, repair a few
+BRAKE_RECHECK = 10 * SECOND  # a removal that the brake holds is tried again
+SAVE_PERIOD = 5 * SECOND  # others' records go to disk at most so often: they are a convenience after a restart
+SAVE_BATCH = 200  # owners written at once, so that a join does not fill the disk's queue
+HEARD_PERIOD = 60 * SECOND  # the disk is told that all is still current: the error of an age after a restart
+VIEW_REUSE = 100 * MILLISECOND  # an answer is reused so long; it looks older than it is, never fresher
+EMPTY_SERVICES = 10_000  # names without instances whose index is remembered, least recently changed dropped
+DRAIN_ORDERS = 1_000  # targets remembered
+DRAIN_RETENTION = 7 * 24 * HOUR  # an ended order still refutes an older one
 
 # --- history and watches
 HISTORY_PER_SUBJECT = 50  # entries

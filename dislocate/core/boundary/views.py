@@ -57,6 +57,7 @@ class InstanceView(Struct, frozen=True, kw_only=True):
     reachable: bool
     output: str = ""  # of its last check, for people
     drain_until: int = 0  # 0: no end set
+    suspected: bool = False  # its agent is: counts no capacity and is picked last
 
 
 class ServiceView(Struct, frozen=True, kw_only=True):

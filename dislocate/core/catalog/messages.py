@@ -69,19 +69,24 @@ class LedgerDigest(Base, frozen=True, tag=40):
     """64 bucket sums of the sender's ledger; answered by the inventory of those that differ."""
 
     buckets: tuple[int, ...]
+    goes_on: bool = False  # a burst of yours ended before all was said: go on telling facts for empty buckets at once
 
 
 class LedgerInventory(Base, frozen=True, tag=41):
-    """All of the sender's entries in these buckets, in slices that fit.  The receiver sends what it knows better (as facts,
-    with `Repaired` as the body) and, when `answer` is set, the inventory of its own to be told the rest."""
+    """All of the sender's entries in these buckets, in slices that fit.  The receiver sends what it knows of those that
+    differ (as facts, with `Repaired` as the body) and, when `answer` is set, names them, to be told the rest.
+
+    An entry of 0 says that its key is not known; fingerprints of known ones are never 0 in practice."""
 
     buckets: tuple[int, ...]
     entries: tuple[tuple[str, int], ...]  # (ledger key, fingerprint)
     answer: bool
-    complete: bool  # this slice holds its buckets whole, so what is missing here is missing there
+    complete: bool  # of its buckets, in its range of keys, it holds all: what is missing here is missing there
+    after: str = ""  # the range where a bucket was too large for one slice: after < key <= until
+    until: str = ""  # empty: no end
 
 
 class Repaired(Base, frozen=True, tag=42):
     """The facts in this envelope repair a difference: a `Dead` among them is a suspicion, no verdict."""
 
-    more: bool = False
+    more: bool = False  # a burst ended before all was said: ask again at once

@@ -83,10 +83,14 @@ class WanRow(Base, frozen=True):
     relays: tuple[Path, ...] = ()
     coordinate: tuple[float, ...] = ()  # of that data center: 8 dimensions, height, error; empty: none yet
     brake: str = ""
+    heard: bool = False  # what is sent there arrives here: the other direction alone
 
 
 class WanReport(Base, frozen=True, tag=7):
-    """One relay's view of the other data centers.  The higher (relay boot, version) wins; void when the relay dies."""
+    """One relay's view of other data centers (and its own coordinate, in a row of its own data center).
+
+    Each row stands alone: per data center the higher (relay boot, version) wins.  No rows: those before are void.  Void
+    too when the relay dies."""
 
     relay: NodeId
     version: int
@@ -101,6 +105,7 @@ class Freshness(Base, frozen=True):
 
     datacenter: str
     age: int
+    coordinate: tuple[float, ...] = ()  # only on links, now and then: 8 dimensions, height, error
 
 
 class Ping(Base, frozen=True, tag=20):
@@ -180,7 +185,9 @@ class LinkHeartbeat(Base, frozen=True, tag=30):
     heard_ago: int  # nanoseconds since anything was heard from you; -1: never
     digest: int
     freshness: tuple[Freshness, ...] = ()
-    coordinate: tuple[float, ...] = ()
+    coordinate: tuple[float, ...] = ()  # of the sender
+    brake: str = ""  # why removals are held in the sender's data center
+    reaches: tuple[str, ...] = ()  # data centers to which the sender's has a live link: they need no facts passed on
 
 
 class FactsForwarded(Base, frozen=True, tag=31):

@@ -1,60 +1,452 @@
-"""Between data centers: relays, their links, reachability.  (Skeleton.)"""
+"""Between data centers: relays, their links, reachability.
+
+Three relays of each data center hold links to the relays of every other one and speak a heartbeat a second on each.  From
+that every relay judges what it reaches and tells its own data center; the others put those reports together (`reach`).
+
+Invariants:
+- Nothing that happens between data centers changes the state of a member: node death and data center unreachability are
+  different facts.
+- A link that is lost or closed says nothing: a data center becomes unreachable by silence (phi, and a floor) alone.
+- Only relays dial, but every agent accepts, because views of who is a relay may differ for a while.
+
+A relay dials relays; while a data center is dark it also knocks at known members with `Hello` datagrams, and whatever it
+hears from there ends the waiting.  Who is no relay spends nothing here but a few dictionary look-ups a ping.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
+from dislocate.core.boundary.events import RelayChanged
 from dislocate.core.boundary.settings import Settings
 from dislocate.core.boundary.values import MemberState, Refusal
 from dislocate.core.boundary.views import DatacenterView
 from dislocate.core.catalog.ledger import Ledger
-from dislocate.core.identity import Address, NodeId
-from dislocate.core.membership.members import Member, Members
-from dislocate.core.membership.messages import Freshness, LinkHeartbeat, WanReport
-from dislocate.core.outbox import Outbox
+from dislocate.core.coordinates import Coordinate, Coordinates, is_coordinate
+from dislocate.core.identity import Address, NodeId, Path
+from dislocate.core.membership.forwarding import Forwarding
+from dislocate.core.membership.members import LIVING, Member, Members
+from dislocate.core.membership.messages import Freshness, Hello, LinkHeartbeat, WanReport, WanRow
+from dislocate.core.membership.peer import LinkState, WanPeer
+from dislocate.core.membership.reach import Reach
+from dislocate.core.membership.relays import Relays
+from dislocate.core.membership.reporting import Reporting
+from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.packing import ENVELOPE_ROOM, packed
 from dislocate.core.streams import Streams
-from dislocate.core.wire import Fact
+from dislocate.core.tunables import DATAGRAM_BUDGET, HEARTBEAT_PERIOD, UNREACHABLE_FLOOR, VIVALDI_ERROR
+from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.core.wire import Fact, encode_fact
+
+YIELD_TO_SMALLER = 5 * SECOND  # the smaller path dials; the larger one too when no link came within this
+DARK_AFTER = 5 * SECOND  # without a link to a data center, before members that are no relays are dialled
+KNOCK_PERIOD = 2 * SECOND  # six relays knock at each other: after a heal somebody is heard within a second
+LINK_GRACE = 30 * SECOND  # a link that nobody needs any more is kept for so long, until views agree
+FORWARD_DELAY = 100 * MILLISECOND  # facts wait for company; as much as a round trip between continents
+COORDINATES_EVERY = 10  # heartbeats: those of third data centers move slowly
+
+
+class WanTick(Timer, frozen=True):
+    """A relay's second."""
+
+
+class ForwardDue(Timer, frozen=True):
+    """The batch has waited long enough."""
+
+
+class HoldEnds(Timer, frozen=True):
+    """The last verdict on `datacenter` may no longer rest on a relay that is gone."""
+
+    datacenter: str
 
 
 class Wan:
     """One node's view of the other data centers, and its duties when it is a relay."""
 
     def __init__(self, settings: Settings, streams: Streams, out: Outbox, members: Members, ledger: Ledger) -> None:
-        self._settings = settings
+        self.is_relay = False
+        # Told the digest of each heartbeat; the node sets it.
+        self.compare: Callable[[NodeId, Address | None, int], None] = lambda _peer, _source, _digest: None
+        self._node = settings.node
+        self._path = settings.node.path
+        self._own = settings.node.datacenter
+        self._stream = streams["wan"]
         self._out = out
         self._members = members
-        self.is_relay = False
+        self._ledger = ledger
+        self._reach = Reach(out, members, self._own)
+        self._relays = Relays(members)
+        self._coordinates = Coordinates(streams["coordinates"])
+        self._forwarding = Forwarding(self._own)
+        self._peers: dict[Path, WanPeer] = {}
+        self._ticking = False
+        self._ticks = 0
+        self._dark: dict[str, int] = {}  # data centers without a link, and since when
+        self._knocked: dict[str, int] = {}
+        self._heard_at: dict[str, int] = {}  # any datagram or message from there
+        self._third: dict[str, Coordinate] = {}  # coordinates of data centers that others have links to
+        self._reporting = Reporting(settings.node, out, self._reach)
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
-        return {}
+        return {WanTick: self._tick, ForwardDue: self._forward_due, HoldEnds: self._hold_ended}
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        self._reach.started = self._out.now
+        self._elect()
+
+    # ---- answers
 
     def views(self) -> dict[str, DatacenterView]:
         """Every data center known, by name, sorted."""
-        return {}
+        names = sorted({*self._members.datacenters(), self._own})
+        return {name: self._view(name) for name in names}
+
+    def _view(self, name: str) -> DatacenterView:
+        reach, own = self._reach, name == self._own
+        rows = reach.rows(name)
+        measured = reach.measured_rtt(name)
+        return DatacenterView(
+            name=name,
+            reachable=reach.is_reached(name),
+            hears=own or any(row.heard for row in rows),
+            rtt=0 if own else measured or reach.estimated_rtt(name),
+            measured=own or measured is not None,
+            members=self._members.living(name),
+            as_of=reach.as_of(name),
+            relays=self._relays.of(name),
+            brake=self.brake(name),
+        )
+
+    def brake(self, datacenter: str) -> str:
+        """Why removals are held in `datacenter`, as far as is known here; empty: they are not."""
+        if datacenter == self._own:
+            return self._members.brake
+        return next((row.brake for row in self._reach.rows(datacenter) if row.brake), "")
 
     def is_reachable(self, datacenter: str) -> bool:
-        return True
+        """Whether any relay of this data center has a live link there.  False for one never heard of."""
+        return self._reach.is_reached(datacenter)
 
     def as_of(self, datacenter: str) -> int:
         """When (local monotonic) the knowledge of `datacenter` was current."""
-        return self._out.now
+        return self._reach.as_of(datacenter)
+
+    def relays(self, datacenter: str) -> tuple[Path, ...]:
+        """Living relays, the first relay first."""
+        return self._relays.of(datacenter)
+
+    # ---- age, on pings and acks
 
     def freshness(self) -> tuple[Freshness, ...]:
         """What a ping or ack tells of the age of other data centers."""
-        return ()
+        return self._reach.some_ages()
 
-    def learn_freshness(self, rows: tuple[Freshness, ...]) -> None: ...
+    def learn_freshness(self, rows: tuple[Freshness, ...]) -> None:
+        """What a member of this data center knows of the age of the others."""
+        for row in rows:
+            self._reach.heard_of(row.datacenter, self._out.now - row.age)
+
+    # ---- members
+
+    def member_changed(self, member: Member, before: MemberState | None) -> None:
+        """A member of any data center appeared, died, left or came back."""
+        self._relays.member_changed(member)
+        if member.node.datacenter != self._own:
+            return
+        if not member.is_living:
+            for datacenter in self._reach.relay_lost(member.path):
+                self._hold(datacenter, f"relay {member.path} is gone")
+        self._elect()
+        if member.is_living and before not in LIVING and member.path != self._path:
+            self._brief(member)
+
+    def _elect(self) -> None:
+        """See whether this node is a relay now."""
+        is_relay = self._path in self._relays.of(self._own)
+        if is_relay is self.is_relay:
+            return
+        self.is_relay = is_relay
+        self._out.notify(RelayChanged(is_relay))
+        if is_relay:
+            self._reporting.since = self._out.now
+            self._keep_ticking()
+        else:
+            self._reporting.step_down()
+            self._forwarding.clear()
+
+    def _brief(self, member: Member) -> None:
+        """Tell a newcomer what gossip told everybody before."""
+        facts = [encode_fact(report) for report in self._reporting.current()]
+        for batch in packed(facts, DATAGRAM_BUDGET - ENVELOPE_ROOM):
+            self._out.send_facts(member.record.gossip, None, batch)
+
+    def on_report(self, sender: NodeId, fact: WanReport, repaired: bool) -> bool:
+        """A relay of this data center says what it reaches."""
+        relay = self._members.get(fact.relay.path)
+        if fact.relay.datacenter != self._own or fact.relay.path == self._path:
+            return False
+        if relay is not None and (not relay.is_living or relay.node.boot > fact.relay.boot):
+            return False
+        told = tuple(row.datacenter for row in fact.rows) or self._members.datacenters()
+        if not self._reach.reported(fact):
+            return False
+        for datacenter in told:
+            self._hold(datacenter, f"{fact.relay.path} stepped down")
+        self._out.rumors.put(f"w/{fact.relay.path}/{fact.rows[0].datacenter if fact.rows else ''}", fact)
+        return True
+
+    def _hold(self, datacenter: str, reason: str) -> None:
+        """Judge anew; where no report is left, look again when the last verdict ends."""
+        self._reach.judge(datacenter, 0.0, reason)
+        until = self._reach.hold_ends(datacenter)
+        if until is not None:
+            self._out.arm(until, HoldEnds(datacenter))
+
+    def _hold_ended(self, timer: HoldEnds) -> None:
+        self._hold(timer.datacenter, "no relay of ours speaks of it")
+
+    def stalled(self, gap: int) -> None:
+        """This process stood still for `gap` nanoseconds: nobody was silent, we did not listen."""
+        for peer in self._peers.values():
+            peer.stalled(gap)
+
+    # ---- links
+
+    def heard(self, sender: NodeId) -> None:
+        """Anything at all came from an agent of another data center."""
+        if not self._ticking:
+            return
+        now, datacenter = self._out.now, sender.datacenter
+        self._heard_at[datacenter] = now
+        if datacenter not in self._dark:
+            return
+        for path, peer in self._peers.items():
+            if peer.node.datacenter == datacenter:
+                peer.next_dial = min(peer.next_dial, now + (0 if self._path < path else KNOCK_PERIOD))
+
+    def link_opened(self, node: NodeId) -> None:
+        if node.datacenter == self._own:
+            return
+        peer = self._peers.get(node.path)
+        if peer is None or peer.node.boot < node.boot:
+            peer = self._peers[node.path] = WanPeer(node, self._out.now)
+        peer.opened(self._out.now)
+        self._dark.pop(node.datacenter, None)
+        self._keep_ticking()
+        self._beat(peer)
+
+    def link_lost(self, node: NodeId, reason: str) -> None:
+        peer = self._peers.get(node.path)
+        if peer is not None and peer.node == node and peer.state is not LinkState.CLOSED:
+            self._closed(peer)
+
+    def send_failed(self, node: NodeId, reason: Refusal) -> None:
+        self._out.count("wan_send_failed")
+        if reason is Refusal.GONE:
+            self.link_lost(node, reason.value)
+
+    def _closed(self, peer: WanPeer) -> None:
+        peer.closed(self._out.now, 0 if self._path < peer.node.path else YIELD_TO_SMALLER, self._stream)
+
+    def _close(self, peer: WanPeer) -> None:
+        self._out.close_link(peer.node)
+        self._closed(peer)
+
+    # ---- a relay's second
+
+    def _keep_ticking(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self._out.arm(self._out.now + self._stream.below(HEARTBEAT_PERIOD), WanTick())
+
+    def _tick(self, _timer: WanTick) -> None:
+        self._ticks += 1
+        self._tend_links()
+        if self.is_relay:
+            self._dial_relays()
+        for peer in self._peers.values():
+            if peer.state is LinkState.OPEN:
+                self._beat(peer)
+        if self.is_relay:
+            self._report()
+        self._ticking = self.is_relay or bool(self._peers)
+        if self._ticking:
+            self._out.arm(self._out.now + HEARTBEAT_PERIOD, WanTick())
+
+    def _tend_links(self) -> None:
+        """Give up what is stuck, close what nobody needs, forget what is over."""
+        now = self._out.now
+        for path, peer in list(self._peers.items()):
+            age = now - peer.changed_at
+            stuck = peer.state is not LinkState.CLOSED and age >= UNREACHABLE_FLOOR and not peer.is_heard(now)
+            if stuck or (peer.state is LinkState.OPEN and age >= LINK_GRACE and not self._is_needed(peer)):
+                self._close(peer)
+            elif peer.state is LinkState.CLOSED and not peer.is_heard(now) and not self._is_wanted(peer):
+                del self._peers[path]
+
+    def _is_wanted(self, peer: WanPeer) -> bool:
+        return self.is_relay and peer.node.path in self._relays.of(peer.node.datacenter)
+
+    def _is_needed(self, peer: WanPeer) -> bool:
+        """Between relays always; with one relay at an end only while that relay has no better; else not."""
+        datacenter = peer.node.datacenter
+        relays = self._relays.of(datacenter)
+        if not self.is_relay or peer.node.path in relays:
+            return peer.node.path in relays
+        others = (self._peers.get(path) for path in relays)
+        return not any(other is not None and other.carries_facts(self._out.now) for other in others)
+
+    def _dial_relays(self) -> None:
+        now = self._out.now
+        linked = {peer.node.datacenter for peer in self._peers.values() if peer.state is LinkState.OPEN}
+        for datacenter in self._members.datacenters():
+            if datacenter == self._own:
+                continue
+            for path in self._relays.of(datacenter):
+                self._want(self._members.of(datacenter)[path])
+            if datacenter in linked:
+                self._dark.pop(datacenter, None)
+            else:
+                self._knock(datacenter, now - self._dark.setdefault(datacenter, now))
+
+    def _want(self, member: Member) -> None:
+        """Have a link to `member`, or dial one when it is time."""
+        now, peer = self._out.now, self._peers.get(member.path)
+        if peer is None or peer.node.boot < member.node.boot:
+            if peer is not None and peer.state is not LinkState.CLOSED:
+                self._out.close_link(peer.node)
+            peer = self._peers[member.path] = WanPeer(member.node, now)
+            if self._path > member.path:
+                peer.next_dial = now + YIELD_TO_SMALLER
+                self._greet(member, wants_contacts=False)  # so that it knows whom to dial
+        if peer.state is LinkState.CLOSED and now >= peer.next_dial:
+            self._greet(member, wants_contacts=False)
+            self._out.open_link(member.node, member.record.wan_links, member.record.public_key)
+            peer.dialled(now)
+
+    def _knock(self, datacenter: str, dark_for: int) -> None:
+        """No link to `datacenter`: ask some member there for a way in, and dial it when relays stay away."""
+        now = self._out.now
+        if now < self._knocked.get(datacenter, 0):
+            return
+        self._knocked[datacenter] = now + KNOCK_PERIOD
+        relays, everybody = self._relays.of(datacenter), self._members.of(datacenter)
+        if relays and dark_for < DARK_AFTER:
+            self._greet(everybody[self._stream.choice(relays)], wants_contacts=True)
+            return
+        stray = self._stream.choice(list(everybody.values()))
+        self._greet(stray, wants_contacts=True)
+        if stray.is_living:
+            self._want(stray)
+
+    def _greet(self, member: Member, *, wants_contacts: bool) -> None:
+        """Rumours of this data center do not ride along: some of them must not leave it."""
+        me = self._members.get(self._path)
+        if me is not None:
+            self._out.send_facts(member.record.wan_gossip, Hello(me.record, wants_contacts), ())
+
+    # ---- heartbeats
+
+    def _beat(self, peer: WanPeer) -> None:
+        ages = self._reach.ages()
+        if self._ticks % COORDINATES_EVERY == 0:
+            ages = tuple(Freshness(row.datacenter, row.age, self._coordinate(row.datacenter)) for row in ages)
+        heartbeat = peer.next_heartbeat(
+            self._out.now,
+            self._ledger.total,
+            ages,
+            self._coordinates.here,
+            self._members.brake,
+            self._reach.reached(),
+        )
+        self._out.send_message(peer.node, heartbeat)
+
+    def on_heartbeat(self, sender: NodeId, source: Address | None, body: LinkHeartbeat) -> None:
+        peer = self._peers.get(sender.path)
+        if source is not None or peer is None or peer.node != sender:
+            self._out.count("wan_heartbeat_ignored")
+            return
+        now, datacenter = self._out.now, sender.datacenter
+        if peer.state is not LinkState.OPEN:  # the link that a second dial was refused for is the one that speaks
+            peer.opened(now)
+        sample = peer.heard(body, now)
+        if sample is not None:
+            self._coordinates.measured(sender.path, body.coordinate, sample)
+        said_at = now - peer.rtt // 2
+        self._reach.heard_of(datacenter, said_at)
+        for row in body.freshness:
+            self._reach.heard_of(row.datacenter, said_at - row.age)
+            if row.coordinate and is_coordinate(row.coordinate) and self._members.of(row.datacenter):
+                self._third[row.datacenter] = row.coordinate
+        if body.heard_ago < 0:
+            self._beat(peer)  # it does not know yet that it is heard
+        if self.is_relay and self._reporting.is_news(datacenter, peer.is_reached(now)):
+            self._report_on(datacenter)
+        self.compare(sender, None, body.digest)
+
+    # ---- reports
+
+    def _report(self) -> None:
+        for datacenter in self._members.datacenters():
+            self._report_on(datacenter)
+
+    def _report_on(self, datacenter: str) -> None:
+        if datacenter == self._own:
+            if self._coordinates.settled:
+                living = self._members.living(datacenter)
+                row = WanRow(
+                    datacenter, True, True, 0, 0, living, (), self._coordinates.settled, self._members.brake, True
+                )
+                self._reporting.tell(row, 0.0)
+            return
+        now = self._out.now
+        peers = [peer for peer in self._peers.values() if peer.node.datacenter == datacenter]
+        if not any(peer.has_spoken for peer in peers) and now - self._reporting.since < UNREACHABLE_FLOOR:
+            return  # no verdict yet
+        row = WanRow(
+            datacenter,
+            any(peer.is_reached(now) for peer in peers),
+            any(peer.hears_us(now) for peer in peers),
+            min((peer.rtt for peer in peers if peer.rtt), default=0),  # distance outlives a cut
+            now - self._reach.as_of(datacenter),
+            self._members.living(datacenter),
+            (),  # relays: everybody ranks them from the table
+            self._coordinate(datacenter),
+            next((peer.brake for peer in peers if peer.brake), ""),
+            any(peer.is_heard(now) for peer in peers) or now - self._heard_at.get(datacenter, 0) < UNREACHABLE_FLOOR,
+        )
+        self._reporting.tell(row, min((peer.phi.value(now) for peer in peers if peer.has_spoken), default=0.0))
+
+    def _coordinate(self, datacenter: str) -> Coordinate:
+        """The surest known for another data center, fit to be told; empty while all are unsure."""
+        own = (peer.coordinate for peer in self._peers.values() if peer.node.datacenter == datacenter)
+        sure = [coordinate for coordinate in own if coordinate and coordinate[-1] <= VIVALDI_ERROR]
+        return min(sure, key=lambda coordinate: coordinate[-1]) if sure else self._third.get(datacenter, ())
+
+    # ---- facts
 
     def forward(self, news: list[tuple[tuple[str, ...], Fact]]) -> None:
         """A relay passes on what this turn spread."""
+        if not self.is_relay or not self._peers:
+            return
+        was_empty = not len(self._forwarding)
+        for via, fact in news:
+            if not self._forwarding.add(via, fact):
+                self._out.count("forward_overflow")
+        if was_empty and len(self._forwarding):
+            self._out.arm(self._out.now + FORWARD_DELAY, ForwardDue())
 
-    def member_changed(self, member: Member, before: MemberState | None) -> None: ...
-    def on_heartbeat(self, sender: NodeId, source: Address | None, body: LinkHeartbeat) -> None: ...
-
-    def on_report(self, sender: NodeId, fact: WanReport, repaired: bool) -> bool:
-        return False
-
-    def link_opened(self, peer: NodeId) -> None: ...
-    def link_lost(self, peer: NodeId, reason: str) -> None: ...
-    def send_failed(self, peer: NodeId, reason: Refusal) -> None: ...
+    def _forward_due(self, _timer: ForwardDue) -> None:
+        if not len(self._forwarding):
+            return
+        carriers: dict[str, list[WanPeer]] = {}
+        for path in sorted(self._peers):
+            peer = self._peers[path]
+            if peer.carries_facts(self._out.now):
+                carriers.setdefault(peer.node.datacenter, []).append(peer)
+        relays = self._relays.of(self._own)
+        place = relays.index(self._path) if self._path in relays else 0
+        for datacenter, peers in carriers.items():
+            peer = peers[place % len(peers)]  # each relay on another link, where there are enough
+            for message in self._forwarding.messages_for(datacenter, peer.reaches):
+                self._out.send_message(peer.node, message)
+        self._forwarding.clear()

@@ -1,0 +1,100 @@
+"""Commands that change something: register, deregister, drain, maint, leave."""
+
+from typing import Any
+
+import click
+
+from dislocate.cli.output import agent_command, show
+from dislocate.client.connection import AgentConnection, segment
+
+
+@click.command()
+@click.argument("service")
+@click.option("--port", type=int, required=True, help="Where the instance listens.")
+@click.option("--id", "instance", help="Instance id, unique on this agent; else SERVICE-PORT.")
+@click.option("--address", help="Host, where it is not the agent's own.")
+@click.option("--tag", "tags", multiple=True, help="May be given more than once.")
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="May be given more than once.")
+@click.option("--weight", type=int, help="Relative to the other instances; 1 by default.")
+@click.option("--http", help="Check: URL that must answer 2xx.")
+@click.option("--tcp", help="Check: HOST:PORT or unix:/PATH that must accept.")
+@click.option("--ttl", help="Check: the instance must call in at least this often, such as 15s.")
+@click.option("--interval", help="Of the check, such as 5s.")
+@click.option("--timeout", help="Of the check, such as 2s.")
+@agent_command
+def register(agent: AgentConnection, as_json: bool, service: str, port: int, **options: Any) -> None:
+    """Add an instance of SERVICE on this host, or replace it.  Durable when this returns."""
+    instance = options["instance"] or f"{service}-{port}"
+    body: dict[str, Any] = {"service": service, "port": port}
+    for name in ("address", "weight"):
+        if options[name] is not None:
+            body[name] = options[name]
+    if options["tags"]:
+        body["tags"] = list(options["tags"])
+    if options["meta"]:
+        body["meta"] = dict(_pair(text) for text in options["meta"])
+    check = {name: options[name] for name in ("http", "tcp", "ttl", "interval", "timeout") if options[name] is not None}
+    if check:
+        body["check"] = check
+    answer = agent.send("PUT", f"/api/instances/{segment(instance)}", body)
+    show(
+        as_json, answer, ("REGISTERED", "SERVICE", "PORT"), [(instance, service, port)], f"dislocate service {service}"
+    )
+
+
+@click.command()
+@click.argument("instance", metavar="ID")
+@agent_command
+def deregister(agent: AgentConnection, as_json: bool, instance: str) -> None:
+    """Remove an instance of this agent.  Durable when this returns."""
+    answer = agent.send("DELETE", f"/api/instances/{segment(instance)}")
+    show(as_json, answer, ("DEREGISTERED",), [(instance,)])
+
+
+@click.command()
+@click.argument("scope", type=click.Choice(["instance", "node", "dc"]))
+@click.argument("target", metavar="ID|DC/NAME|DC")
+@click.option("--off", is_flag=True, help="Stop draining.")
+@click.option("--for", "expires", metavar="DURATION", help="The drain ends by itself after this, such as 30m.")
+@click.option("--reason", default="", help="For history and for the next operator.")
+@agent_command
+def drain(
+    agent: AgentConnection, as_json: bool, scope: str, target: str, off: bool, expires: str | None, reason: str
+) -> None:
+    """Send no new work to an instance of this agent, to a node, or to a whole data center."""
+    body: dict[str, Any] = {"draining": not off, "reason": reason}
+    if expires:
+        body["expires"] = expires
+    if scope == "instance":
+        answer = agent.send("POST", f"/api/instances/{segment(target)}/drain", body)
+    else:
+        path = "/".join(segment(part) for part in target.split("/"))
+        answer = agent.send("PUT", f"/api/drains/{path}", body)
+    show(as_json, answer, ("TARGET", "DRAINING"), [(target, "no" if off else "yes")])
+
+
+@click.command()
+@click.argument("instance", metavar="ID")
+@click.option("--off", is_flag=True, help="Back into the answers.")
+@click.option("--reason", default="", help="For history and for the next operator.")
+@agent_command
+def maint(agent: AgentConnection, as_json: bool, instance: str, off: bool, reason: str) -> None:
+    """Take an instance of this agent out of the answers, or back."""
+    body = {"enabled": not off, "reason": reason}
+    answer = agent.send("POST", f"/api/instances/{segment(instance)}/maint", body)
+    show(as_json, answer, ("INSTANCE", "MAINTENANCE"), [(instance, "no" if off else "yes")])
+
+
+@click.command()
+@agent_command
+def leave(agent: AgentConnection, as_json: bool) -> None:
+    """Tell everybody that this agent goes for good; then it ends.  (SIGTERM is a planned restart.)"""
+    answer = agent.send("POST", "/api/leave", {})
+    show(as_json, answer, ("LEFT",), [(agent.where,)])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--meta: got {text!r}, expected KEY=VALUE")
+    return key, value

@@ -1,0 +1,79 @@
+"""What commands print: tables for people, JSON for programs; and the options that every command has."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from dislocate.client.connection import AgentConnection, NoAgent, Problem, find_agent
+from dislocate.core.errors import LocalError
+
+EXIT_FAILED = 1
+EXIT_NO_AGENT = 3
+
+
+def agent_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--agent`, `--token` and `--json`, an open `agent`, and exit codes 0 ok, 1 failed, 3 no agent."""
+
+    @click.option("--agent", "where", metavar="URL", help="http://HOST:PORT or unix:/PATH; else DISLOCATE_AGENT.")
+    @click.option("--token", metavar="TOKEN", help="Bearer token where a role needs one; else DISLOCATE_TOKEN.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    @functools.wraps(function)
+    def command(where: str | None, token: str | None, as_json: bool, **arguments: Any) -> None:
+        try:
+            function(agent=find_agent(where, token), as_json=as_json, **arguments)
+        except NoAgent as error:
+            fail(str(error), as_json, EXIT_NO_AGENT)
+        except Problem as error:
+            fail(str(error), as_json, EXIT_FAILED, error.answer)
+        except LocalError as error:
+            fail(str(error), as_json, EXIT_FAILED)
+
+    return command
+
+
+def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = None) -> None:
+    """Say what is wrong on standard error (as JSON where that was asked for) and end with `code`."""
+    click.echo(json.dumps(answer or {"error": words}) if as_json else words, err=True)
+    sys.exit(code)
+
+
+def show(as_json: bool, answer: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], hint: str = "") -> None:
+    """Print `answer` as JSON, or `rows` as a table with the next useful command under it."""
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    click.echo(table(columns, rows))
+    if hint and sys.stdout.isatty():
+        click.echo(f"\n{hint}")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns as wide as their widest cell, two spaces apart: greppable, the same in a pipe and on a terminal."""
+    texts = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
+    widths = [max(len(row[index]) for row in texts) for index in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts
+    )
+
+
+def age(seconds: float | None) -> str:
+    """'0.2 s', '3 min', '2 h': for a column."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
+
+
+__all__ = ["AgentConnection", "age", "agent_command", "fail", "milliseconds", "show", "table"]

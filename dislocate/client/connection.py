@@ -1,0 +1,157 @@
+"""One agent's HTTP API, over its unix socket or TCP, with http.client; and what went wrong, in words."""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from dislocate.core.errors import DislocateError, LocalError
+
+DEFAULT_URL = "http://127.0.0.1:49700"
+DEFAULT_SOCKET = Path("/var/lib/dislocate/http.sock")
+TIMEOUT = 10.0  # seconds; the agent answers from memory
+
+
+class NoAgent(DislocateError):
+    """Nothing answers where the agent should be.  Nothing was changed."""
+
+    def __init__(self, where: str, reason: object) -> None:
+        super().__init__(where, reason)
+        self.where = where
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"no agent at {self.where} ({self.reason})\n"
+            "start one:   dislocate agent --config FILE   or, to try it out, dislocate dev\n"
+            "or name one: --agent http://HOST:49700, --agent unix:/PATH/http.sock, or DISLOCATE_AGENT"
+        )
+
+
+class Problem(DislocateError):
+    """The agent refused (RFC 9457).  Nothing was changed."""
+
+    def __init__(self, status: int, answer: dict[str, Any]) -> None:
+        super().__init__(status, answer)
+        self.status = status
+        self.answer = answer
+
+    def __str__(self) -> str:
+        title = self.answer.get("title", f"HTTP {self.status}")
+        detail = self.answer.get("detail", "")
+        return f"{title}: {detail}" if detail else str(title)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class AgentConnection:
+    """Where an agent is, and one request at a time to it."""
+
+    def __init__(self, where: str, token: str | None = None, timeout: float = TIMEOUT) -> None:
+        self.where = where
+        self._timeout = timeout
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def get(self, path: str) -> Any:
+        """The JSON answer.  Raises `NoAgent` or `Problem`."""
+        return self.send("GET", path)
+
+    def send(self, method: str, path: str, body: object = None) -> Any:
+        """The JSON answer, None for an empty one.  Raises `NoAgent` or `Problem`."""
+        status, text = self._exchange(method, path, body)
+        return _answer(status, text)
+
+    def text(self, path: str) -> str:
+        """The answer as text.  Raises `NoAgent` or `Problem`."""
+        status, text = self._exchange("GET", path, None)
+        if status >= 400:
+            _answer(status, text)
+        return text.decode()
+
+    def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes]:
+        connection = self._connection(self._timeout)
+        try:
+            response = self._request(connection, method, path, body)
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAgent(self.where, error) from error
+        finally:
+            connection.close()
+
+    def events(self, path: str) -> Iterator[tuple[str, Any]]:
+        """(event name, data) of a stream of server-sent events, until the agent ends it.  Raises as `send`."""
+        connection = self._connection(None)
+        try:
+            response = self._request(connection, "GET", path, None)
+            if response.status != 200:
+                _answer(response.status, response.read())
+            name, data = "message", []
+            for raw in response:
+                line = raw.decode().rstrip("\r\n")
+                field, _, value = line.partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    data.append(value)
+                elif not line and data:
+                    yield name, json.loads("\n".join(data))
+                    name, data = "message", []
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAgent(self.where, error) from error
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
+        if self.where.startswith("unix:"):
+            return _UnixConnection(self.where.removeprefix("unix:"), timeout)
+        url = urlsplit(self.where if "//" in self.where else f"http://{self.where}")
+        if url.scheme != "http" or not url.hostname:
+            raise LocalError("agent", got=self.where, expected="http://HOST:PORT or unix:/PATH")
+        return http.client.HTTPConnection(url.hostname, url.port or 49700, timeout=timeout)
+
+    def _request(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: object
+    ) -> http.client.HTTPResponse:
+        headers = dict(self._headers)
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        connection.request(method, path, body=data, headers=headers)
+        return connection.getresponse()
+
+
+def _answer(status: int, text: bytes) -> Any:
+    try:
+        answer = json.loads(text) if text else None
+    except ValueError:
+        answer = {"title": f"HTTP {status}", "detail": text[:200].decode(errors="replace")}
+    if status >= 400:
+        raise Problem(status, answer if isinstance(answer, dict) else {})
+    return answer
+
+
+def find_agent(where: str | None, token: str | None = None) -> AgentConnection:
+    """The agent that is named, else `DISLOCATE_AGENT`, else the local one: its http.sock first, then TCP."""
+    where = where or os.environ.get("DISLOCATE_AGENT")
+    if not where:
+        where = f"unix:{DEFAULT_SOCKET}" if DEFAULT_SOCKET.is_socket() else DEFAULT_URL
+    return AgentConnection(where, token or os.environ.get("DISLOCATE_TOKEN"))
+
+
+def segment(text: str) -> str:
+    """`text` as one segment of a path."""
+    return quote(text, safe="")

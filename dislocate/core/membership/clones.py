@@ -1,0 +1,103 @@
+"""One name at two addresses: a machine that moved, or two that claim to be the same.
+
+A higher boot of a name at another address wins only when the old address fails a direct probe.  While the old one answers,
+the newcomer is a clone: that is reported, and the older keeps the name.  Each node asks for itself and believes no rumour
+about it.  Of two equal boots (a copied disk, started in the same millisecond) the lower nonce counts as the older.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from dislocate.core.boundary.events import CloneDetected
+from dislocate.core.identity import NodeId, Path
+from dislocate.core.membership.members import Member
+from dislocate.core.membership.messages import MemberRecord
+from dislocate.core.membership.pings import Pings
+from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.tunables import PROBE_TIMEOUT_MAX
+from dislocate.core.units import MINUTE
+
+REPORT_AGAIN = 1 * MINUTE  # the same clone
+REPORTED_KEPT = 100
+
+Claim: TypeAlias = tuple[Path, int, int]  # path, boot, nonce
+
+
+class OldAddressSilent(Timer, frozen=True):
+    """The old address had the time to answer."""
+
+    path: Path
+    seq: int
+
+
+class Clones:
+    """Names in dispute."""
+
+    def __init__(self, out: Outbox, pings: Pings, accept: Callable[[MemberRecord], None]) -> None:
+        self._out = out
+        self._pings = pings
+        self._accept = accept
+        self._asked: dict[Path, tuple[int, MemberRecord]] = {}  # the claim under examination, by the ping that does it
+        self._reported: dict[Claim, int] = {}  # until when
+
+    def timers(self) -> dict[type, Callable[[OldAddressSilent], None]]:
+        return {OldAddressSilent: self._silent}
+
+    def examine(self, member: Member, claim: MemberRecord) -> None:
+        """Somebody claims to be a newer start of `member` at another address: ask at the old one."""
+        known = self._reported.get(_claim(claim), 0) > self._out.now
+        if member.path in self._asked or known:
+            return
+        answered = partial(self._answered, member.record, claim)
+        seq = self._pings.ping(member.record.gossip, member.path, answered)
+        self._asked[member.path] = (seq, claim)
+        self._out.arm(self._out.now + PROBE_TIMEOUT_MAX, OldAddressSilent(member.path, seq))
+
+    def dispute(self, older: MemberRecord, newer: MemberRecord, other: MemberRecord) -> None:
+        """Both claim this node's own name, and `other` is not this node: if it lives, the operator is to know."""
+        if self._reported.get(_claim(newer), 0) > self._out.now:
+            return
+        self._pings.ping(other.gossip, other.node.path, partial(self._rival_answered, older, newer, other.node))
+
+    def _rival_answered(self, older: MemberRecord, newer: MemberRecord, asked: NodeId, sender: NodeId) -> None:
+        if sender == asked:
+            self.report(older, newer)
+
+    def is_rival(self, known: MemberRecord, claim: MemberRecord) -> bool:
+        """Whether `claim` has the same boot and is another process; reports it."""
+        if claim.node != known.node or claim.nonce == known.nonce:
+            return False
+        older, newer = sorted((known, claim), key=lambda record: record.nonce)
+        self.report(older, newer)
+        return True
+
+    def report(self, kept: MemberRecord, rejected: MemberRecord) -> None:
+        """Tell the operator, once in a while."""
+        claim = _claim(rejected)
+        if self._reported.get(claim, 0) > self._out.now:
+            return
+        self._reported.pop(claim, None)
+        self._reported[claim] = self._out.now + REPORT_AGAIN
+        if len(self._reported) > REPORTED_KEPT:
+            del self._reported[next(iter(self._reported))]
+        self._out.count("clones")
+        self._out.notify(CloneDetected(kept.node, kept.gossip, rejected.gossip))
+
+    def _answered(self, old: MemberRecord, claim: MemberRecord, sender: NodeId) -> None:
+        self._asked.pop(old.node.path, None)
+        if sender.boot == old.node.boot:
+            self.report(old, claim)
+        else:
+            self._accept(claim)
+
+    def _silent(self, timer: OldAddressSilent) -> None:
+        asked = self._asked.get(timer.path)
+        if asked is not None and asked[0] == timer.seq:
+            del self._asked[timer.path]
+            self._pings.forget(timer.seq)
+            self._accept(asked[1])
+
+
+def _claim(record: MemberRecord) -> Claim:
+    return (record.node.path, record.node.boot, record.nonce)

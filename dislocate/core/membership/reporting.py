@@ -1,0 +1,68 @@
+"""Reporting: a relay tells its data center what it reaches, when that changed.
+
+Invariant: the queue holds at most one report a data center, each small enough for a datagram; without change there is one
+report a minute and data center, for whoever missed the gossip (joiners are briefed at once).
+"""
+
+from dislocate.core.identity import NodeId
+from dislocate.core.membership.messages import WanReport, WanRow
+from dislocate.core.membership.reach import Reach
+from dislocate.core.outbox import Outbox
+from dislocate.core.units import MILLISECOND, MINUTE
+
+REPEAT = 1 * MINUTE
+RTT_CHANGE = 5  # a fifth, either way
+RTT_NOISE = 1 * MILLISECOND
+
+
+def is_material(row: WanRow, before: WanRow) -> bool:
+    """Whether `row` is worth telling after `before`: a verdict, a reason, a clearly different distance."""
+    if (row.reachable, row.hears, row.heard, row.brake) != (before.reachable, before.hears, before.heard, before.brake):
+        return True
+    if bool(row.coordinate) is not bool(before.coordinate):
+        return True
+    return abs(row.rtt - before.rtt) > max(before.rtt // RTT_CHANGE, RTT_NOISE)
+
+
+class Reporting:
+    """What this relay told last."""
+
+    def __init__(self, node: NodeId, out: Outbox, reach: Reach) -> None:
+        self.since = 0  # when this node became a relay
+        self._node = node
+        self._out = out
+        self._reach = reach
+        self._version = 0
+        self._told: dict[str, tuple[WanReport, int]] = {}  # by data center, and when
+
+    def current(self) -> list[WanReport]:
+        """What a newcomer should know."""
+        return [report for report, _ in self._told.values()]
+
+    def is_news(self, datacenter: str, reachable: bool) -> bool:
+        """Whether a relay that reaches it has not said so yet."""
+        told = self._told.get(datacenter)
+        return reachable and (told is None or not told[0].rows[0].reachable)
+
+    def tell(self, row: WanRow, phi: float) -> None:
+        """Gossip `row` if it is worth it."""
+        told = self._told.get(row.datacenter)
+        if told is not None and self._out.now - told[1] < REPEAT and not is_material(row, told[0].rows[0]):
+            return
+        self._version += 1
+        report = WanReport(self._node, self._version, (row,))
+        self._told[row.datacenter] = (report, self._out.now)
+        self._reach.reported(report, phi)
+        self._out.rumors.put(f"w/{self._node.path}/{row.datacenter}", report)
+
+    def step_down(self) -> None:
+        """This node is a relay no more: its word is void."""
+        if not self._told:
+            return
+        for datacenter in self._told:
+            self._out.rumors.drop(f"w/{self._node.path}/{datacenter}")
+        self._told.clear()
+        self._version += 1
+        report = WanReport(self._node, self._version, ())
+        self._reach.reported(report)
+        self._out.rumors.put(f"w/{self._node.path}/", report)

@@ -1,0 +1,113 @@
+"""Events as lines for an operator: one fact, one line, beginning with what it is about.
+
+    member fra/a2 suspect, accused by fra/a1
+    member fra/a2 dead, its host refused fra/a1 and fra/a3
+    datacenter wdc unreachable, phi 8.3: silent for 10 s
+
+Programs read the second and third word, or the JSON form (`event_fields`).  What happens too often to be read (answers that
+changed, input dropped) is counted elsewhere and is a line only at level DEBUG.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from dislocate.core.boundary.events import (
+    BrakeChanged,
+    CloneDetected,
+    DatacenterChanged,
+    Event,
+    InputDropped,
+    InstanceChanged,
+    MemberDied,
+    MemberForgotten,
+    MemberJoined,
+    MemberLeft,
+    MemberRefuted,
+    MemberRestarting,
+    MemberSuspected,
+    RelayChanged,
+    SendRefused,
+    ServiceChanged,
+)
+from dislocate.core.units import format_duration
+from dislocate.edge.backend import Backend
+
+log = logging.getLogger("dislocate.events")
+
+_QUIET = (ServiceChanged, InputDropped, SendRefused)
+_WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def log_events(backend: Backend) -> Callable[[], None]:
+    """Log every event of `backend`; returns how to end that."""
+    return backend.subscribe(_log)
+
+
+def _log(event: Event) -> None:
+    level = logging.DEBUG if isinstance(event, _QUIET) else logging.INFO
+    if log.isEnabledFor(level):
+        log.log(level, "%s", describe(event), extra={"event": event})
+
+
+def describe(event: Event) -> str:
+    """`event` as one line."""
+    return _LINES[type(event)](event)
+
+
+def event_fields(event: Event) -> dict[str, Any]:
+    """`event` for JSON: {"event": "member_died", "member": {...}, ...}."""
+    name = _WORD_START.sub("_", type(event).__name__).lower()
+    return {"event": name, **{key: _plain(value) for key, value in msgspec.structs.asdict(event).items()}}
+
+
+def _plain(value: Any) -> Any:
+    path = getattr(value, "path", None)  # a NodeId, which people and programs know by its path
+    return msgspec.to_builtins(value) if path is None else path
+
+
+def _names(paths: tuple[str, ...]) -> str:
+    return " and ".join(paths) if len(paths) < 3 else f"{', '.join(paths[:-1])} and {paths[-1]}"
+
+
+def _died(event: MemberDied) -> str:
+    cause = "its host refused" if event.refused else "it was silent to"
+    return f"member {event.member.path} dead, {cause} {_names(event.observers)}"
+
+
+def _instance(event: InstanceChanged) -> str:
+    status = "gone" if event.status is None else event.status.value
+    was = f", was {event.before.value}" if event.before is not None else ""
+    cause = f": {event.cause}" if event.cause else ""
+    return f"instance {event.owner}/{event.instance_id} {status}, of {event.service}{was}{cause}"
+
+
+def _brake(event: BrakeChanged) -> str:
+    return f"brake {event.datacenter} {'engaged' if event.engaged else 'released'}: {event.reason}"
+
+
+def _datacenter(event: DatacenterChanged) -> str:
+    state = "reachable" if event.reachable else "unreachable"
+    return f"datacenter {event.datacenter} {state}, phi {event.phi:.1f}: {event.reason}"
+
+
+_LINES: dict[type, Callable[[Any], str]] = {
+    MemberJoined: lambda e: f"member {e.member.path} alive, at {e.address}, boot {e.member.boot}",
+    MemberSuspected: lambda e: f"member {e.member.path} suspect, accused by {_names(e.accusers)}",
+    MemberRefuted: lambda e: f"member {e.member.path} alive, it answered a suspicion",
+    MemberDied: _died,
+    MemberLeft: lambda e: f"member {e.member.path} left",
+    MemberRestarting: lambda e: f"member {e.member.path} restarting, back within {format_duration(e.within)}",
+    MemberForgotten: lambda e: f"member {e.member.path} forgotten: {e.reason}",
+    CloneDetected: lambda e: f"member {e.member.path} cloned: {e.kept} keeps the name, rename or stop {e.rejected}",
+    BrakeChanged: _brake,
+    DatacenterChanged: _datacenter,
+    ServiceChanged: lambda e: f"service {e.service} changed, index {e.index}",
+    InstanceChanged: _instance,
+    InputDropped: lambda e: f"input from {e.source} dropped: {e.reason}",
+    RelayChanged: lambda e: f"relay {'yes' if e.is_relay else 'no'}",
+    SendRefused: lambda e: f"send to {e.target} failed: {e.reason.value}",
+}

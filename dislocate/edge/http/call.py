@@ -1,0 +1,175 @@
+"""One operation of the API as data, and one call of it: what a responder is given.
+
+The table of operations is the only description of the API: routes, roles, strict query parameters, bodies, the schema in
+openapi.json and the list on `/` all come from it.  A responder returns an answer struct (or a stream) or raises `Rejected`
+or `LocalError`; it never sees WSGI.
+"""
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+from falcon import Request as HttpRequest
+from falcon import Response as HttpResponse
+from msgspec import Struct
+
+from dislocate.core.boundary.requests import Done, Refused, Request, Result
+from dislocate.core.errors import LocalError
+from dislocate.core.identity import NodeId
+from dislocate.edge.answers import DoneAnswer
+from dislocate.edge.backend import Backend
+from dislocate.edge.bodies import duration
+from dislocate.edge.decoding import nearest
+from dislocate.edge.http.access import Access, Role
+from dislocate.edge.http.problems import Rejected, problem, refused
+from dislocate.edge.metrics import EdgeCounters
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+EVENT_STREAM = "text/event-stream"
+
+# In the WSGI environment: tells whether the caller has hung up.  Set by `server`; absent where nobody can tell.
+IS_GONE = "dislocate.is_gone"
+
+ANSWER_WITHIN = 10.0  # seconds that the core and its disk get: a sync that takes longer is a broken disk
+
+
+class StreamSlots:
+    """How many event streams may be open at once: each holds a connection for good."""
+
+    def __init__(self, limit: int = 64) -> None:
+        self.limit = limit
+        self.open = 0
+
+    def take(self) -> None:
+        """Raises `Rejected` when all are taken."""
+        if self.open >= self.limit:
+            detail = f"All {self.limit} event streams of this agent are in use"
+            raise Rejected(
+                problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, hint="Close one, or poll with index and wait"),
+                {"Retry-After": "15"},
+            )
+        self.open += 1
+
+    def give_back(self) -> None:
+        self.open -= 1
+
+
+class Agent(Struct, frozen=True, kw_only=True):
+    """What the API needs to know of the agent that it speaks for."""
+
+    backend: Backend
+    node: NodeId
+    access: Access
+    counters: EdgeCounters
+    streams: StreamSlots
+
+
+class Query(Struct, frozen=True):
+    """One query parameter, and what it means."""
+
+    name: str
+    meaning: str
+
+
+Responder: TypeAlias = Callable[["Call"], Any]
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One method on one path."""
+
+    method: str
+    path: str  # a falcon URI template
+    role: Role
+    summary: str
+    respond: Responder
+    answer: type | None = None  # None: bytes or a stream of `media`
+    body: type | None = None
+    queries: tuple[Query, ...] = ()
+    media: str = JSON
+
+
+class Call:
+    """One request for an operation, checked: the role suffices, parameters are known, the body is typed."""
+
+    def __init__(self, agent: Agent, request: HttpRequest, response: HttpResponse, role: Role | None) -> None:
+        self.agent = agent
+        self.backend = agent.backend
+        self.node = agent.backend.node
+        self.role = role
+        self.path: dict[str, str] = {}
+        self.body: Any = None
+        self._request = request
+        self._response = response
+
+    @property
+    def now(self) -> int:
+        return self.backend.now()
+
+    def ask(self, request: Request, timeout: float = ANSWER_WITHIN) -> Result:
+        """What the core says.  Raises `Rejected` when it refuses, TimeoutError when it does not answer in time."""
+        result = self.backend.request(request, timeout=timeout)
+        if isinstance(result, Refused):
+            raise refused(result)
+        return result
+
+    def done(self, request: Request) -> DoneAnswer:
+        """`ask`, for what is answered by `Done`."""
+        result = self.ask(request)
+        return DoneAnswer(version=result.version if isinstance(result, Done) else 0)
+
+    def is_abandoned(self) -> bool:
+        """Whether the caller hung up, so that waiting on would only hold its connection."""
+        is_gone: Callable[[], bool] | None = self._request.env.get(IS_GONE)
+        return is_gone is not None and is_gone()
+
+    def require(self, role: Role, what: str) -> None:
+        """Raises `Rejected` unless the caller has `role`."""
+        self.agent.access.require(self.role, role, what)
+
+    # ---- query parameters and headers
+
+    def query(self, name: str, default: str = "") -> str:
+        value = self._request.params.get(name, default)
+        return value if isinstance(value, str) else value[-1]
+
+    def query_list(self, name: str) -> tuple[str, ...]:
+        """'a,b' and repeated parameters alike."""
+        value = self._request.params.get(name, [])
+        texts = [value] if isinstance(value, str) else value
+        return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+
+    def query_index(self) -> int | None:
+        """The `index` to wait from; None when none was given.  Raises `LocalError`."""
+        return _index(self.query("index"), "index")
+
+    def query_wait(self, default: float, longest: float) -> float:
+        """Seconds to wait.  Raises `LocalError`."""
+        text = self.query("wait")
+        wait = duration(text, "wait") / 1e9 if text else default
+        if wait > longest:
+            raise LocalError("wait", got=text, expected=f"at most '{longest / 60:.0f}m'")
+        return wait
+
+    def last_event_id(self) -> int | None:
+        """Where an event stream was interrupted.  Raises `LocalError`."""
+        return _index(self._request.get_header("Last-Event-ID") or "", "Last-Event-ID")
+
+    def set_header(self, name: str, value: str) -> None:
+        self._response.set_header(name, value)
+
+    def check_queries(self, known: Iterable[Query]) -> None:
+        """Raises `LocalError` for a parameter that the operation does not have."""
+        names = [query.name for query in known]
+        for name in self._request.params:
+            if name not in names:
+                allowed = f"one of {', '.join(names)}" if names else "no query parameters here"
+                raise LocalError(f"?{name[:100]}", got=self.query(name)[:100], expected=allowed + nearest(name, names))
+
+
+def _index(text: str, field: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise LocalError(field, got=text[:100], expected="the index of an earlier answer, a whole number")
+    return int(text)

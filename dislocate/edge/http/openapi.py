@@ -1,0 +1,66 @@
+"""The API's description, OpenAPI 3.1, made from the same table of operations that answers requests."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from dislocate import __version__
+from dislocate.edge.http.call import Operation
+from dislocate.edge.http.problems import MEDIA_TYPE, Problem
+
+_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
+    """The whole document, as plain values."""
+    types: dict[type, None] = {Problem: None}
+    types.update((type_, None) for operation in operations for type_ in (operation.answer, operation.body) if type_)
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    references = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        path = _PARAMETER.sub(r"{\1}", operation.path)
+        paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, references)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Dislocate",
+            "version": __version__,
+            "description": "Errors are problem details (RFC 9457). Durations go in as text ('5s') and come out as seconds.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(operation: Operation, references: dict[type, Any]) -> dict[str, Any]:
+    schema = references[operation.answer] if operation.answer else {"type": "string"}
+    described = {
+        "operationId": operation.respond.__name__,
+        "summary": operation.summary,
+        "description": f"Needs the role '{operation.role.label}'.",
+        "security": [{}, {"token": []}],
+        "parameters": _parameters(operation),
+        "responses": {
+            "200": {"description": "Done", "content": {operation.media: {"schema": schema}}},
+            "default": {"description": "A problem", "content": {MEDIA_TYPE: {"schema": references[Problem]}}},
+        },
+    }
+    if operation.body:
+        described["requestBody"] = {"content": {"application/json": {"schema": references[operation.body]}}}
+    return described
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    text = {"type": "string"}
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": text} for name in _PARAMETER.findall(operation.path)
+    ]
+    in_query = [
+        {"name": query.name, "in": "query", "description": query.meaning, "schema": text} for query in operation.queries
+    ]
+    return in_path + in_query

@@ -1,0 +1,76 @@
+"""What goes wrong with a request, as problem details (RFC 9457) that name the field and the mend.
+
+Never a stack trace: who made the mistake is told how to mend it, and what is our fault is logged and counted by `app`.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dislocate.core.boundary.requests import Refused
+from dislocate.core.errors import LocalError, require
+from dislocate.edge.decoding import Malformed
+
+MEDIA_TYPE = "application/problem+json"
+
+# How the core's refusals look in HTTP.
+REFUSED_STATUS = {
+    "unknown": HTTPStatus.NOT_FOUND,
+    "conflict": HTTPStatus.CONFLICT,
+    "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "storage": HTTPStatus.SERVICE_UNAVAILABLE,
+    "leaving": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457; `type` is always about:blank and therefore left out.  `expected` and `hint` are the mend."""
+
+    status: int
+    title: str
+    detail: str
+    field: str = ""
+    got: Any = None
+    expected: str = ""
+    hint: str = ""
+
+
+class Rejected(Exception):
+    """The request is answered by a problem.  Nothing was changed."""
+
+    def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+        self.headers = headers or {}
+
+
+def problem(
+    status: int, detail: str, *, field: str = "", got: Any = None, expected: str = "", hint: str = ""
+) -> Problem:
+    title = HTTPStatus(status).phrase
+    return Problem(status=status, title=title, detail=detail, field=field, got=got, expected=expected, hint=hint)
+
+
+def not_found(field: str, got: str, detail: str, hint: str) -> Rejected:
+    return Rejected(problem(HTTPStatus.NOT_FOUND, detail, field=field, got=got, hint=hint))
+
+
+def refused(refusal: Refused) -> Rejected:
+    """How the core's refusal is answered.  Raises `Bug` for a kind that does not exist."""
+    require(refusal.kind in REFUSED_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
+    return Rejected(problem(REFUSED_STATUS[refusal.kind], refusal.reason, field=refusal.field))
+
+
+def from_local_error(error: LocalError) -> Problem:
+    """The caller's mistake: 400 for what is no JSON, 422 for what makes no sense."""
+    status = HTTPStatus.BAD_REQUEST if isinstance(error, Malformed) else HTTPStatus.UNPROCESSABLE_ENTITY
+    got = error.got if isinstance(error.got, str | int | float | bool | list | dict) else None
+    return problem(
+        status, f"{error.field}: expected {error.expected}", field=error.field, got=got, expected=error.expected
+    )
+
+
+def encode(problem_: Problem) -> bytes:
+    return msgspec.json.encode(problem_)

@@ -1,0 +1,138 @@
+"""From a scenario to the files of a real fleet: who binds where, whom he greets, how far the others are.
+
+Agent j of data center i binds 127.0.i.j on the usual ports; instance k of its services listens there on 18000 and up.
+Pure but for `write`, which makes one directory for each agent with all that it reads.
+"""
+
+import json
+from pathlib import Path as FilePath
+
+import msgspec
+from msgspec import Struct
+
+from dislocate.core.errors import ConfigError
+from dislocate.core.identity import Path
+from dislocate.core.units import format_duration
+from dislocate.io.keyring import generate_secret
+from dislocate.io.shaping import DirectedQuality, ShapingPlan
+from sim.scenario import Scenario, rtt_between
+from sim.selectors import Instance
+
+FIRST_SERVICE_PORT = 18000
+LAN_JITTER = 0.05
+WAN_JITTER = 0.02
+HTTP_PORT = 49700
+DNS_PORT = 49703
+
+
+class ServicePlan(Struct, frozen=True):
+    """One service process."""
+
+    instance: Instance
+    owner: Path
+    host: str
+    port: int
+    interval: int
+    timeout: int
+
+
+class AgentPlan(Struct, frozen=True):
+    """One agent process."""
+
+    path: Path
+    host: str
+    seeds: tuple[str, ...]
+    services: tuple[ServicePlan, ...]
+
+    @property
+    def http(self) -> str:
+        return f"http://{self.host}:{HTTP_PORT}"
+
+
+def plan_agents(scenario: Scenario) -> dict[Path, AgentPlan]:
+    """Every agent of the scenario, by path.  Raises `ConfigError` for more than loopback can hold."""
+    layout = scenario.layout()
+    if len(layout.nodes) > 250 or any(len(paths) > 250 for paths in layout.nodes.values()):
+        raise ConfigError("datacenters", got=len(layout.paths), expected="at most 250 data centers of 250 agents")
+    hosts = {
+        path: f"127.0.{i}.{j}" for i, paths in enumerate(layout.nodes.values(), 1) for j, path in enumerate(paths, 1)
+    }
+    services: dict[Path, list[ServicePlan]] = {path: [] for path in hosts}
+    for service in scenario.services:
+        for instance in layout.instances(service.name):
+            owner = layout.owner(instance)
+            port = FIRST_SERVICE_PORT + len(services[owner])
+            services[owner].append(ServicePlan(instance, owner, hosts[owner], port, service.interval, service.timeout))
+    first = next(iter(hosts.values()))
+    plans = {}
+    for path, host in hosts.items():
+        own_first = hosts[layout.nodes[path.partition("/")[0]][0]]
+        seeds = tuple(f"{seed}:49701" for seed in dict.fromkeys((own_first, first)) if seed != host)
+        plans[path] = AgentPlan(path, host, seeds, tuple(services[path]))
+    return plans
+
+
+def shaping_plan(scenario: Scenario, own: Path, seed: str) -> ShapingPlan:
+    """How `own` is to shape what it sends: the scenario's links, as the simulator has them."""
+    hosts = {plan.host: path for path, plan in plan_agents(scenario).items()}
+    qualities = []
+    for origin in scenario.datacenters:
+        for target in scenario.datacenters:
+            given = [link for link in scenario.links if (link.origin, link.target) == (origin, target)]
+            override = given[-1] if given else None
+            qualities.append(
+                DirectedQuality(
+                    from_=origin,
+                    to=target,
+                    delay=rtt_between(scenario, origin, target) // 2,
+                    jitter=override.jitter if override else LAN_JITTER if origin == target else WAN_JITTER,
+                    loss=override.loss if override else scenario.datacenters[origin].loss if origin == target else 0.0,
+                    duplicate=override.duplicate if override else 0.0,
+                    bandwidth=override.bandwidth if override else 0,
+                )
+            )
+    return ShapingPlan(own=own, hosts=hosts, qualities=tuple(qualities), seed=seed)
+
+
+def write(scenario: Scenario, directory: FilePath, seed: str = "fleet") -> dict[Path, AgentPlan]:
+    """Make `directory` with the secret, and for each agent `DC/NAME/` with agent.toml, shaping.json and its state."""
+    plans = plan_agents(scenario)
+    secret = directory / "secret"
+    if not secret.exists():
+        secret.touch(mode=0o600)
+        secret.write_text(generate_secret() + "\n")
+    for path, plan in plans.items():
+        home = directory / path
+        (home / "state").mkdir(parents=True, exist_ok=True)
+        (home / "agent.toml").write_text(_config(plan, home, secret))
+        (home / "shaping.json").write_bytes(msgspec.json.encode(shaping_plan(scenario, path, seed)))
+    return plans
+
+
+def _config(plan: AgentPlan, home: FilePath, secret: FilePath) -> str:
+    datacenter, _, name = plan.path.partition("/")
+    lines = [
+        "[node]",
+        f"name = {json.dumps(name)}",
+        f"datacenter = {json.dumps(datacenter)}",
+        f"bind = {json.dumps(plan.host)}",
+        f"state_dir = {json.dumps(str(home / 'state'))}",
+        f"seeds = {json.dumps(plan.seeds)}",
+        "",
+        "[security]",
+        f"secret_file = {json.dumps(str(secret))}",
+    ]
+    for service in plan.services:
+        check = (
+            f'{{ http = "http://{service.host}:{service.port}/health", '
+            f'interval = "{format_duration(service.interval)}", timeout = "{format_duration(service.timeout)}" }}'
+        )
+        lines += [
+            "",
+            "[[service]]",
+            f"name = {json.dumps(service.instance.service)}",
+            f"id = {json.dumps(service.instance.id)}",
+            f"port = {service.port}",
+            f"check = {check}",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,145 @@
+"""A fleet of real processes on loopback: agents, the small services that they check, and what can be done to them.
+
+Links are shaped by the agents themselves with the scenario's link model; faults are steered over each agent's private
+socket, so that a cut means here what it means in the simulator.  `with Fleet(...) as fleet:` leaves no process behind.
+"""
+
+import shutil
+import signal
+import socket
+from pathlib import Path as FilePath
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from dislocate.core.errors import DislocateError
+from dislocate.core.identity import Path
+from dislocate.fleet.blueprint import AgentPlan, ServicePlan, write
+from dislocate.fleet.observer import Observer
+from dislocate.fleet.processes import FleetProcess, stop_all
+from sim.scenario import Scenario
+
+STEERING_TIMEOUT = 2.0  # seconds
+
+
+class SteeringFailed(DislocateError):
+    """An agent did not take a shaping command; some others may have."""
+
+
+class Fleet:
+    """Processes by name: agents by path, services as 'dc/service#i'."""
+
+    def __init__(self, scenario: Scenario, directory: FilePath, *, record: bool = False) -> None:
+        self.scenario = scenario
+        self.directory = directory
+        self.plans = write(scenario, directory)
+        self.agents = {path: self._agent(plan, record) for path, plan in self.plans.items()}
+        self.services = {
+            str(service.instance): _service(service, directory)
+            for plan in self.plans.values()
+            for service in plan.services
+        }
+        self.observers = {path: Observer(plan) for path, plan in self.plans.items()}
+        self._paused: dict[Path, None] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every process; returns when each agent said `ready`.  Raises `ProcessFailed`."""
+        for service in self.services.values():
+            service.start()
+        for agent in self.agents.values():
+            agent.start()
+        for agent in self.agents.values():
+            agent.wait_ready()
+
+    def stop(self) -> None:
+        """End every process."""
+        stop_all([*self.agents.values(), *self.services.values()])
+
+    def home(self, path: Path) -> FilePath:
+        """The directory of one agent: agent.toml, agent.log, state/."""
+        return self.directory / path
+
+    def living(self) -> list[Observer]:
+        """The agents that can answer: running and not paused."""
+        return [
+            observer
+            for path, observer in self.observers.items()
+            if self.agents[path].is_running and path not in self._paused
+        ]
+
+    # ---- what can be done to it
+
+    def kill(self, name: str) -> None:
+        """SIGKILL an agent ('dc/aJ') or a service ('dc/service#i')."""
+        self._process(name).kill()
+
+    def restart(self, name: str) -> None:
+        """Start a process that ended, with the disk that it had."""
+        process = self._process(name)
+        process.start()
+        if name in self.agents:
+            process.wait_ready()
+
+    def wipe(self, path: Path) -> None:
+        """Empty the state directory of an agent that ended."""
+        state = self.home(path) / "state"
+        shutil.rmtree(state)
+        state.mkdir()
+
+    def stop_gently(self, path: Path) -> None:
+        """SIGTERM: the agent announces a planned restart and ends."""
+        self.agents[path].terminate()
+
+    def pause(self, path: Path) -> None:
+        self.agents[path].pause()
+        self._paused[path] = None
+
+    def resume(self, path: Path) -> None:
+        self.agents[path].send_signal(signal.SIGCONT)
+        self._paused.pop(path, None)
+
+    def steer(self, **command: Any) -> None:
+        """Tell every running agent how links change: `do` cut, heal, slow or loss, `from`, `to`, `oneway`, `channels`.
+
+        A paused agent takes it when it wakes up.  Raises `SteeringFailed` when one refuses."""
+        data = msgspec.json.encode(command) + b"\n"
+        for path, agent in self.agents.items():
+            if agent.is_running:
+                self._steer_one(path, data)
+
+    def _steer_one(self, path: Path, data: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            control.settimeout(STEERING_TIMEOUT)
+            control.connect(str(self.home(path) / "state" / "shaping.sock"))
+            control.sendall(data)
+            if path in self._paused:
+                return
+            answer = control.makefile("rb").readline()
+        if not msgspec.json.decode(answer).get("ok"):
+            raise SteeringFailed(f"{path}: {answer.decode()}")
+
+    def _process(self, name: str) -> FleetProcess:
+        return self.agents[name] if name in self.agents else self.services[name]
+
+    def _agent(self, plan: AgentPlan, record: bool) -> FleetProcess:
+        home = self.home(plan.path)
+        arguments = ["-m", "dislocate", "agent", "--config", str(home / "agent.toml")]
+        arguments += ["--shaping", str(home / "shaping.json")]
+        if record:
+            arguments += ["--record", str(home / "recording")]
+        return FleetProcess(plan.path, arguments, home / "agent.log")
+
+
+def _service(plan: ServicePlan, directory: FilePath) -> FleetProcess:
+    name = str(plan.instance)
+    log = directory / plan.owner / f"{plan.instance.id}.log"
+    return FleetProcess(name, ["-m", "dislocate.fleet.service", plan.host, str(plan.port), name], log)

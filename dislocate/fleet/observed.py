@@ -1,0 +1,119 @@
+"""What the running agents answer, as `sim.claims.Observed` wants it: scenarios are judged by the same claims in both worlds.
+
+One round asks every agent that can answer; between rounds the answers stand still, as a spectator's knowledge does.
+"""
+
+from msgspec import Struct
+
+from dislocate.client.connection import NoAgent, Problem
+from dislocate.core.boundary.values import MemberState, Status
+from dislocate.core.identity import Path
+from dislocate.core.units import SECOND
+from dislocate.fleet.fleet import Fleet
+from dislocate.fleet.observer import Observer
+
+
+class Member(Struct, frozen=True):
+    state: MemberState
+
+
+class Datacenter(Struct, frozen=True):
+    reachable: bool
+
+
+class Instance(Struct, frozen=True):
+    id: str
+    node: Path
+    status: Status
+    reachable: bool
+
+
+class Answers(Struct):
+    """Of one agent, in one round."""
+
+    members: dict[Path, Member]
+    datacenters: dict[str, Datacenter]
+    services: dict[str, tuple[Instance, ...]]
+    counters: dict[str, float]
+
+
+class LiveObserved:
+    """The answers of the last round."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.layout = fleet.scenario.layout()
+        self._fleet = fleet
+        self._rounds = 0
+        self._now = 0
+        self._answers: dict[Path, Answers] = {}
+        self._counted: dict[Path, dict[str, float]] = {}  # the last counters of each agent, dead ones too
+        self._marks: dict[int, dict[str, float]] = {}  # sums of all agents at each round, by story time
+
+    def ask_everybody(self, now: int) -> None:
+        """One round, `now` nanoseconds into the story.  An agent that does not answer is missing from it."""
+        self._rounds += 1
+        self._now = now
+        self._answers.clear()
+        for observer in self._fleet.living():
+            try:
+                answers = self._answers[observer.path] = self._ask(observer)
+            except NoAgent:
+                continue  # it was killed between two questions; the next round knows
+            self._counted[observer.path] = answers.counters
+        self._marks[now] = self._sums()
+
+    def _ask(self, observer: Observer) -> Answers:
+        services = {}
+        for service in self._fleet.scenario.services:
+            try:
+                instances = observer.instances(service.name)
+            except Problem:
+                continue  # the name is not known there yet: its absence is the answer
+            services[service.name] = tuple(
+                Instance(one["id"], one["node"], Status(one["status"]), one["reachable"]) for one in instances
+            )
+        return Answers(
+            members={path: Member(MemberState(one["state"])) for path, one in observer.members().items()},
+            datacenters={name: Datacenter(one["reachable"]) for name, one in observer.datacenters().items()},
+            services=services,
+            counters=observer.counters(),
+        )
+
+    def _sums(self) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for counters in self._counted.values():
+            for name, value in counters.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return sums
+
+    # ---- `sim.claims.Observed`
+
+    def observers_up(self) -> tuple[Path, ...]:
+        return tuple(self._answers)
+
+    def is_up(self, path: Path) -> bool:
+        return path in self._answers
+
+    def version(self, path: Path) -> tuple[int, int]:
+        return (0, self._rounds)
+
+    def members(self, path: Path) -> dict[Path, Member]:
+        return self._answers[path].members
+
+    def datacenters(self, path: Path) -> dict[str, Datacenter]:
+        return self._answers[path].datacenters
+
+    def instances(self, path: Path, service: str) -> tuple[Instance, ...]:
+        return self._answers[path].services.get(service, ())
+
+    def happened(self, what: str) -> int:
+        """How often an event has been told, by the agents' own counters."""
+        return int(self._sums().get(f'dislocate_events_total{{kind="{what}"}}', 0))
+
+    def measured(self, what: str, since: int) -> float:
+        """'messages' or 'bytes' sent by an agent in a second, from `since` to the last round."""
+        name = f"dislocate_{what}_sent_total"
+        start = min((at for at in self._marks if at >= since), default=self._now)
+        span = (self._now - start) / SECOND
+        grown = self._marks[self._now].get(name, 0.0) - self._marks.get(start, {}).get(name, 0.0)
+        return grown / span / max(1, len(self._answers)) if span else 0.0

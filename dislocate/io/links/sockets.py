@@ -1,0 +1,178 @@
+"""Our sockets and how they are used: every option has its reason, and no other file sets one.
+
+Everything runs on one hub; sockets and messages never cross threads (pyzmq #1782, #950).  Only one greenlet may wait on
+each direction of a socket (pyzmq #1154): each reader is one greenlet, and but for a dialler's hello, which is sent before
+anybody else may send, every send is NOBLOCK and cannot wait.  Nobody forks: libzmq's I/O thread would not be there.
+"""
+
+from collections.abc import Iterator
+from secrets import token_hex
+from time import monotonic
+from typing import Any, Protocol
+
+import gevent
+import zmq
+import zmq.green
+from zmq.utils.monitor import parse_monitor_message
+
+from dislocate.core.identity import Address, NodeId, split_address
+from dislocate.core.tunables import MESSAGE_BUDGET
+from dislocate.io.links.frames import routing_id
+
+ZAP_DOMAIN = "links"
+HEARTBEAT_PERIOD = 5.0  # seconds; a ZMTP ping costs 9 bytes each way
+HEARTBEAT_TIMEOUT = 15.0  # seconds: three pings, far above any RTT; the core's own heartbeats notice long before
+DIAL_TIMEOUT = 5.0  # seconds: connect, CURVE handshake and hello; three round trips, and two lost SYNs (1 s + 2 s)
+SEND_QUEUE = (
+    64  # messages a peer, at most 4 MiB: small, so that a peer that stopped reading is noticed, not buffered for
+)
+RECEIVE_QUEUE = 256  # messages a peer, before TCP slows the sender down
+CURVE_OVERHEAD = 256  # bytes; an encrypted frame is 33 longer (RFC 26), and MAXMSGSIZE is compared with that
+BURST_MESSAGES = 64  # a busy receive loop never yields by itself: 900 queued messages were 0 switches
+BURST_TIME = 0.001  # seconds
+
+_POLL_AGAIN = 1.0  # seconds: ZMQ_FD is edge triggered and an edge can be missed; zmq.green's own re-poll is 11.6 s
+
+
+class Keys(Protocol):
+    """A CURVE25519 key pair, 32 raw bytes each: `io.keyring.NodeKeys`."""
+
+    @property
+    def public(self) -> bytes: ...
+
+    @property
+    def secret(self) -> bytes: ...
+
+
+def new_context() -> zmq.green.Context:
+    """One context for each `Links`: a context has one ZAP endpoint."""
+    context = zmq.green.Context(io_threads=1)  # 50,000 messages a second are more than an agent ever sends
+    context.linger = 0  # before any socket exists: with linger, term() blocks the whole hub, by default for ever
+    return context
+
+
+def new_acceptor(context: zmq.green.Context, bind: Address, keys: Keys) -> zmq.green.Socket:
+    """The ROUTER that others dial, not bound yet.  The ZAP greenlet must be listening before it is (libzmq #2594)."""
+    socket = _new_socket(context, zmq.ROUTER, bind, keys)
+    socket.curve_server = True
+    socket.zap_domain = ZAP_DOMAIN.encode()
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it, no ZAP answer means "let them in"
+    socket.router_mandatory = True  # else a message to a peer that is gone, or whose queue is full, vanishes silently
+    socket.router_handover = True  # else a second connection of one name goes nowhere, without an error (libzmq #4503)
+    return socket
+
+
+def new_dialler(
+    context: zmq.green.Context, node: NodeId, address: Address, keys: Keys, server_key: bytes
+) -> zmq.green.Socket:
+    """A DEALER that will only ever talk to the holder of `server_key`, not connected yet."""
+    socket = _new_socket(context, zmq.DEALER, address, keys)
+    socket.curve_serverkey = server_key
+    socket.identity = routing_id(node, token_hex(8))
+    socket.immediate = True  # else messages queue up to an end that was never reached: 1,000 were accepted to nowhere
+    # A failed or lost connection is the core's business: it decides whether and where to dial again.
+    socket.setsockopt(
+        zmq.RECONNECT_STOP, zmq.RECONNECT_STOP_CONN_REFUSED | zmq.RECONNECT_STOP_HANDSHAKE_FAILED
+    )  # refused: the connection attempt ends without CONNECT_RETRIED, which is how the monitor tells it from others
+    socket.reconnect_ivl = 60_000  # ms; by then we have closed the socket
+    return socket
+
+
+def new_gate(context: zmq.green.Context) -> zmq.green.Socket:
+    """Where libzmq asks who may come in (RFC 27): one a context."""
+    socket = _new_green(context, zmq.REP)
+    socket.bind("inproc://zeromq.zap.01")
+    return socket
+
+
+def _new_green(context: zmq.green.Context, kind: int) -> zmq.green.Socket:
+    socket = context.socket(kind)
+    socket._gevent_bug_timeout = _POLL_AGAIN
+    return socket
+
+
+def _new_socket(context: zmq.green.Context, kind: int, address: Address, keys: Keys) -> zmq.green.Socket:
+    socket = _new_green(context, kind)
+    socket.curve_publickey = keys.public
+    socket.curve_secretkey = keys.secret
+    socket.sndhwm = SEND_QUEUE
+    socket.rcvhwm = RECEIVE_QUEUE
+    socket.maxmsgsize = MESSAGE_BUDGET + CURVE_OVERHEAD
+    socket.handshake_ivl = int(DIAL_TIMEOUT * 1000)
+    # Half-open TCP (a host without power sends no FIN); must precede bind and connect (libzmq #3060).  They only free
+    # the socket: whether somebody lives is decided by the core's own heartbeats.
+    socket.heartbeat_ivl = int(HEARTBEAT_PERIOD * 1000)
+    socket.heartbeat_timeout = socket.heartbeat_ttl = int(HEARTBEAT_TIMEOUT * 1000)
+    socket.ipv6 = ":" in split_address(address)[0]
+    return socket
+
+
+def endpoint(address: Address) -> str:
+    """'tcp://host:port' as libzmq wants it.  (It sets TCP_NODELAY by itself.)"""
+    split_address(address)
+    return f"tcp://{address}"
+
+
+def messages(socket: zmq.green.Socket, *, copy: bool = True) -> Iterator[list[Any]]:
+    """Every message until the socket is closed, for the one greenlet that waits on it; yields to others when busy."""
+    count, burst_began = 0, monotonic()
+    while not socket.closed:
+        try:
+            try:
+                parts = socket.recv_multipart(zmq.NOBLOCK, copy=copy)
+            except zmq.Again:
+                parts = socket.recv_multipart(copy=copy)
+                count, burst_began = 0, monotonic()
+        except zmq.ZMQError:
+            if not socket.closed:
+                raise
+            return  # closed while we waited
+        yield parts
+        count += 1
+        if count >= BURST_MESSAGES or monotonic() - burst_began > BURST_TIME:
+            gevent.sleep(0)
+            count, burst_began = 0, monotonic()
+
+
+def waiting_messages(socket: zmq.green.Socket, limit: int, *, copy: bool = True) -> Iterator[list[Any]]:
+    """What has already arrived, without waiting: at most `limit` messages.  May be asked by any greenlet."""
+    for _ in range(limit):
+        if socket.closed:
+            return
+        try:
+            yield socket.recv_multipart(zmq.NOBLOCK, copy=copy)
+        except zmq.Again:
+            return
+
+
+class Monitor:
+    """What libzmq's I/O thread sees happen to the connections of one socket."""
+
+    def __init__(self, context: zmq.green.Context, socket: zmq.green.Socket, events: int) -> None:
+        self._socket = socket
+        where = f"inproc://monitor-{token_hex(8)}"
+        socket.monitor(where, events)  # a narrow mask: the I/O thread would block on a full queue of unread events
+        self._pair = _new_green(context, zmq.PAIR)
+        self._pair.connect(where)
+
+    def next(self, timeout: float | None = None) -> tuple[int, int] | None:
+        """The next (event, value), or None after `timeout` seconds or when the monitor is closed."""
+        try:
+            with gevent.Timeout(timeout, False):  # RCVTIMEO has no effect in zmq.green
+                event = parse_monitor_message(self._pair.recv_multipart())
+                return event["event"], event["value"]
+        except zmq.ZMQError:
+            if not self._pair.closed:
+                raise
+        return None
+
+    @property
+    def closed(self) -> bool:
+        return self._pair.closed
+
+    def close(self) -> None:
+        """Before the socket is closed: an event for a reader that is gone would block the I/O thread."""
+        if not self._pair.closed:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
+            self._pair.close()

@@ -1,0 +1,133 @@
+"""One end of the real world, in a process of its own: effects come by standard input, inputs leave by standard output.
+
+Each is four bytes of length and msgpack, after the 32 bytes of our public key.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path as FilePath
+from struct import Struct
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import msgspec
+import zmq
+from gevent.fileobject import FileObjectPosix
+from gevent.queue import Queue
+from zmq.utils import z85
+
+from dislocate.core.boundary.effects import CloseLink, Effect, OpenLink, SendDatagram, SendMessage, Store, TryConnect
+from dislocate.core.boundary.inputs import Input
+from dislocate.core.boundary.values import CheckOutcome, Status
+from dislocate.core.identity import Address, NodeId, Path
+from dislocate.io.links import Links
+
+LENGTH = Struct("!I")
+SECRET = bytes(range(32))
+
+# Links stand alone; all else comes with the outlets of the driver, where they are there.
+_ALL = find_spec("dislocate.io.outlets") is not None
+CARRIES = frozenset([OpenLink, CloseLink, SendMessage] + [SendDatagram, Store, TryConnect] * _ALL)
+
+
+def introduce(directory: FilePath, public_key: bytes, path: Path) -> None:
+    """From now on all ends know whose key this is."""
+    (directory / f"{public_key.hex()}.key").write_text(path)
+
+
+def known_key(directory: FilePath, public_key: bytes) -> Path | None:
+    file = directory / f"{public_key.hex()}.key"
+    return file.read_text() if file.exists() else None
+
+
+def state_dir(directory: FilePath, path: Path) -> FilePath:
+    where = directory / path.replace("/", "-")
+    where.mkdir(exist_ok=True)
+    return where
+
+
+def own_keys(where: FilePath) -> SimpleNamespace:
+    """The CURVE keys of this end, the same at each start."""
+    file = where / "curve"
+    if not file.exists():
+        file.write_bytes(b"".join(zmq.curve_keypair()))
+    text = file.read_bytes()
+    return SimpleNamespace(public=z85.decode(text[:40]), secret=z85.decode(text[40:]))
+
+
+class Child:
+    """The parts, put together as the driver does."""
+
+    def __init__(self, directory: FilePath, node: NodeId, gossip: Address, links: Address) -> None:
+        self._said: Queue[Input] = Queue()  # unbounded: the parent reads all, always
+        keys = own_keys(state_dir(directory, node.path))
+        self._links = Links(
+            node=node,
+            bind=links,
+            keys=keys,
+            known_key=lambda key: known_key(directory, key),
+            deliver=self._said.put,
+        )
+        self._verbs: dict[type, Callable[[Any], object]] = {
+            OpenLink: lambda effect: self._links.open(effect.peer, effect.address, effect.public_key),
+            CloseLink: lambda effect: self._links.close(effect.peer),
+            SendMessage: lambda effect: self._links.send(effect.peer, effect.data),
+        }
+        if _ALL:
+            self._verbs = self._outlets(directory, node, gossip)
+        self._out = FileObjectPosix(sys.stdout.buffer, "wb", close=False)
+        self._out.write(keys.public)
+        self._out.flush()
+
+    def _outlets(self, directory: FilePath, node: NodeId, gossip: Address) -> dict[type, Callable[[Any], object]]:
+        from dislocate.io.disk import Disk
+        from dislocate.io.keyring import Keyring
+        from dislocate.io.outlets import Outlets
+        from dislocate.io.udp import DatagramSocket
+
+        return Outlets(
+            datagrams=DatagramSocket(bind=gossip, keyring=Keyring((SECRET,)), deliver=self._said.put),
+            links=self._links,
+            disk=Disk(state_dir(directory, node.path)),
+            run_check=lambda spec: CheckOutcome(Status.PASSING),
+            deliver=self._said.put,
+        ).verbs
+
+    def run(self) -> None:
+        gevent.spawn(self._write)
+        source = FileObjectPosix(sys.stdin.buffer, "rb", close=False)
+        decoder: msgspec.msgpack.Decoder[Effect] = msgspec.msgpack.Decoder(Effect)
+        while len(length := source.read(LENGTH.size)) == LENGTH.size:
+            effect = decoder.decode(source.read(LENGTH.unpack(length)[0]))
+            self._verbs[type(effect)](effect)
+
+    def _write(self) -> None:
+        encoder = msgspec.msgpack.Encoder()
+        for input_ in self._said:
+            data = encoder.encode(input_)
+            self._out.write(LENGTH.pack(len(data)) + data)
+            self._out.flush()
+
+
+def print_records(directory: FilePath, path: Path) -> None:
+    from dislocate.io.disk import Disk
+
+    disk = Disk(state_dir(directory, path))
+    print(json.dumps({record.key: (record.value or b"").hex() for record in disk.load()}))
+    disk.close()
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[0] == "--records":
+        print_records(FilePath(arguments[1]), arguments[2])
+        return
+    directory, path, boot, gossip, links = arguments
+    datacenter, name = path.split("/")
+    Child(FilePath(directory), NodeId(datacenter, name, int(boot)), gossip, links).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

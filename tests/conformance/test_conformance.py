@@ -1,0 +1,279 @@
+"""What the core may rely on, whatever carries out its effects: the same bodies for the real world and the simulated one."""
+
+import pytest
+
+from dislocate.core.boundary.effects import (
+    CloseLink,
+    OpenLink,
+    SendDatagram,
+    SendMessage,
+    Store,
+    TryConnect,
+)
+from dislocate.core.boundary.inputs import (
+    ConnectTried,
+    DatagramReceived,
+    LinkLost,
+    LinkOpened,
+    MessageReceived,
+    SendFailed,
+    Stored,
+)
+from dislocate.core.boundary.values import ConnectOutcome, Refusal, StoredRecord
+from dislocate.core.identity import NodeId
+from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET
+from tests.conformance.fabric import End, Fabric, expect
+
+BURST = 50  # messages that any world takes at once
+needs = pytest.mark.needs.with_args  # `mark.needs(SomeClass)` would decorate the class
+
+
+def dial(dialler: End, peer: End) -> None:
+    dialler.do(OpenLink(peer.node, peer.links, peer.public_key))
+
+
+def linked(fabric: Fabric) -> tuple[End, End]:
+    """Two ends with an open link that the first dialled."""
+    one, two = fabric.start("a1"), fabric.start("a2")
+    dial(one, two)
+    assert expect(fabric, one, LinkOpened) == LinkOpened(two.node)
+    assert expect(fabric, two, LinkOpened) == LinkOpened(one.node)
+    return one, two
+
+
+def exchange(fabric: Fabric, sender: End, receiver: End, data: bytes) -> None:
+    """Whatever was under way before has arrived after this."""
+    sender.do(SendMessage(receiver.node, data))
+    assert expect(fabric, receiver, MessageReceived) == MessageReceived(sender.node, data)
+
+
+# ---- datagrams
+
+
+@needs(SendDatagram)
+def test_a_datagram_arrives_with_the_address_to_answer(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    data = bytes(DATAGRAM_BUDGET)
+    one.do(SendDatagram(two.gossip, data))
+    assert expect(fabric, two, DatagramReceived) == DatagramReceived(one.gossip, data)
+    two.do(SendDatagram(one.gossip, b"answer"))
+    assert expect(fabric, one, DatagramReceived) == DatagramReceived(two.gossip, b"answer")
+
+
+@needs(SendDatagram)
+def test_a_datagram_to_a_killed_agent_is_refused(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    fabric.kill(two)
+    one.do(SendDatagram(two.gossip, b"anybody?"))
+    assert expect(fabric, one, SendFailed) == SendFailed(two.gossip, Refusal.REFUSED)
+
+
+@needs(SendDatagram)
+def test_a_refusal_for_one_address_spoils_no_datagram_for_another(fabric):
+    one, two, three = fabric.start("a1"), fabric.start("a2"), fabric.start("a3")
+    fabric.kill(two)
+    for number in range(10):
+        one.do(SendDatagram(two.gossip, b"x"))
+        one.do(SendDatagram(three.gossip, b"%d" % number))
+        assert expect(fabric, three, DatagramReceived).data == b"%d" % number
+
+
+# ---- connects
+
+
+@needs(TryConnect)
+def test_a_connect_is_accepted_by_a_living_agent_and_refused_by_the_host_of_a_killed_one(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    one.do(TryConnect(two.links))
+    assert expect(fabric, one, ConnectTried) == ConnectTried(two.links, ConnectOutcome.ACCEPTED)
+    fabric.kill(two)
+    one.do(TryConnect(two.links))
+    assert expect(fabric, one, ConnectTried) == ConnectTried(two.links, ConnectOutcome.REFUSED)
+
+
+@needs(TryConnect)
+def test_the_host_of_a_stopped_agent_accepts_a_connect(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    fabric.pause(two)
+    one.do(TryConnect(two.links))
+    assert expect(fabric, one, ConnectTried) == ConnectTried(two.links, ConnectOutcome.ACCEPTED)
+
+
+# ---- links: opening
+
+
+def test_a_link_opens_on_both_sides_and_carries_messages_both_ways(fabric):
+    one, two = linked(fabric)
+    exchange(fabric, one, two, b"ping")
+    exchange(fabric, two, one, b"pong")
+    assert one.inputs == two.inputs == []
+
+
+def test_opening_an_open_link_again_is_answered_by_nothing(fabric):
+    one, two = linked(fabric)
+    dial(one, two)
+    dial(two, one)
+    exchange(fabric, one, two, b"ping")
+    exchange(fabric, two, one, b"pong")
+    assert one.inputs == two.inputs == []
+
+
+def test_two_ends_that_dial_at_once_get_one_link(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    dial(one, two)
+    dial(two, one)
+    expect(fabric, one, LinkOpened)
+    expect(fabric, two, LinkOpened)
+    exchange(fabric, one, two, b"ping")
+    exchange(fabric, two, one, b"pong")
+    assert one.inputs == two.inputs == []
+
+
+def test_a_dial_to_a_killed_agent_is_lost_as_refused(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    fabric.kill(two)
+    dial(one, two)
+    assert expect(fabric, one, LinkLost) == LinkLost(two.node, "refused")
+
+
+def test_a_dial_to_a_stopped_agent_times_out(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    fabric.pause(two)
+    dial(one, two)
+    assert expect(fabric, one, LinkLost) == LinkLost(two.node, "timed out")
+
+
+def test_whose_key_is_not_known_opens_no_link(fabric):
+    one, two = fabric.start("a1", is_known=False), fabric.start("a2")
+    dial(one, two)
+    assert expect(fabric, one, LinkLost).peer == two.node
+    assert one.inputs == two.inputs == []
+
+
+def test_a_link_opens_only_to_the_holder_of_the_key(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    one.do(OpenLink(two.node, two.links, one.public_key))
+    assert expect(fabric, one, LinkLost).peer == two.node
+    assert one.inputs == two.inputs == []
+
+
+def test_a_dial_to_an_earlier_start_opens_no_link_to_the_later(fabric):
+    one, earlier = fabric.start("a1"), fabric.start("a2")
+    fabric.kill(earlier)
+    later = fabric.start("a2")
+    dial(one, earlier)
+    assert expect(fabric, one, LinkLost).peer == earlier.node
+    assert one.inputs == later.inputs == []
+
+
+# ---- links: messages
+
+
+def test_messages_keep_their_order_in_both_directions(fabric):
+    one, two = linked(fabric)
+    for number in range(BURST):
+        one.do(SendMessage(two.node, b"1.%d" % number))
+        two.do(SendMessage(one.node, b"2.%d" % number))
+    for number in range(BURST):
+        assert expect(fabric, two, MessageReceived).data == b"1.%d" % number
+        assert expect(fabric, one, MessageReceived).data == b"2.%d" % number
+    assert one.inputs == two.inputs == []
+
+
+def test_the_largest_message_passes_and_a_larger_one_is_refused(fabric):
+    one, two = linked(fabric)
+    exchange(fabric, one, two, bytes(MESSAGE_BUDGET))
+    one.do(SendMessage(two.node, bytes(MESSAGE_BUDGET + 1)))
+    assert expect(fabric, one, SendFailed) == SendFailed(two.node, Refusal.TOO_LARGE)
+
+
+def test_a_message_without_a_link_is_answered_by_gone(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    one.do(SendMessage(two.node, b"x"))
+    assert expect(fabric, one, SendFailed) == SendFailed(two.node, Refusal.GONE)
+
+
+def test_a_stopped_peer_pushes_back_and_what_was_taken_before_arrives(fabric):
+    one, two = linked(fabric)
+    fabric.pause(two)
+    sent = 0
+    while not any(isinstance(input_, SendFailed) for input_ in one.inputs):
+        assert sent < 10_000, "nothing pushes back"
+        one.do(SendMessage(two.node, sent.to_bytes(4, "big") + bytes(8_000)))
+        sent += 1
+        if sent % 100 == 0:
+            fabric.run_until(lambda: bool(one.inputs), 0.05)
+    fabric.run_until(lambda: False, 0.2)  # hear of all failures
+    refused = [input_ for input_ in one.inputs if isinstance(input_, SendFailed)]
+    assert set(refused) == {SendFailed(two.node, Refusal.BACKPRESSURE)}
+    fabric.resume(two)
+    taken = [int.from_bytes(expect(fabric, two, MessageReceived).data[:4], "big") for _ in range(sent - len(refused))]
+    assert taken == sorted(set(taken))
+    assert one.inputs == refused
+    assert two.inputs == []
+
+
+# ---- links: ending
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_agent_loses_its_links_whichever_side_had_dialled(fabric, killed):
+    ends = linked(fabric)
+    victim, survivor = ends[killed], ends[1 - killed]
+    fabric.kill(victim)
+    assert expect(fabric, survivor, LinkLost).peer == victim.node
+    survivor.do(SendMessage(victim.node, b"x"))
+    assert expect(fabric, survivor, SendFailed) == SendFailed(victim.node, Refusal.GONE)
+    assert survivor.inputs == []
+
+
+@pytest.mark.parametrize("closer", [0, 1])
+def test_a_closed_link_is_lost_for_the_other_side_only_and_can_be_opened_again(fabric, closer):
+    ends = linked(fabric)
+    here, there = ends[closer], ends[1 - closer]
+    here.do(CloseLink(there.node))
+    assert expect(fabric, there, LinkLost).peer == here.node
+    here.do(SendMessage(there.node, b"x"))
+    assert expect(fabric, here, SendFailed) == SendFailed(there.node, Refusal.GONE)
+    dial(there, here)
+    expect(fabric, here, LinkOpened)
+    expect(fabric, there, LinkOpened)
+    exchange(fabric, here, there, b"again")
+    assert here.inputs == there.inputs == []
+
+
+def test_a_restarted_agent_is_linked_by_its_new_name(fabric):
+    one, earlier = linked(fabric)
+    fabric.kill(earlier)
+    expect(fabric, one, LinkLost)
+    later = fabric.start("a2")
+    dial(later, one)
+    assert expect(fabric, one, LinkOpened) == LinkOpened(later.node)
+    expect(fabric, later, LinkOpened)
+    exchange(fabric, one, later, b"welcome back")
+    one.do(SendMessage(NodeId("lab", "a2", earlier.node.boot), b"x"))
+    assert expect(fabric, one, SendFailed) == SendFailed(earlier.node, Refusal.GONE)
+
+
+# ---- the disk
+
+
+@needs(Store)
+def test_stores_are_answered_in_their_order_and_survive_a_kill(fabric):
+    one = fabric.start("a1")
+    for seq in range(1, BURST + 1):
+        one.do(Store(seq, (StoredRecord(f"t/{seq}", b"%d" % seq), StoredRecord("t/last", b"%d" % seq)), seq % 2 == 0))
+    answers = [expect(fabric, one, Stored).seq for _ in range(BURST)]
+    fabric.kill(one)
+    assert answers == list(range(1, BURST + 1))
+    assert fabric.records(one) == {f"t/{seq}": b"%d" % seq for seq in answers} | {"t/last": b"%d" % BURST}
+
+
+@needs(Store)
+def test_a_stored_deletion_deletes(fabric):
+    one = fabric.start("a1")
+    one.do(Store(1, (StoredRecord("t/a", b"1"), StoredRecord("t/b", b"2")), True))
+    one.do(Store(2, (StoredRecord("t/a", None),), True))
+    assert [expect(fabric, one, Stored).seq for _ in range(2)] == [1, 2]
+    fabric.kill(one)
+    assert fabric.records(one) == {"t/b": b"2"}

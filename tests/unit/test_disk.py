@@ -1,0 +1,169 @@
+"""Disk: what was answered is there after any end of the process, and nothing is ever thrown away."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.inputs import Stored, StoreFailed
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.errors import LocalError
+from dislocate.io.disk import Disk
+
+
+def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
+    with gevent.Timeout(seconds):
+        while not claim():
+            gevent.sleep(0.002)
+
+
+def record(key: str, value: bytes | None = b"v") -> StoredRecord:
+    return StoredRecord(key, value)
+
+
+@pytest.fixture
+def state_dir(tmp_path):
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def disk(state_dir):
+    opened = Disk(state_dir)
+    yield opened
+    opened.close()
+
+
+def test_what_was_stored_is_loaded_after_a_restart(state_dir):
+    answers: list[Stored | StoreFailed] = []
+    first = Disk(state_dir)
+    first.store(Store(1, (record("b"), record("a", b"\0\1")), True), answers.append)
+    first.store(Store(2, (record("b", None), record("c")), False), answers.append)
+    first.close()
+    assert answers == [Stored(1), Stored(2)]
+    second = Disk(state_dir)
+    assert second.load() == (record("a", b"\0\1"), record("c"))
+    second.close()
+
+
+def test_answers_come_in_order_and_commits_are_shared(disk):
+    answers: list[Stored | StoreFailed] = []
+    for seq in range(1, 201):
+        disk.store(Store(seq, (record(f"k{seq}"),), seq % 2 == 0), answers.append)
+    until(lambda: len(answers) == 200)
+    assert answers == [Stored(seq) for seq in range(1, 201)]
+    assert disk.commits < 10
+
+
+def test_a_commit_does_not_stop_the_hub_nor_a_busy_hub_a_commit(disk):
+    turns, answers = [], []
+    disk.store(Store(1, tuple(record(f"k{i}", bytes(2_000)) for i in range(5_000)), True), answers.append)
+    with gevent.Timeout(20):
+        while not answers:
+            turns.append(1)
+            gevent.sleep(0)
+    assert len(turns) > 10
+
+
+def test_a_batch_that_fails_is_answered_so_and_leaves_nothing(disk):
+    answers: list[Stored | StoreFailed] = []
+    disk._database.execute("CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    disk.store(Store(1, (record("a"),), True), answers.append)
+    until(lambda: answers)
+    assert type(answers[0]) is StoreFailed
+    assert "disk full" in answers[0].reason
+    disk._database.execute("DROP TRIGGER full")
+    disk.store(Store(2, (record("b"),), True), answers.append)
+    until(lambda: len(answers) == 2)
+    assert answers[1] == Stored(2)
+    assert disk.load() == (record("b"),)
+
+
+def test_after_a_failed_sync_nothing_is_stored_any_more(disk):
+    failure = sqlite3.OperationalError("disk I/O error")
+    failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    assert "until the agent is restarted" in disk._roll_back(failure)
+    answers: list[Stored | StoreFailed] = []
+    disk.store(Store(1, (record("a"),), True), answers.append)
+    until(lambda: answers)
+    assert type(answers[0]) is StoreFailed
+    assert disk.load() == ()
+
+
+def test_boots_grow_whatever_the_clock_says(state_dir):
+    boots = []
+    for unix_ms in (1_000, 1_000, 500, 9_000):
+        disk = Disk(state_dir)
+        boots.append(disk.claim_boot(unix_ms))
+        disk.close()
+    assert boots == [1_000, 1_001, 1_002, 9_000]
+
+
+def test_what_was_answered_survives_a_kill(state_dir):
+    script = f"""
+import gevent
+from pathlib import Path
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.io.disk import Disk
+disk = Disk(Path({str(state_dir)!r}))
+for seq in range(1, 50):
+    disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
+gevent.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
+    answered = [int(child.stdout.readline()) for _ in range(49)]
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    survivor = Disk(state_dir)
+    assert [r.key for r in survivor.load()] == [f"k{seq:02}" for seq in answered]
+    survivor.close()
+
+
+def test_two_agents_on_one_directory_are_told_of_each_other(disk, state_dir):
+    with pytest.raises(LocalError) as caught:
+        Disk(state_dir)
+    assert f"process {os.getpid()}" in str(caught.value)
+    assert "name another directory" in str(caught.value)
+
+
+def test_a_damaged_file_is_reported_and_kept(state_dir):
+    state_dir.mkdir()
+    (state_dir / "state.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(LocalError, match="Move the damaged one"):
+        Disk(state_dir)
+    assert (state_dir / "state.db").read_bytes() == b"this is no database" * 100
+
+
+def test_a_page_damaged_in_the_middle_is_found_at_the_start(state_dir):
+    disk = Disk(state_dir)
+    disk.store(Store(1, tuple(record(f"k{i:05}", bytes(100)) for i in range(2_000)), True), lambda _: None)
+    disk.close()
+    path = state_dir / "state.db"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8_192] = os.urandom(8_192)
+    path.write_bytes(data)
+    with pytest.raises(LocalError, match="damaged"):
+        Disk(state_dir)
+    assert path.read_bytes() == data
+
+
+def test_a_file_of_a_newer_agent_is_left_alone(state_dir):
+    Disk(state_dir).close()
+    database = sqlite3.connect(state_dir / "state.db")
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(LocalError, match="run the newer agent"):
+        Disk(state_dir)
+
+
+def test_a_directory_that_cannot_be_made_names_the_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LocalError, match="this user may write"):
+        Disk(tmp_path / "file" / "state")
