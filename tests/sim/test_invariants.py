@@ -124,7 +124,7 @@ def test_a_living_agent_that_stays_dead(watched):
 
     class Stubborn:
         def member(self, path):
-            return SimpleNamespace(state=MemberState.DEAD)
+            return SimpleNamespace(state=MemberState.DEAD, node=node_id(world, path), incarnation=9)
 
     process.node = Stubborn()
     with pytest.raises(InvariantViolated, match="still holds fra/a2 dead"):
