@@ -228,6 +228,11 @@ class Node:
         return self._catalog.history.of(subject)
 
     @property
+    def identity(self) -> NodeId:
+        """Who this node is now; the same object until it takes a higher boot than it was started with."""
+        return self._out.node
+
+    @property
     def now(self) -> int:
         """The time of the last turn."""
         return self._out.now
