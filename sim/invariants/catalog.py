@@ -104,9 +104,14 @@ class LastKnownGoodIsKept(Invariant):
             self.exercised += bool(kept)
             lost = sorted(kept - frozenset(_answers(self.world, path)))
             for owner, instance_id in lost:
-                if owner in self.world.truth.left or (owner, instance_id) in self.world.truth.deregistered:
-                    continue
-                raise self.violated(path, f"dropped {owner}/{instance_id} while {datacenter} is unreachable")
+                if self._is_still_registered(owner, instance_id):
+                    raise self.violated(path, f"dropped {owner}/{instance_id} while {datacenter} is unreachable")
+
+    def _is_still_registered(self, owner: Path, instance_id: str) -> bool:
+        """Its agent did not leave, nor was it deregistered, nor its disk replaced."""
+        world = self.world
+        is_configured = any(spec.id == instance_id for spec in world.machines[owner].configured)
+        return owner not in world.truth.left and (is_configured or (owner, instance_id) in world.truth.registered)
 
 
 class HomeIsUnaffected(Invariant):

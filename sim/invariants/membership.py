@@ -14,6 +14,7 @@ from dislocate.core.boundary.events import (
 )
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.identity import NodeId, Path
+from dislocate.core.membership.members import LIVING
 from dislocate.core.numeric import log10
 from dislocate.core.tunables import REFUSAL_QUORUM, RESTART_GRACE
 from dislocate.core.units import SECOND
@@ -234,7 +235,7 @@ class PlannedRestartIsNoDeath(Invariant):
 
 
 class RumourQueuesDrain(Invariant):
-    """Without anything new for `DRAIN_BOUND`, every node's rumour queue has been empty once."""
+    """Without anything new for `DRAIN_BOUND`, the rumour queue of every node that has somebody to tell was empty once."""
 
     name = "rumour queues drain"
 
@@ -246,7 +247,7 @@ class RumourQueuesDrain(Invariant):
         now = self.world.now
         for path, machine in self.world.machines.items():
             process = machine.process
-            if process is None or process.is_paused or process.node.queued_rumors == 0:
+            if process is None or process.is_paused or process.node.queued_rumors == 0 or self._is_alone(process):
                 self._empty[path] = now
                 continue
             quiet_since = max(self._empty.get(path, 0), self.world.last_event, self.world.last_fault)
@@ -254,6 +255,12 @@ class RumourQueuesDrain(Invariant):
                 self.exercised += 1
             if now - quiet_since > DRAIN_BOUND:
                 raise self.violated(path, f"{process.node.queued_rumors} rumours never drained")
+
+    def _is_alone(self, process: Process) -> bool:
+        """It knows nobody alive in its data center: rumours wait for the first who comes."""
+        home = self.world.layout.nodes[process.node_id.datacenter]
+        views = [process.node.member(path) for path in home if path != process.node_id.path]
+        return not any(view is not None and view.state in LIVING for view in views)
 
 
 MEMBERSHIP: tuple[type[Invariant], ...] = (
