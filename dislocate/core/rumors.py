@@ -1,8 +1,9 @@
 """Rumours: which facts ride on the next datagram, and for how long.
 
 Every fact is sent `RETRANSMIT_MULTIPLIER * ceil(log10(N + 1))` times, the least sent first, the larger first among equals,
-and then dropped: the queue drains to empty without new input, whatever arrives, as long as there is anybody to tell; a
-lone agent keeps QUEUE_LIMIT.  A newer fact of the same key replaces the older one.  Source: memberlist's TransmitLimitedQueue.  Does not judge facts: only what was news is put here.
+and then dropped: the queue drains to empty without new input, whatever arrives, as long as there is anybody to tell; an
+agent that is alone keeps QUEUE_LIMIT.  A newer fact of the same key replaces the older one.  Source: memberlist's
+TransmitLimitedQueue.  Does not judge facts: only what was news is put here.
 """
 
 from msgspec import Raw

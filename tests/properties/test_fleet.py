@@ -110,7 +110,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(who=picks)
     def deregister(self, who):
-        registered = [key for key in self.world.truth.registered]
+        registered = list(self.world.truth.registered)
         if registered:
             owner, instance_id = registered[who % len(registered)]
             service, _, number = instance_id.rpartition("-")
