@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dislocate.core.boundary.events import (
+    BrakeChanged,
     MemberDied,
     MemberForgotten,
     MemberJoined,
@@ -234,6 +235,32 @@ class PlannedRestartIsNoDeath(Invariant):
             raise self.violated(process.node_id.path, f"declared {event.member} dead, which had announced its restart")
 
 
+class BrakeHoldsRemovals(Invariant):
+    """While a node's brake holds, it declares nobody of its data center dead: likelier it cannot see."""
+
+    name = "the brake holds removals"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._braked: dict[Process, None] = {}
+
+    def handlers(self) -> Handlers:
+        return {BrakeChanged: self._changed, MemberDied: self._died}
+
+    def _changed(self, process: Process, event: BrakeChanged) -> None:
+        if event.datacenter != process.node_id.datacenter:
+            return
+        if event.engaged:
+            self.exercised += 1
+            self._braked[process] = None
+        else:
+            self._braked.pop(process, None)
+
+    def _died(self, process: Process, event: MemberDied) -> None:
+        if process in self._braked and event.member.datacenter == process.node_id.datacenter:
+            raise self.violated(process.node_id.path, f"declared {event.member} dead while its brake holds")
+
+
 class RumourQueuesDrain(Invariant):
     """Without anything new for `DRAIN_BOUND`, the rumour queue of every node that has somebody to tell was empty once."""
 
@@ -272,5 +299,6 @@ MEMBERSHIP: tuple[type[Invariant], ...] = (
     IncarnationsGrow,
     OnlyLeaversLeft,
     PlannedRestartIsNoDeath,
+    BrakeHoldsRemovals,
     RumourQueuesDrain,
 )
