@@ -209,6 +209,11 @@ class Node:
         return len(self._out.rumors)
 
     @property
+    def digest(self) -> int:
+        """64 bits over all that this node would repair others with: equal digests, equal knowledge."""
+        return self._ledger.total
+
+    @property
     def datacenters(self) -> MappingProxyType[str, DatacenterView]:
         """Every data center known, this one included."""
         return MappingProxyType(self._wan.views())
