@@ -29,9 +29,11 @@ def why_impossible() -> str:
 
 
 class Switch:
-    """The bridge, in the network namespace of process `owner`."""
+    """The bridge, in the network namespace that process `owner` has, or is about to enter, for itself."""
 
     def __init__(self, owner: int) -> None:
+        if owner != os.getpid():
+            _await_own_namespace(owner)
         self._namespace = _namespace(owner)
         self._ports: dict[int, str] = {}
         self._ip(f"link set lo up\nlink add {BRIDGE} type bridge\nlink set {BRIDGE} up")
