@@ -49,6 +49,10 @@ class Rumors:
         """Stop spreading `key`."""
         self._rumors.pop(key, None)
 
+    def clear(self) -> None:
+        """Stop spreading everything."""
+        self._rumors.clear()
+
     def take(self, budget: int, members: int) -> tuple[Raw, ...]:
         """The facts for one datagram with `budget` bytes left, counted as sent once."""
         if not self._rumors:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path as FilePath
 
 import pytest
-from dislocate.io.keyring import generate_secret
 from dnslib import DNSRecord
+
+from dislocate.io.keyring import generate_secret
 
 pytestmark = pytest.mark.live
 
