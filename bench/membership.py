@@ -41,7 +41,7 @@ class Plan(Struct, frozen=True):
     stalls: tuple[float, ...]  # seconds each
 
 
-FULL = Plan(sizes=(3, 20, 60), settle=10.0, idle=20.0, kills=7, vanishes=3, stalls=(4.0, 4.0, 4.0, 8.0, 8.0))
+FULL = Plan(sizes=(3, 20, 60), settle=10.0, idle=20.0, kills=5, vanishes=4, stalls=(4.0, 4.0, 8.0))
 QUICK = Plan(sizes=(3, 8), settle=3.0, idle=5.0, kills=2, vanishes=1, stalls=(4.0,))
 
 

@@ -59,6 +59,8 @@ class Table(Struct, frozen=True):
 
 def render(table: Table) -> str:
     """The table as text."""
+    if not table.figures:
+        return f"{table.title}: {table.note}"
     header = ("", "dislocate", table.peer, "ratio", "to reach", "")
     rows = [header, *(_row(figure, bool(table.peer)) for figure in table.figures)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(header))]
