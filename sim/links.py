@@ -76,15 +76,15 @@ class Links:
 
     def open(self, process: Process, effect: OpenLink) -> None:
         key = (process, effect.peer.path)
+        machine = self._machines.get(effect.address)
         existing = process.links.get(effect.peer.path)
-        if key in self._dials or (
-            existing is not None and existing.ends[1 - existing.side(process)].node_id == effect.peer
-        ):
+        if existing is not None and machine is not None and machine.process in existing.ends:
+            return
+        if key in self._dials:
             return
         dial = self._dials[key] = Dial(process, effect)
         now = self._schedule.now
         self._schedule.call(now + HANDSHAKE_TIMEOUT, self._dial_failed, dial, "timed out")
-        machine = self._machines.get(effect.address)
         if machine is not None and (arrival := self._segment(process.machine, machine, now)) is not None:
             self._schedule.call(arrival, self._dial_arrived, dial, machine)
 

@@ -28,7 +28,7 @@ from sim.process import Process
 from sim.scenario import Fault
 from sim.world import World
 
-ASSEMBLED = 15 * SECOND  # until then everything is new to everybody, and not told one by one
+ASSEMBLED = 15 * SECOND  # after an agent's start: until then everything is new to it, and not told one by one
 SAME_NEWS = 30 * SECOND  # the same thing said later is another line
 
 
@@ -95,7 +95,7 @@ class Story:
             words = _WORDS[type(event)](event)
         else:
             return
-        if now < ASSEMBLED and isinstance(event, MemberJoined | InstanceChanged | DatacenterChanged):
+        if now - process.started < ASSEMBLED and isinstance(event, MemberJoined | InstanceChanged | DatacenterChanged):
             return
         line = self._open.get(words)
         if line is None or now - line.last > SAME_NEWS:

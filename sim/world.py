@@ -228,6 +228,7 @@ class World:
         )
         process = machine.process = Process(machine, node, now)
         self._carry_out(process, node.start(now))
+        self._arm(process)
         self._clock_due(process, None, None)
 
     def end(self, machine: Machine, *, power: bool = False) -> None:
@@ -310,19 +311,18 @@ class World:
             self._carry_out(process, effects)
         if process.is_doomed:
             self.end(machine)
-        elif process.node.deadline() < process.armed:
+        else:
             self._arm(process)
 
     def _carry_out(self, process: Process, effects: list[Effect]) -> None:
         verbs = self._effects
         for effect in effects:
             verbs[type(effect)](process, effect)
-        if process.node.deadline() < process.armed:
-            self._arm(process)
 
     def _arm(self, process: Process) -> None:
+        """One timer a node: set anew when it wants to be told the time earlier than that."""
         at = process.node.deadline()
-        if at < NEVER:
+        if at < process.armed:
             process.armed = at
             self.schedule.call_last(max(at, self.schedule.now), self._timer_due, process, at)
 

@@ -1,4 +1,4 @@
-"""`dislocate sim`: scenarios in virtual time."""
+"""`dislocate sim`: scenarios in virtual time, and recordings of live agents told again."""
 
 import shlex
 from collections.abc import Iterator
@@ -12,6 +12,9 @@ import msgspec
 from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.inputs import Input
 from dislocate.core.errors import ConfigError
+from dislocate.core.recording import ReplayReport, read_frames
+from dislocate.core.recording import replay as replay_recording
+from dislocate.core.units import seconds
 from sim.digest import VERSION
 from sim.process import Machine
 from sim.report import Report
@@ -24,7 +27,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def sim() -> None:
-    """Run scenarios in virtual time."""
+    """Run scenarios in virtual time, and recordings again."""
 
 
 @sim.command()
@@ -51,6 +54,44 @@ def run(ctx: click.Context, file: Path, seed: int, seeds: str | None, as_json: b
         held = report.holds
     if not held:
         ctx.exit(1)
+
+
+@sim.command()
+@click.argument("file", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def replay(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """Feed the recording in FILE (`dislocate agent --record`) to a fresh node, and prove that it does the same again."""
+    with file.open("rb") as recording:
+        report = replay_recording(read_frames(recording))
+    click.echo(_replay_json(report) if as_json else "\n".join(_replay_lines(report)))
+    if not report.matches:
+        ctx.exit(1)
+
+
+def _replay_json(report: ReplayReport) -> bytes:
+    fields = msgspec.structs.asdict(report)
+    header = fields.pop("header")
+    return msgspec.json.encode({"node": header.settings.node.path, "version": header.version, **fields})
+
+
+def _replay_lines(report: ReplayReport) -> list[str]:
+    node = report.header.settings.node
+    lines = [
+        f"{node.path}, start {node.boot}, recorded by {report.header.version}",
+        f"{report.inputs} inputs over {seconds(report.duration):.1f} s"
+        + ("" if report.is_complete else "; the recording breaks off, as that of a killed process does"),
+    ]
+    if report.raised:
+        lines.append(f"the last input raised {report.raised}")
+    if report.first_divergence is None:
+        lines.append("the same effects after every input")
+    else:
+        parting = report.first_divergence
+        at = seconds(parting.now - report.first_now)
+        lines.append(f"OTHER effects after input {parting.step}, at {at:.3f} s: {parting.input!r:.300}")
+        lines += [f"  here: {effect!r:.200}" for effect in parting.effects]
+    return [*lines, f"digest: {report.digest}"]
 
 
 def repeat_command(file: Path, seed: int) -> str:

@@ -296,8 +296,7 @@ class Node:
         self._requests[type(request)](requested.request_id, request)
 
     def _replace_configured(self, request_id: int, request: ReplaceConfigured) -> None:
-        self._swim.retag(request.tags)
-        self._catalog.replace_configured(request_id, request)
+        self._catalog.replace_configured(request_id, request, lambda: self._swim.retag(request.tags))
 
     def _finish_turn(self) -> list[Effect]:
         out = self._out

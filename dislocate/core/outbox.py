@@ -31,7 +31,6 @@ from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET
 from dislocate.core.wire import Fact, Message, encode_envelope, encoded_size
 
 NEVER = 1 << 62
-ENVELOPE_OVERHEAD = 64  # bytes: version, sender and array heads, with room
 
 
 class Timer(Struct, frozen=True, array_like=True):
@@ -45,6 +44,7 @@ class Outbox:
         self.node = node
         self.rumors = rumors
         self.now = 0
+        self._room = DATAGRAM_BUDGET - len(encode_envelope(node, None)) - 2  # the head of a long array of facts
         self.members = 1  # alive and suspect in this data center, self included; membership keeps it
         self.effects: list[Effect] = []
         self.counters: dict[str, int] = {}
@@ -61,11 +61,14 @@ class Outbox:
 
     def send(self, address: Address, body: Message | None) -> None:
         """Send `body` with as many rumours as fit."""
-        size = encoded_size(body) if len(self.rumors) else 0
-        facts = self.rumors.take(DATAGRAM_BUDGET - ENVELOPE_OVERHEAD - size, self.members)
+        facts = self.rumors.take(self.room(body), self.members) if len(self.rumors) else ()
         data = encode_envelope(self.node, body, facts)
         require(len(data) <= DATAGRAM_BUDGET, f"datagram of {len(data)} bytes")
         self.effects.append(SendDatagram(address, data))
+
+    def room(self, body: Message | None) -> int:
+        """Bytes that a datagram with `body` has left for facts."""
+        return self._room - encoded_size(body)
 
     def send_facts(self, address: Address, body: Message | None, facts: tuple[Raw, ...]) -> None:
         """Send `body` with exactly these facts, which the caller has measured."""

@@ -1,4 +1,5 @@
-"""The story that `make demo` tells with real processes: discover, lose a service, an agent and a data center, heal.
+"""The story that `make demo` tells: discover, lose a service, an agent and a data center, heal; with real processes, then
+in virtual time from the same core.
 
 Every time printed is when the last observer answered so, asked over HTTP or DNS like any client; never when the script
 acted and hoped.  A step that misses its bound fails the demo.
@@ -10,19 +11,34 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path as FilePath
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dislocate.client.connection import NoAgent
 from dislocate.core.errors import DislocateError
 from dislocate.core.identity import Path
+from dislocate.core.units import SECOND
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observer import Observer
-from sim.scenario import parse_scenario
+from sim.report import Report
+from sim.run import simulate
+from sim.scenario import Scenario, parse_scenario
 
 POLL = 0.02  # seconds between rounds of asking everybody
 SERVICE_VICTIM = "fra/shop.web#1"
 AGENT_VICTIM = "wdc/a2"
 CUT = "tok"
+SEED = 7
+
+DISCOVERED = "every agent knows every agent and service"
+CRITICAL = "the dead instance is critical in every agent's HTTP answer"
+DEAD = "every other agent says that it is dead"
+UNATTENDED = "its services are kept, as unattended"
+UNREACHABLE = f"everybody outside says that {CUT} is unreachable"
+REACHABLE = "everybody reaches everybody again"
+
+# The expectation in demo.toml that is the same claim, by number.
+IN_VIRTUAL_TIME = {DISCOVERED: 0, CRITICAL: 1, DEAD: 2, UNATTENDED: 3, UNREACHABLE: 4, REACHABLE: 5}
+
 Say = Callable[[str], None]
 
 
@@ -31,21 +47,38 @@ class StepFailed(DislocateError):
 
 
 class Step(Struct, frozen=True):
-    """What was shown, how long it took until the last observer answered so, and how long it may."""
+    """What was shown, how long it took until the last observer answered so, and how long it may.  Seconds."""
 
     claim: str
     took: float
     bound: float
+    simulated: float | None = None  # the same in virtual time, to a tenth; None where only real processes can show it
 
 
 def run_demo(say: Say, directory: FilePath | None = None) -> list[Step]:
     """Tell the story; the steps, all within their bounds.  Raises `StepFailed` or `ProcessFailed`."""
-    text = (files("dislocate.fleet") / "demo.toml").read_text(encoding="utf-8")
+    scenario = parse_scenario((files("dislocate.fleet") / "demo.toml").read_text(encoding="utf-8"))
     with (
         tempfile.TemporaryDirectory(prefix="dislocate-demo-") as scratch,
-        Fleet(parse_scenario(text), directory or FilePath(scratch)) as fleet,
+        Fleet(scenario, directory or FilePath(scratch)) as fleet,
     ):
-        return _Story(fleet, say).tell()
+        steps = _Story(fleet, say).tell()
+    say("\nThe same story in virtual time, from the same core ...")
+    report = simulate(scenario, seed=SEED)
+    if not report.holds:
+        raise StepFailed(report.as_text("the demo's story in virtual time"))
+    speed = report.virtual_seconds / report.wall_seconds
+    say(f"  {report.virtual_seconds:.0f} s of {report.agents} agents took {report.wall_seconds:.2f} s ({speed:.0f}x)")
+    return [structs.replace(step, simulated=_virtual(scenario, report, step.claim)) for step in steps]
+
+
+def _virtual(scenario: Scenario, report: Report, claim: str) -> float | None:
+    """Seconds that the step with this claim took in virtual time."""
+    number = IN_VIRTUAL_TIME.get(claim)
+    if number is None:
+        return None
+    at = report.verdicts[number].at
+    return None if at is None else (at - scenario.expect[number].after) / SECOND
 
 
 class _Story:
@@ -76,7 +109,7 @@ class _Story:
         self._say(f"  all processes are up after {time.monotonic() - began:.1f} s")
         everybody = len(fleet.agents)
         self._until(
-            "every agent knows every agent and service",
+            DISCOVERED,
             15.0,
             lambda seen: (
                 sum(member["state"] == "alive" for member in seen.members().values()) == everybody
@@ -90,7 +123,7 @@ class _Story:
         began = time.monotonic()
         victim = self._fleet.plans["fra/a1"].services[0]
         self._until(
-            "the dead instance is critical in every agent's HTTP answer",
+            CRITICAL,
             8.0,
             lambda seen: _status(seen, "shop.web", "fra/a1", victim.instance.id) == "critical",
             began,
@@ -108,13 +141,13 @@ class _Story:
         self._fleet.kill(AGENT_VICTIM)
         began = time.monotonic()
         self._until(
-            "every other agent says that it is dead",
+            DEAD,
             3.0,
             lambda seen: seen.members()[AGENT_VICTIM]["state"] == "dead",
             began,
         )
         self._until(
-            "its services are kept, as unattended",
+            UNATTENDED,
             4.0,
             lambda seen: (
                 {i["status"] for i in seen.instances("shop.web") if i["node"] == AGENT_VICTIM} == {"unattended"}
@@ -128,7 +161,7 @@ class _Story:
         began = time.monotonic()
         outside = self._agents_outside(CUT)
         self._until(
-            f"everybody outside says that {CUT} is unreachable",
+            UNREACHABLE,
             20.0,
             lambda seen: not seen.datacenters()[CUT]["reachable"],
             began,
@@ -165,7 +198,7 @@ class _Story:
         self._fleet.steer(**{"do": "heal", "from": CUT, "to": "*"})
         began = time.monotonic()
         self._until(
-            "everybody reaches everybody again",
+            REACHABLE,
             15.0,
             lambda seen: (
                 all(one["reachable"] for one in seen.datacenters().values())

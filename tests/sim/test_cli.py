@@ -6,6 +6,13 @@ import pytest
 from click.testing import CliRunner
 
 from dislocate.cli.main import COMMANDS, cli
+from dislocate.core.boundary.settings import Recovered
+from dislocate.core.node import Node
+from dislocate.core.recording import FORMAT, EffectsDigest, Ended, Header, Step, encode_frame, read_frames
+from dislocate.core.streams import Streams
+from dislocate.core.units import SECOND
+from sim.scenario import parse_scenario
+from sim.world import World
 
 STORY = """
 title = "Two greet"
@@ -97,3 +104,54 @@ def test_help_imports_no_command():
 
 def test_an_unknown_command_exits_2():
     assert run("simulate").exit_code == 2
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """What `agent --record` would have written of fra/a1 in twenty simulated seconds."""
+    steps = []
+
+    def record(now, machine, input_, effects):
+        if machine.path == "fra/a1":
+            steps.append((now, input_, list(effects)))
+
+    world = World(parse_scenario(STORY.replace("{kind}", "eventually")), 7, tracer=record)
+    world.run(20 * SECOND)
+    settings = world.node("fra/a1").settings
+    recovered = Recovered(unix_ns=world.machines["fra/a1"].unix_ns(world.machines["fra/a1"].process.started))
+    begun = world.machines["fra/a1"].process.started
+    steps.insert(0, (begun, None, Node(settings, Streams("7/fra/a1"), recovered).start(begun)))
+    digest = EffectsDigest()
+    frames = [Header(format=FORMAT, version="test", settings=settings, seed="7", recovered=recovered)]
+    for now, input_, effects in steps:
+        frames.append(Step(now, digest.value(), input_))
+        digest.add(effects)
+    path = tmp_path / "a1.rec"
+    path.write_bytes(b"".join(encode_frame(frame) for frame in (*frames, Ended(digest.value()))))
+    return path
+
+
+def test_a_recording_of_a_simulated_node_is_told_again(recording):
+    result = run("sim", "replay", recording)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("fra/a1, start ")
+    assert "the same effects after every input" in result.output
+    report = json.loads(run("sim", "replay", recording, "--json").output)
+    assert report["matches"] is True
+    assert report["inputs"] > 50
+
+
+def test_a_recording_of_another_behaviour_exits_1_and_shows_where(recording):
+    *frames, end = read_frames(recording.open("rb"))
+    at = len(frames) // 2
+    frames[at] = Step(frames[at].now, b"otherwis", frames[at].input)
+    recording.write_bytes(b"".join(encode_frame(frame) for frame in (*frames, end)))
+    result = run("sim", "replay", recording)
+    assert result.exit_code == 1
+    assert "OTHER effects after input" in result.output
+
+
+def test_what_is_no_recording_says_so(story):
+    result = run("sim", "replay", story)
+    assert result.exit_code == 1
+    assert "recording" in result.output

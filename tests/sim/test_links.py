@@ -1,8 +1,13 @@
 """Links behave as ZeroMQ over TCP does: handshake, order, and the three ways in which they end."""
 
+from types import SimpleNamespace
+
+import pytest
+
 from dislocate.core.boundary.effects import CloseLink, OpenLink, SendMessage
 from dislocate.core.boundary.inputs import LinkLost, LinkOpened, MessageReceived, SendFailed
 from dislocate.core.boundary.values import Refusal
+from dislocate.core.outbox import NEVER
 from dislocate.core.units import MILLISECOND, SECOND
 from dislocate.linkmodel import Channel
 from sim.faults import do
@@ -26,6 +31,35 @@ def dial(world, origin="fra/a1", target="wdc/a1", key=None):
 
 def say(world, data, origin="fra/a1", target="wdc/a1"):
     world.links.send(world.machines[origin].process, SendMessage(world.dialled, data))
+
+
+@pytest.fixture
+def make_world(make_world, monkeypatch):
+    """Worlds whose nodes say nothing by themselves and know each other's keys."""
+    worlds = []
+
+    class Mute:
+        def __init__(self, settings, *_):
+            self.settings = settings
+
+        def start(self, now):
+            return []
+
+        def handle(self, input_, now):
+            return []
+
+        def deadline(self):
+            return NEVER
+
+        def member(self, path):
+            return SimpleNamespace(public_key=worlds[-1].machines[path].public_key)
+
+    def make(*arguments):
+        monkeypatch.setattr("sim.world.Node", Mute)
+        worlds.append(make_world(*arguments))
+        return worlds[-1]
+
+    return make
 
 
 def linked(make_world):

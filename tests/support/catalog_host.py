@@ -75,7 +75,7 @@ class Host:
             ReportLoad: self.catalog.report_load,
             SetDraining: self.catalog.set_draining,
             SetMaintenance: self.catalog.set_maintenance,
-            ReplaceConfigured: self.catalog.replace_configured,
+            ReplaceConfigured: lambda number, request: self.catalog.replace_configured(number, request, lambda: None),
             Watch: self.catalog.watch,
         }
         self._hears = {

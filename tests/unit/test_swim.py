@@ -8,6 +8,7 @@ from dislocate.core.boundary.requests import Done, Forget, Leave, Refused, Repla
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.errors import LocalError
 from dislocate.core.membership.suspicion import minimum
+from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND
 from tests.support.tiny_fleet import TinyFleet
 
@@ -50,7 +51,7 @@ def test_a_seed_in_another_data_center_is_answered_with_contacts():
 
 def test_an_agent_that_lost_its_seeds_comes_back_by_what_its_disk_remembers():
     fleet = settled_fleet(4)
-    records = tuple(fleet.hosts["fra/a3"].stored)
+    records = tuple(record for record in fleet.hosts["fra/a3"].stored if record.key.startswith("member/"))
     assert {record.key for record in records} == {"member/fra/a1", "member/fra/a2", "member/fra/a4"}
     fleet.kill("fra/a3")
     fleet.run("2s")
@@ -104,27 +105,16 @@ def test_who_was_paused_for_long_comes_back_and_accuses_nobody():
     assert {event.member.path for _, _, event in fleet.events(MemberDied)} == {"fra/a2"}
 
 
-def test_a_half_deaf_member_kills_nobody():
+@pytest.mark.parametrize("loss", [0.75, 0.9, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_half_deaf_member_kills_nobody(seed, loss):
+    # With all rumours of a refutation missed, a lone accusation once ran out at somebody who never asked.
     fleet = settled_fleet(10)
-    draws = iter(range(10**9))
-    fleet.loses = lambda _source, target: target == "fra/a2" and next(draws) % 4 != 0
+    fleet.run(f"{137 * seed + 1}ms")
+    stream = Streams(f"half-deaf/{seed}")["loss"]
+    fleet.loses = lambda _source, target: target == "fra/a2" and stream.chance(loss)
     fleet.run("120s")
-    deaths = {event.member.path for _, path, event in fleet.events(MemberDied) if path != "fra/a2"}
-    assert deaths <= {"fra/a2"}
-    assert all(
-        fleet.state(path, other) is not DEAD
-        for path in fleet.running()
-        for other in fleet.running()
-        if other != "fra/a2" and path != "fra/a2"
-    )
-
-
-def test_a_deaf_member_kills_nobody_else():
-    fleet = settled_fleet(10)
-    fleet.loses = lambda _source, target: target == "fra/a2"
-    fleet.run("120s")
-    deaths = {event.member.path for _, path, event in fleet.events(MemberDied) if path != "fra/a2"}
-    assert deaths <= {"fra/a2"}
+    assert {event.member.path for _, path, event in fleet.events(MemberDied) if path != "fra/a2"} <= {"fra/a2"}
 
 
 # ---- partitions

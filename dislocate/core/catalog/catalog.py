@@ -190,8 +190,9 @@ class Catalog:
     def set_maintenance(self, request_id: int, request: SetMaintenance) -> None:
         self._own.set_maintenance(request_id, request)
 
-    def replace_configured(self, request_id: int, request: ReplaceConfigured) -> None:
-        self._own.replace_configured(request_id, request)
+    def replace_configured(self, request_id: int, request: ReplaceConfigured, accepted: Callable[[], None]) -> None:
+        """`accepted` is called when the instances were taken over, and not at all when they are refused."""
+        self._own.replace_configured(request_id, request, accepted)
 
     def watch(self, request_id: int, request: Watch) -> None:
         self._watches.watch(request_id, request)

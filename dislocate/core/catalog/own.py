@@ -131,7 +131,7 @@ class OwnInstances:
             return
         self._store(request_id, _erased(known.id), lambda: self._remove([known.id], "deregistered"))
 
-    def replace_configured(self, request_id: int, request: ReplaceConfigured) -> None:
+    def replace_configured(self, request_id: int, request: ReplaceConfigured, accepted: Callable[[], None]) -> None:
         try:
             specs = {spec.id: spec for spec in check_instances(request.instances)}
         except LocalError as error:
@@ -146,6 +146,7 @@ class OwnInstances:
             self._remove([one for one in gone if one in self._instances], "no longer configured")
             for spec in specs.values():
                 self._add(spec, is_configured=True)
+            accepted()
 
         if erased:
             self._store(request_id, tuple(erased), apply)

@@ -18,9 +18,9 @@ from dislocate.core.membership.members import Member, Members
 from dislocate.core.membership.messages import Alive, Forgotten, Hello, MemberRecord, Welcome
 from dislocate.core.membership.pings import Pings
 from dislocate.core.membership.wan import Wan
-from dislocate.core.outbox import ENVELOPE_OVERHEAD, Outbox, Timer
+from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.streams import Stream
-from dislocate.core.tunables import DATAGRAM_BUDGET, DEAD_RETENTION, LEFT_RETENTION, RECONNECT_PERIOD
+from dislocate.core.tunables import DEAD_RETENTION, LEFT_RETENTION, RECONNECT_PERIOD
 from dislocate.core.units import MILLISECOND
 from dislocate.core.wire import encode_fact, encoded_size
 
@@ -148,12 +148,12 @@ class Greeter:
         kin = [m for m in self._members.of(guest.datacenter).values() if m.is_living and m.path != guest.path]
         chosen: dict[str, Member] = {m.path: m for m in self._stream.sample(kin, CONTACTS)}
         if not self._beliefs.is_home(guest):
-            for path in self._relays():
+            for path in self._wan.relays(self._members.datacenter):
                 member = self._members.get(path)
                 if member is not None and member.is_living:
                     chosen[path] = member
         chosen.pop(self._members.own, None)
-        room = DATAGRAM_BUDGET - ENVELOPE_OVERHEAD - encoded_size(Welcome(self._beliefs.record, (), "alive")) - 3
+        room = self._out.room(Welcome(self._beliefs.record, (), "alive"))
         slices: list[tuple[MemberRecord, ...]] = [()]
         left = room
         for member in chosen.values():
@@ -165,10 +165,6 @@ class Greeter:
                 slices[-1] = (*slices[-1], member.record)
                 left -= size
         return slices
-
-    def _relays(self) -> tuple[str, ...]:
-        view = self._wan.views().get(self._members.datacenter)
-        return () if view is None else view.relays
 
     def on_welcome(self, sender: NodeId, source: Address | None, body: Welcome) -> None:
         """Somebody answered."""

@@ -108,12 +108,17 @@ class Judge:
         suspicion = member.suspicion
         if suspicion.incarnation != timer.incarnation or suspicion.settled:
             return
+        if self._out.now >= suspicion.armed:
+            suspicion.armed = 0
         if self._out.now < suspicion.deadline(self._period, self._multiplier):
-            if self._out.now >= suspicion.armed:
-                suspicion.armed = 0
-                self._watch(member)
+            self._watch(member)
             return
-        self._condemn(member, suspicion.incarnation, suspicion.sorted_accusers, refused=False)
+        accusers = suspicion.sorted_accusers
+        if len(accusers) < CORROBORATED and self._members.own not in accusers and self._is_crowd():
+            # One voice, and this node never asked: it may have missed the answer to it.
+            self._put_to(member, Dead(member.node, suspicion.incarnation, accusers, False))
+            return
+        self._condemn(member, suspicion.incarnation, accusers, refused=False)
 
     def stalled(self, gap: int) -> None:
         """This process did not run for `gap`: nobody could have refuted, so every suspicion gets that time again."""
@@ -144,9 +149,11 @@ class Judge:
         return True
 
     def _is_corroborated(self, fact: Dead) -> bool:
-        if self._brake.population() < CORROBORATION_FROM:
-            return True
-        return len(fact.accusers) >= CORROBORATED
+        return len(fact.accusers) >= CORROBORATED or not self._is_crowd()
+
+    def _is_crowd(self) -> bool:
+        """Whether there are enough members for a second voice to be had."""
+        return self._brake.population() >= CORROBORATION_FROM
 
     def _condemn(self, member: Member, incarnation: int, accusers: tuple[Path, ...], *, refused: bool) -> None:
         """Declare `member` dead, or hold that back while the brake does."""
@@ -185,7 +192,13 @@ class Judge:
         self._out.arm(self._out.now + wait, AccusedSilent(member.path, seq))
 
     def _protested(self, path: Path, _sender: NodeId) -> None:
+        """It answered, so it lives: should its refutation have been lost, the suspicion starts over."""
         self._doubted.pop(path, None)
+        member = self._members.get(path)
+        if member is not None and member.suspicion is not None:
+            member.suspicion.started = self._out.now
+            member.suspicion.armed = 0
+            self._watch(member)
 
     def _accused_silent(self, timer: AccusedSilent) -> None:
         doubted = self._doubted.get(timer.path)

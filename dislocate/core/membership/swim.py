@@ -250,17 +250,17 @@ class Swim:
 
     def on_suspect(self, sender: NodeId, fact: Suspect, repaired: bool) -> bool:
         if fact.node.path == self._members.own:
-            return self._refute(fact.node, fact.incarnation)
+            return self._refute(sender, fact.node, fact.incarnation)
         return self._beliefs.is_home(fact.node) and self._judge.on_suspect(fact)
 
     def on_dead(self, sender: NodeId, fact: Dead, repaired: bool) -> bool:
         if fact.node.path == self._members.own:
-            return self._refute(fact.node, fact.incarnation)
+            return self._refute(sender, fact.node, fact.incarnation)
         return self._judge.on_dead(sender, fact, repaired)
 
     def on_left(self, sender: NodeId, fact: Left, repaired: bool) -> bool:
         if fact.node.path == self._members.own:
-            return self._refute(fact.node, fact.incarnation)
+            return self._refute(sender, fact.node, fact.incarnation)
         member = self._members.get(fact.node.path)
         if member is None or member.node.boot != fact.node.boot or fact.incarnation < member.record.incarnation:
             return False
@@ -298,14 +298,23 @@ class Swim:
         self._beliefs.forget(fact.node, "an operator dropped it")
         return True
 
-    def _refute(self, node: NodeId, incarnation: int) -> bool:
+    def _refute(self, sender: NodeId, node: NodeId, incarnation: int) -> bool:
         """Answer an accusation against this node, whose accuser knows this incarnation.  It is no news to spread."""
         own = self.record
-        if node.boot == own.node.boot and incarnation >= own.incarnation and not self._leaving:
-            self._health.worsen()
-            self._out.count("refutations")
-            self._beliefs.renew(incarnation)
+        if node.boot != own.node.boot or self._leaving:
+            return False
+        if incarnation < own.incarnation:
+            self._repeat_to(sender)  # it missed our refutation, which may have stopped spreading
+            return False
+        self._health.worsen()
+        self._out.count("refutations")
+        self._beliefs.renew(incarnation)
         return False
+
+    def _repeat_to(self, sender: NodeId) -> None:
+        member = self._members.get(sender.path)
+        if member is not None and member.is_living and self._beliefs.is_home(sender):
+            self._out.send_facts(member.record.gossip, None, (encode_fact(Alive(self.record)),))
 
     def facts_of(self, path: Path) -> list[Fact]:
         """What this node knows of a member, to repair another view."""
