@@ -22,7 +22,7 @@ def demo(as_json: bool) -> None:
     try:
         steps = run_demo((lambda _: None) if as_json else click.echo)
     except DislocateError as error:
-        click.echo(json.dumps({"error": str(error)}) if as_json else f"\nFAILED: {error}", err=True)
+        click.echo(msgspec.json.encode({"error": str(error)}) if as_json else f"\nFAILED: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         click.echo("\nstopped; every process is ended", err=True)
