@@ -1,8 +1,9 @@
 """Rumours: facts on their way through a data center, each told a limited number of times.
 
 Invariant: a fact is told at most `retransmit_limit` times, the least told first and the newest first among equals, and
-then dropped: the queue drains to empty without new input, whatever arrives.  A newer fact of the same key replaces the
-older one.  Source: memberlist's TransmitLimitedQueue.
+then dropped: the queue drains to empty without new input, whatever arrives, as long as there is anybody to tell; an agent
+that is alone keeps QUEUE_LIMIT.  A newer fact of the same key replaces the older one.  Source: memberlist's
+TransmitLimitedQueue.
 
 A peer that shows our own digest knows everything that the ledger lists.  Had we told it a listed fact, that would have
 been one telling more and no news, so each counts as told once more without a byte sent: when a fleet starts, repair has
@@ -19,6 +20,7 @@ from dislocate.core.tunables import RETRANSMIT_MULTIPLIER
 from dislocate.core.wire import Fact, encode_fact
 
 LISTED = (Alive, Dead, Left, InstanceRecord, Manifest, DrainOrder)  # what the ledger covers, the dead by their absence
+QUEUE_LIMIT = 10_000  # facts; Serf prunes at 4,096 or twice the members.  What is dropped is repaired by digests
 MISFITS = 8  # rumours passed over, as too large for what is left of a packet, before it is called full
 
 
@@ -63,6 +65,9 @@ class Rumors:
         self.drop(key)
         self._place(Rumor(key, fact, self._agreements), 0)
         self._count += 1
+        if self._count > QUEUE_LIMIT:
+            most_told = next(tier for tier in reversed(self._tiers) if tier)
+            self.drop(next(iter(most_told)))
 
     def drop(self, key: str) -> None:
         """Stop spreading `key`."""
@@ -70,6 +75,11 @@ class Rumors:
             if tier.pop(key, None) is not None:
                 self._count -= 1
                 return
+
+    def clear(self) -> None:
+        """Stop spreading everything."""
+        self._tiers.clear()
+        self._count = 0
 
     def agreed(self) -> None:
         """Some peer of this data center showed our own digest."""
