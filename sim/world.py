@@ -160,7 +160,11 @@ class World:
         return self._meter.measured(what, since)
 
     def calm_for(self, left: Machine, right: Machine) -> int:
-        """For how long no fault has begun, lasted or ended on either host or on the way between them."""
+        """For how long no fault has begun, lasted or ended on either host or on the way between them.
+
+        A process that is stopped is a fault that lasts; one that is gone is not: what should follow has begun."""
+        if any(one.process is not None and one.process.is_paused for one in (left, right)):
+            return 0
         rows = self.network.rows
         if rows[left.index][right.index].is_disturbed or rows[right.index][left.index].is_disturbed:
             return 0

@@ -330,6 +330,7 @@ class Links:
             self._send_failed(link.peer, Refusal.GONE)
         else:
             self.counters["messages_sent"] += 1
+            self.counters["bytes_sent"] += len(data)
 
     def _send_failed(self, peer: NodeId, reason: Refusal) -> None:
         self.counters[f"sends_failed_{reason.name.lower()}"] += 1
