@@ -3,6 +3,7 @@
 from random import Random
 
 import gevent
+import msgspec
 import pytest
 from dnslib import EDNS0, QTYPE, RCODE, DNSRecord, EDNSOption
 from gevent import socket as gevent_socket
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from dislocate.core.boundary.events import DatacenterChanged
 from dislocate.core.boundary.values import Status
+from dislocate.core.boundary.views import ServiceView
 from dislocate.core.units import SECOND
 from dislocate.edge.dns.names import (
     AddressAsked,
@@ -309,6 +311,24 @@ def test_eight_addresses_at_most_by_udp_and_all_by_tcp(world):
     many(world, 20)
     assert len(world.ask("web.service.dislocate").rr) == 8
     assert len(world.ask("web.service.dislocate", stream=True).rr) == 20
+
+
+def test_more_addresses_than_any_message_takes_are_cut_and_not_an_error(world):
+    world.backend.runs("web", "10.0.0.1")
+    (first,) = world.backend.catalog.service("web").instances
+    crowd = tuple(msgspec.structs.replace(first, address=f"10.{at >> 8}.{at & 255}.1") for at in range(2_500))
+    world.backend.catalog.services["web"] = ServiceView(name="web", index=2, instances=crowd)
+    reply = world.ask("web.service.dislocate", stream=True)
+    assert (rcode(reply), len(reply.rr)) == ("NOERROR", 2_000)
+
+
+def test_eight_addresses_fit_the_smallest_datagram_under_the_longest_name(world):
+    name = ".".join(["n" * 60] * 3)
+    for at in range(12):
+        world.backend.runs(name, f"2001:db8::{at}")
+    reply = world.ask_bytes(DNSRecord.question(f"{name}.service.dislocate", "AAAA").pack())
+    assert len(reply) <= 512
+    assert len(DNSRecord.parse(reply).rr) == 8
 
 
 @pytest.mark.parametrize(("edns", "limit"), [({}, 512), ({"udp_len": 100}, 512), ({"udp_len": 4096}, 1232)])

@@ -15,7 +15,7 @@ from itertools import cycle
 from random import Random
 from typing import TypeAlias
 
-from dnslib import QTYPE, RCODE
+from dnslib import QTYPE, RCODE, RR
 
 from dislocate.core.boundary.events import (
     BrakeChanged,
@@ -30,18 +30,22 @@ from dislocate.core.boundary.events import (
     ServiceChanged,
 )
 from dislocate.core.units import SECOND
-from dislocate.edge.dns.answers import UDP_ADDRESSES, Answer, Knowledge, Question, answer
+from dislocate.edge.dns.answers import TCP_ADDRESSES, UDP_ADDRESSES, Answer, Knowledge, Question, answer
 from dislocate.edge.dns.wire import (
     ANY_CLASS,
     BADVERS,
     HEADER,
+    TCP_LIMIT,
+    Deck,
     Malformed,
     Query,
     Reply,
+    deal,
     pack_error,
     pack_reply,
     parse_query,
     respell,
+    split_deck,
 )
 
 RECENT = 10_000  # queries
@@ -58,11 +62,12 @@ log = logging.getLogger(__name__)
 class Entry:
     """One answer in as many orders as it has, each packed without id."""
 
-    __slots__ = ("answer", "expires", "made", "replies")
+    __slots__ = ("answer", "deck", "expires", "made", "replies")
 
     def __init__(self, answer: Answer, expires: int) -> None:
         self.answer = answer
         self.expires = expires  # monotonic nanoseconds; 0: outdated
+        self.deck: Deck | None = None  # of an answer with pools
         self.made: list[bytes] = []
         self.replies: cycle[bytes] | None = None  # endless, once all rotations are made
 
@@ -135,16 +140,15 @@ class Resolver:
         return entry
 
     def _make(self, entry: Entry, query: Query, stream: bool) -> bytes:
+        """One more rotation; the last one completes the entry."""
         said = entry.answer
-        drawn = said.draw(len(entry.made), self._random, None if stream else UDP_ADDRESSES)
-        reply = Reply(
-            rcode=said.rcode,
-            authoritative=said.authoritative,
-            answers=drawn,
-            authority=said.authority,
-            additional=said.additional,
-        )
-        packed = pack_reply(query, reply, query.limit(stream))
+        if said.pools:
+            if entry.deck is None:
+                entry.deck = split_deck(_pack(query, said, said.pooled, TCP_LIMIT), query, len(said.pooled))
+            order = said.draw(len(entry.made), self._random, TCP_ADDRESSES if stream else UDP_ADDRESSES)
+            packed = deal(entry.deck, order)
+        else:
+            packed = _pack(query, said, list(said.records), query.limit(stream))
         entry.made.append(packed)
         if len(entry.made) >= said.rotations:
             entry.replies = cycle(entry.made)
@@ -161,6 +165,17 @@ class Resolver:
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
+
+
+def _pack(query: Query, said: Answer, answers: list[RR], limit: int) -> bytes:
+    reply = Reply(
+        rcode=said.rcode,
+        authoritative=said.authoritative,
+        answers=answers,
+        authority=said.authority,
+        additional=said.additional,
+    )
+    return pack_reply(query, reply, limit)
 
 
 def _refusal(query: Query) -> int | None:
