@@ -15,7 +15,6 @@ from dislocate.io.keyring import generate_secret
 pytestmark = pytest.mark.live
 
 PROGRAM = "from dislocate.cli.agent import agent; agent()"
-KEYS = "from dislocate.cli.keys import keys; keys()"
 HOST = f"127.{os.getpid() % 200 + 20}.9.1"  # a host of this test run alone
 
 
@@ -54,7 +53,7 @@ class Process:
 
 @pytest.fixture
 def directory(tmp_path):
-    (tmp_path / "secret").write_bytes(subprocess.check_output([sys.executable, "-c", KEYS, "generate"]))
+    (tmp_path / "secret").write_text(generate_secret())
     (tmp_path / "secret").chmod(0o600)
     write(tmp_path, port=8001)
     return tmp_path

@@ -15,12 +15,13 @@ from gevent.server import StreamServer
 
 from dislocate.core.errors import ConfigError
 from dislocate.edge.backend import Backend
+from dislocate.edge.dns.batch import ID, open_exchange
 from dislocate.edge.dns.resolver import Resolver
+from dislocate.edge.dns.wire import EDNS_LIMIT
 from dislocate.edge.sockets import listen_tcp
 
 DRAIN = 64  # datagrams in one callback
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes asked of the kernel; it may give less
-LONGEST_QUERY = 470  # bytes of a datagram; twice the longest name with options, and what Python allocates fastest
 CHUNK = 4_096  # bytes read at once from a connection
 CONNECTIONS = 64  # at once; more wait in the backlog
 IDLE = (
@@ -43,8 +44,7 @@ class DnsServer:
         except ConfigError:
             self._udp.close()
             raise
-        # Bound once: the fast path is a handful of calls, and each look-up of a method shows.
-        self._receive, self._send, self._recall = self._udp.recvfrom, self._udp.sendto, self.resolver.recent.get
+        self._exchange = open_exchange(self._udp, DRAIN, EDNS_LIMIT)
         self._watcher = get_hub().loop.io(self._udp.fileno(), 1)
         self._streams = StreamServer(listener, self._converse, spawn=Pool(CONNECTIONS))
         self._unsubscribe = lambda: None
@@ -72,29 +72,27 @@ class DnsServer:
         self._udp.close()
 
     def _drain(self) -> None:
-        now = self._backend.now()
-        receive, send, recall = self._receive, self._send, self._recall
-        for taken in range(DRAIN):
-            try:
-                data, asker = receive(LONGEST_QUERY)
-            except BlockingIOError:
-                self.queries += taken
-                return
-            except OSError:  # an ICMP error for an earlier reply: that asker is gone, the socket is well
-                self.unsent += 1
-                continue
-            entry = recall(data[2:])
-            if entry is not None and entry.expires > now:
-                reply = data[:2] + next(entry.replies)
-            else:
-                reply = self.resolver.reply(data, now)
-                if reply is None:
-                    continue
-            try:
-                send(reply, asker)
-            except OSError:  # buffer full, or no way back: UDP may lose it, the asker asks again
-                self.unsent += 1
-        self.queries += DRAIN
+        try:
+            questions = self._exchange.receive()
+        except BlockingIOError:
+            return
+        except OSError:  # an ICMP error for an earlier reply: that asker is gone, the socket is well
+            self.unsent += 1
+            return
+        now, recall, reply = self._backend.now(), self.resolver.recent.get, self._reply
+        replies = [
+            next(entry.replies)
+            if (entry := recall(question)) is not None and entry.expires > now
+            else reply(question, now)
+            for question in questions
+        ]
+        self.queries += len(questions)
+        self.unsent += self._exchange.reply(replies)  # UDP may lose them: the asker asks again
+
+    def _reply(self, question: bytes, now: int) -> bytes | None:
+        """The slow path: a question not asked lately.  Neither it nor the reply has an id."""
+        reply = self.resolver.reply(bytes(ID) + question, now)
+        return None if reply is None else reply[ID:]
 
     def _converse(self, connection: Any, _peer: object) -> None:
         """Queries on one connection, each after two bytes of length, answered in order until it is idle."""
