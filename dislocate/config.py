@@ -29,7 +29,7 @@ from msgspec import Meta, Struct
 from dislocate.core.boundary.values import InstanceSpec
 from dislocate.core.catalog.validation import check_instances
 from dislocate.core.errors import ConfigError, LocalError
-from dislocate.core.identity import Path, check_label, split_address, split_path
+from dislocate.core.identity import Path, check_label, check_service_name, split_address, split_path
 from dislocate.edge.bodies import CheckBody, InstanceBody, instance_spec
 from dislocate.edge.decoding import decode
 from dislocate.edge.http.access import Role, role_named
@@ -215,6 +215,7 @@ def _instance(table: ServiceTable, field: str) -> InstanceSpec:
         name: getattr(table, name) for name in ("port", "address", "tags", "meta", "weight", "check")
     }
     try:
+        check_service_name(table.name, "name")  # before the id, which is the name where none is given
         return instance_spec(table.id or table.name, InstanceBody(service=table.name, **fields))
     except LocalError as error:
         raise ConfigError(f"{field}.{error.field}", got=error.got, expected=error.expected) from error

@@ -62,14 +62,17 @@ def drain(
     agent: AgentConnection, as_json: bool, scope: str, target: str, off: bool, expires: str | None, reason: str
 ) -> None:
     """Send no new work to an instance of this agent, to a node, or to a whole data center."""
+    parts = target.split("/")
+    if scope != "instance" and len(parts) != (2 if scope == "node" else 1):
+        expected = "DC/NAME, such as fra/a1" if scope == "node" else "the name of a data center, such as fra"
+        raise click.UsageError(f"drain {scope}: got {target!r}, expected {expected}")
     body: dict[str, Any] = {"draining": not off, "reason": reason}
     if expires:
         body["expires"] = expires
     if scope == "instance":
         answer = agent.send("POST", f"/api/instances/{segment(target)}/drain", body)
     else:
-        path = "/".join(segment(part) for part in target.split("/"))
-        answer = agent.send("PUT", f"/api/drains/{path}", body)
+        answer = agent.send("PUT", "/api/drains/" + "/".join(map(segment, parts)), body)
     show(as_json, answer, ("TARGET", "DRAINING"), [(target, "no" if off else "yes")])
 
 
@@ -89,8 +92,9 @@ def maint(agent: AgentConnection, as_json: bool, instance: str, off: bool, reaso
 @agent_command
 def leave(agent: AgentConnection, as_json: bool) -> None:
     """Tell everybody that this agent goes for good; then it ends.  (SIGTERM is a planned restart.)"""
+    path = agent.get("/api/health")["node"]
     answer = agent.send("POST", "/api/leave", {})
-    show(as_json, answer, ("LEFT",), [(agent.where,)])
+    show(as_json, answer, ("LEFT",), [(path,)])
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -101,15 +101,15 @@ def rtt(agent: AgentConnection, as_json: bool) -> None:
     """Round-trip times from the agent's data center to the others: measured on a link, or estimated."""
     answer = agent.get("/api/datacenters")
     rows = [
-        (d["name"], milliseconds(d["rtt_ms"]), "measured" if d.get("measured") else "estimated")
+        (d["name"], milliseconds(d["rtt_ms"]), "measured" if d["measured"] else "estimated")
         for d in sorted(answer["datacenters"], key=lambda d: (d["rtt_ms"] is None, d["rtt_ms"] or 0.0, d["name"]))
         if d["rtt_ms"] is not None
     ]
     show(as_json, answer, ("DATACENTER", "RTT", "HOW"), rows)
 
 
-def _clock(at: str | float) -> str:
-    """Local wall time to the millisecond, of unix seconds or an ISO text."""
-    if isinstance(at, str):
-        return at
+def _clock(at: float | None) -> str:
+    """Local wall time to the millisecond; '-' where the agent had not read a clock yet."""
+    if at is None:
+        return "-"
     return datetime.fromtimestamp(at, tz=UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]

@@ -28,6 +28,7 @@ from dislocate.core.membership.messages import (
     FactsForwarded,
     Forgotten,
     Hello,
+    ItIsI,
     Left,
     LinkHeartbeat,
     Nack,
@@ -40,6 +41,7 @@ from dislocate.core.membership.messages import (
     Suspect,
     WanReport,
     Welcome,
+    WhoIsThere,
 )
 from dislocate.core.tunables import PROTOCOL
 
@@ -66,6 +68,8 @@ Message: TypeAlias = (
     | RefusalVerdict
     | Hello
     | Welcome
+    | WhoIsThere
+    | ItIsI
     | LinkHeartbeat
     | FactsForwarded
     | LedgerDigest

@@ -56,7 +56,7 @@ def _explain(message: str, data: bytes, type_: Any) -> LocalError:
     if missing := _MISSING.fullmatch(problem):
         member = _type_at(type_, [*steps, missing[1]], value)
         return LocalError(_join(at, missing[1]), got=None, expected=_wording(member) or "this field is required")
-    expected = _wording(_type_at(type_, steps, value)) or problem.replace("`", "'")
+    expected = _wording(_type_at(type_, steps, value)) or problem.replace("`", "'").removeprefix("Expected ")
     return LocalError(at or "body", got=_at(value, steps), expected=expected)
 
 

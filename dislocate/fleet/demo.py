@@ -180,13 +180,14 @@ class _Story:
             None,
             outside,
         )
+        hosts = {plan.host for path, plan in self._fleet.plans.items() if path.startswith(f"{CUT}/")}
         inside = [seen for seen in self._fleet.living() if seen.path.startswith(f"{CUT}/")]
         self._until(
             f"inside {CUT}, DNS goes on answering from its own side",
             2.0,
             lambda seen: (
                 seen.dns("shop.api.service.dislocate")[0] == "NOERROR"
-                and all(host.startswith("127.0.3.") for host in seen.dns("shop.api.service.dislocate")[1])
+                and all(host in hosts for host in seen.dns("shop.api.service.dislocate")[1])
             ),
             None,
             inside,

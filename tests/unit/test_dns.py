@@ -25,7 +25,7 @@ from dislocate.edge.dns.names import (
 )
 from dislocate.edge.dns.preference import rank
 from dislocate.edge.dns.resolver import ENTRIES, Resolver
-from dislocate.edge.dns.server import DnsServer
+from dislocate.edge.dns.server import DRAIN, DnsServer
 from tests.support.fake_dns_backend import FakeBackend
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(
@@ -529,6 +529,36 @@ def test_a_datagram_is_answered_and_the_fast_path_says_the_same(server):
         asker.sendto(b"garbage", server.address)
         asker.sendto(DNSRecord.question("web.service.dislocate").pack(), server.address)
         assert len(DNSRecord.parse(asker.recv(2000)).rr) == 1
+    assert server.counters == {"queries": 5, "unsent": 0, "malformed": 1, "rcode_0": 4}
+
+
+def test_every_query_is_counted_once_by_what_became_of_it_however_fast_it_was_answered(server):
+    names = ("web.service.dislocate", "nobody.service.dislocate", "elsewhere.example")
+    with gevent_socket.socket(gevent_socket.AF_INET, gevent_socket.SOCK_DGRAM) as asker, gevent.Timeout(5):
+        asker.connect(server.address)
+        for _ in range(10):
+            for data in (*(DNSRecord.question(name).pack() for name in names), b"garbage"):
+                asker.send(data)
+            for _ in names:
+                asker.recv(2000)
+    codes = {"rcode_0": 10, "rcode_3": 10, "rcode_5": 10}
+    assert server.counters == {"queries": 40, "unsent": 0, "malformed": 10, **codes}
+
+
+def test_a_flood_is_answered_whole_and_the_loop_gets_its_turn_between_batches(server):
+    turns = []
+    with gevent_socket.socket(gevent_socket.AF_INET, gevent_socket.SOCK_DGRAM) as asker, gevent.Timeout(5):
+        asker.connect(server.address)
+        for number in range(2 * DRAIN + 1):
+            question = DNSRecord.question("web.service.dislocate")
+            question.header.id = number
+            asker.send(question.pack())
+        drain = server._drain
+        for _ in range(3):
+            drain()
+            turns.append(server.queries)
+        assert [DNSRecord.parse(asker.recv(2000)).header.id for _ in range(2 * DRAIN + 1)] == list(range(2 * DRAIN + 1))
+    assert turns == [DRAIN, 2 * DRAIN, 2 * DRAIN + 1]
 
 
 def test_pipelined_questions_on_one_connection_are_answered_in_order(server):

@@ -111,8 +111,8 @@ def test_members_and_data_centers_are_listed(api):
         ("b1", "wdc", "dead", 0.5),
     ]
     assert api.get("/api/datacenters")["datacenters"] == [
-        {"name": "fra", "reachable": True, "rtt_ms": None, "members": 3, "age": 1.0},
-        {"name": "wdc", "reachable": True, "rtt_ms": 95.0, "members": 3, "age": 1.0},
+        {"name": "fra", "reachable": True, "rtt_ms": None, "measured": True, "members": 3, "age": 1.0},
+        {"name": "wdc", "reachable": True, "rtt_ms": 95.0, "measured": True, "members": 3, "age": 1.0},
     ]
 
 

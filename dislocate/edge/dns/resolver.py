@@ -10,7 +10,7 @@ that, only outdated; memory is bounded by starting again.  Does no I/O and reads
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from random import Random
 from typing import TypeAlias
@@ -69,7 +69,7 @@ class Entry:
         self.expires = expires  # monotonic nanoseconds; 0: outdated
         self.deck: Deck | None = None  # of an answer with pools
         self.made: list[bytes] = []
-        self.replies: cycle[bytes] | None = None  # endless, once all rotations are made
+        self.replies: Iterator[bytes] | None = None  # endless, once all rotations are made; counts what it gives
 
 
 class Resolver:
@@ -118,7 +118,6 @@ class Resolver:
             self._count(f"rcode_{refusal}")
             return respell(pack_reply(query, Reply(rcode=refusal), query.limit(stream)), query.question)
         entry = self._entry(query, now, stream)
-        self._count(f"rcode_{entry.answer.rcode}")
         packed = self._make(entry, query, stream) if entry.replies is None else next(entry.replies)
         if entry.replies is not None and not stream and _is_plain(query, data):
             if len(self.recent) >= RECENT:
@@ -150,9 +149,17 @@ class Resolver:
         else:
             packed = _pack(query, said, list(said.records), query.limit(stream))
         entry.made.append(packed)
+        self._count(f"rcode_{said.rcode}")
         if len(entry.made) >= said.rotations:
-            entry.replies = cycle(entry.made)
+            entry.replies = self._deal_out(entry)
         return packed
+
+    def _deal_out(self, entry: Entry) -> Iterator[bytes]:
+        """The replies of `entry` in turn, for ever, each counted as it goes: the fast path has no time for more."""
+        counters, name = self.counters, f"rcode_{entry.answer.rcode}"
+        for packed in cycle(entry.made):
+            counters[name] += 1
+            yield packed
 
     def _outdate(self, subject: str) -> None:
         for key in self._keys.pop(subject, ()):

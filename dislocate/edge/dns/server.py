@@ -56,7 +56,7 @@ class DnsServer:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Queries, unsent replies, and replies by rcode; those from the fast path are in `queries` alone."""
+        """Queries, what was none ('malformed'), replies by rcode, and those of them that could not be sent."""
         return {"queries": self.queries, "unsent": self.unsent, **self.resolver.counters}
 
     def start(self) -> None:
