@@ -151,13 +151,13 @@ class Resolver:
         entry.made.append(packed)
         self._count(f"rcode_{said.rcode}")
         if len(entry.made) >= said.rotations:
-            entry.replies = self._deal_out(entry)
+            entry.replies = self._deal_out(entry.made, said.rcode)
         return packed
 
-    def _deal_out(self, entry: Entry) -> Iterator[bytes]:
-        """The replies of `entry` in turn, for ever, each counted as it goes: the fast path has no time for more."""
-        counters, name = self.counters, f"rcode_{entry.answer.rcode}"
-        for packed in cycle(entry.made):
+    def _deal_out(self, made: list[bytes], rcode: int) -> Iterator[bytes]:
+        """`made` in turn, for ever, each counted as it goes, so that the fast path need not know what it sends."""
+        counters, name = self.counters, f"rcode_{rcode}"
+        for packed in cycle(made):
             counters[name] += 1
             yield packed
 
