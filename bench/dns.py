@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from shutil import which
-from statistics import median
 from time import monotonic_ns
+from typing import NamedTuple
 
+from bench.report import Bound, Figure, Table, render
 from tests.support.fake_dns_backend import FakeBackend
 
 NAMES = 100
@@ -52,18 +53,25 @@ def serve() -> None:
         sleep(60)
 
 
+class Server(NamedTuple):
+    """One of the two under load; `taskset` becomes the server, so the pid is the server's."""
+
+    port: int
+    pid: int
+
+
 @contextmanager
-def ours(core: int) -> Iterator[int]:
+def ours(core: int) -> Iterator[Server]:
     command = ["taskset", "-c", str(core), sys.executable, "-m", "bench.dns", "--serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
-            yield int(server.stdout.readline())
+            yield Server(int(server.stdout.readline()), server.pid)
         finally:
             server.kill()
 
 
 @contextmanager
-def dnsmasq(core: int, directory: Path) -> Iterator[int]:
+def dnsmasq(core: int, directory: Path) -> Iterator[Server]:
     """The peer, with the same names and records."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -88,7 +96,7 @@ def dnsmasq(core: int, directory: Path) -> Iterator[int]:
     command += ["--pid-file=", f"--user={os.environ.get('USER', 'root')}"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
-            yield port
+            yield Server(port, server.pid)
         finally:
             server.kill()
 
@@ -110,8 +118,16 @@ def check(port: int) -> None:
         assert (len(reply.rr), len(extra)) == (INSTANCES, additional), reply
 
 
-def load(port: int, core: int, questions: Path) -> float:
-    """Answers a second."""
+class Load(NamedTuple):
+    """What one round showed."""
+
+    rate: float  # answers a second
+    cost: float  # microseconds of the server's CPU an answer: what remains comparable when others use the machine
+
+
+def load(server: Server, core: int, questions: Path) -> Load:
+    """Ask `server` as fast as it answers."""
+    port, before = server.port, cpu_seconds(server.pid)
     command = ["taskset", "-c", str(core), "dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(questions)]
     report = subprocess.run(
         [*command, "-l", str(DURATION), "-c", "4"], capture_output=True, text=True, check=True
@@ -120,29 +136,52 @@ def load(port: int, core: int, questions: Path) -> float:
     rate = re.search(r"Queries per second:\s+([\d.]+)", report)
     if completed is None or rate is None or float(completed[2]) < 99:
         raise RuntimeError(f"dnsperf lost too many questions to say anything:\n{report}")
-    return float(rate[1])
+    return Load(float(rate[1]), 1e6 * (cpu_seconds(server.pid) - before) / int(completed[1]))
 
 
-def main() -> int:
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(quick: bool) -> Iterator[Table]:
+    """One table; `quick` takes one round."""
     missing = [tool for tool in ("dnsmasq", "dnsperf", "taskset") if which(tool) is None]
     cores = sorted(os.sched_getaffinity(0))
     if missing or len(cores) < 2:
-        print(f"dns: not measured ({', '.join(missing) + ' absent' if missing else 'one core only'})")
-        return 0
+        why = f"{', '.join(missing)} absent" if missing else "one core only"
+        yield Table("dns", "", (), f"not measured: {why}")
+        return
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         questions = directory / "questions"
         questions.write_text("".join(f"{name} A\n{name} SRV\n" for name in SERVICES))
-        with ours(cores[0]) as our_port, dnsmasq(cores[0], directory) as peer_port:
-            check(our_port)
-            check(peer_port)
+        with ours(cores[0]) as mine, dnsmasq(cores[0], directory) as peer:
+            check(mine.port)
+            check(peer.port)
             rounds = [
-                (load(our_port, cores[1], questions), load(peer_port, cores[1], questions)) for _ in range(ROUNDS)
+                (load(mine, cores[1], questions), load(peer, cores[1], questions))
+                for _ in range(1 if quick else ROUNDS)
             ]
-    mine, peer = max(a for a, _ in rounds), max(b for _, b in rounds)
-    print(f"dns: {mine / 1000:.0f} k answers/s, dnsmasq {peer / 1000:.0f} k: {mine / peer:.2f}x (target {TARGET}x)")
-    print(f"     median of {ROUNDS} rounds: {median(a / b for a, b in rounds):.2f}x; one core each, dnsperf on another")
-    return 0 if mine >= TARGET * peer else 1
+    rates = (max(a.rate for a, _ in rounds), max(b.rate for _, b in rounds))
+    costs = (min(a.cost for a, _ in rounds), min(b.cost for _, b in rounds))
+    yield Table(
+        "dns, 100 names, A and SRV",
+        "dnsmasq",
+        (
+            Figure("answers", "a second", *rates, Bound(TARGET, at_least=True, of_peer=True)),
+            Figure("CPU of the server", "microseconds an answer", *costs),
+        ),
+        "one core each, dnsperf on another; the best of the rounds",
+    )
+
+
+def main() -> int:
+    tables = list(measure(quick="--quick" in sys.argv))
+    for table in tables:
+        print(render(table))
+    return 0 if all(table.holds for table in tables) else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Invariant: answered and synced survives everything but `wipe`; answered and not synced survives the death of the process
 and not that of the host; what was not answered may or may not be there, but never without what was written before it.
-(SQLite in WAL mode promises exactly that: a later sync makes all earlier transactions durable.)
+(SQLite in WAL mode promises exactly that: a later sync makes all earlier transactions durable.)  Once a write has failed
+all later ones of that process fail too, as in `io.disk`, even when the disk is mended.
 
 Does not know time: `write` says how long it takes, the world answers the node then.
 """
@@ -36,6 +37,7 @@ class Disk:
         self._free_at = 0
         self.boot = 0
         self.is_failing = False
+        self._is_distrusted = False  # a write failed since the last start: the agent writes no more, see `io.disk`
         self.generation = 1  # how many disks this host has had
 
     def submit(self, store: Store, now: int) -> tuple[Write, int]:
@@ -48,7 +50,8 @@ class Disk:
 
     def complete(self, write: Write) -> bool:
         """Its time is over: whether it was made (False: the disk fails, and nothing of it was kept)."""
-        if self.is_failing:
+        if self.is_failing or self._is_distrusted:
+            self._is_distrusted = True
             self._log.remove(write)
             return False
         write.answered = True
@@ -78,8 +81,9 @@ class Disk:
 
     def _tear(self, at_least: int) -> None:
         count = at_least + self._stream.below(len(self._log) - at_least + 1)
-        if self.is_failing:
+        if self.is_failing or self._is_distrusted:
             count = at_least
+        self._is_distrusted = False
         self._keep(count)
         self._log.clear()
 

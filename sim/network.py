@@ -82,6 +82,20 @@ class Network:
         """A fault acts on a link between two data centers."""
         return any(self._disturbed.values())
 
+    @property
+    def is_disturbed(self) -> bool:
+        """A fault acts on any link."""
+        return bool(self._disturbed)
+
+    def passes(self, origin: str, target: str, channels: Iterable[Channel]) -> bool:
+        """Whether, as far as links go, anything of `channels` may get from one data center to another."""
+        links = [self._shared[origin, target]]
+        links += [link for (left, right), link in self._own.items() if self._joins(left, right, origin, target)]
+        return any(not link.is_cut(channel) for link in links for channel in channels)
+
+    def _joins(self, left: int, right: int, origin: str, target: str) -> bool:
+        return self._paths[left].startswith(f"{origin}/") and self._paths[right].startswith(f"{target}/")
+
     def cut(self, origins: Iterable[Path], targets: Iterable[Path], channels: frozenset[Channel]) -> None:
         """Nothing of `channels` passes from `origins` to `targets`."""
         self._each(origins, targets, lambda link: link.cut(channels))

@@ -75,7 +75,7 @@ class Node:
         self, settings: Settings, streams: Streams, recovered: Recovered, memo: FactMemo | None = None
     ) -> None:
         self.settings = settings
-        self._started_unix = recovered.unix_ns
+        self._started_at = recovered.unix_ns
         self._out = out = Outbox(settings.node, Rumors())
         self._memo = memo or FactMemo()
         self._members = Members(settings.node.datacenter, settings.node.path)
@@ -167,8 +167,8 @@ class Node:
     def start(self, now: int) -> list[Effect]:
         """The first effects: greetings to seeds, first timers, first checks.  Called once, before any input."""
         self._out.now = now
-        if self._started_unix:
-            self._out.read_clock(self._started_unix)  # else history would not know when its first events were
+        if self._started_at:
+            self._out.read_clock(self._started_at)
         self._swim.start()
         self._wan.start()
         self._catalog.start()
@@ -210,6 +210,11 @@ class Node:
         return len(self._out.rumors)
 
     @property
+    def digest(self) -> int:
+        """64 bits over all that this node would repair others with: equal digests, equal knowledge."""
+        return self._ledger.total
+
+    @property
     def datacenters(self) -> MappingProxyType[str, DatacenterView]:
         """Every data center known, this one included."""
         return MappingProxyType(self._wan.views())
@@ -227,6 +232,11 @@ class Node:
     def history(self, subject: str) -> tuple[HistoryEntry, ...]:
         """The last things that happened to a node ('dc/name'), service or instance ('dc/name/id'), oldest first."""
         return self._catalog.history.of(subject)
+
+    @property
+    def identity(self) -> NodeId:
+        """Who this node is now; the same object until it takes a higher boot than it was started with."""
+        return self._out.node
 
     @property
     def now(self) -> int:

@@ -1,14 +1,17 @@
 """Rumours: which facts ride on the next datagram, and for how long.
 
 Every fact is sent `RETRANSMIT_MULTIPLIER * ceil(log10(N + 1))` times, the least sent first, the larger first among equals,
-and then dropped: the queue drains to empty without new input, whatever arrives.  A newer fact of the same key replaces
-the older one.  Source: memberlist's TransmitLimitedQueue.  Does not judge facts: only what was news is put here.
+and then dropped: the queue drains to empty without new input, whatever arrives, as long as there is anybody to tell; an
+agent that is alone keeps QUEUE_LIMIT.  A newer fact of the same key replaces the older one.  Source: memberlist's
+TransmitLimitedQueue.  Does not judge facts: only what was news is put here.
 """
 
 from msgspec import Raw
 
 from dislocate.core.tunables import RETRANSMIT_MULTIPLIER
 from dislocate.core.wire import Fact, encode_fact
+
+QUEUE_LIMIT = 10_000  # facts; Serf prunes at 4,096 or twice the members.  What is dropped is repaired by digests
 
 
 class Rumor:
@@ -44,10 +47,16 @@ class Rumors:
         """Spread `fact`, in place of an older one of the same `key`."""
         self._order += 1
         self._rumors[key] = Rumor(fact, encode_fact(fact), self._order)
+        if len(self._rumors) > QUEUE_LIMIT:
+            del self._rumors[next(iter(self._rumors))]
 
     def drop(self, key: str) -> None:
         """Stop spreading `key`."""
         self._rumors.pop(key, None)
+
+    def clear(self) -> None:
+        """Stop spreading everything."""
+        self._rumors.clear()
 
     def take(self, budget: int, members: int) -> tuple[Raw, ...]:
         """The facts for one datagram with `budget` bytes left, counted as sent once."""

@@ -63,9 +63,7 @@ class LiveFaults:
             act(str(instance))
 
     def _between(self, fault: Fault, **command: object) -> None:
-        for origin in as_tuple(fault.origin):
-            for target in as_tuple(fault.dest):
-                self._fleet.steer(**{"from": origin, "to": target, "oneway": fault.oneway, **command})
+        self._fleet.steer(**{"from": fault.origin, "to": fault.dest, "oneway": fault.oneway, **command})
 
     def _cut(self, fault: Fault) -> None:
         self._between(fault, do=fault.do, channels=[channel.value for channel in fault.channels])

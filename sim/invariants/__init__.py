@@ -1,9 +1,10 @@
 """What must always hold, whatever the scenario: watched while a world runs, each counted, so that a vacuous one is said."""
 
 from sim.invariants.catalog import CATALOG
+from sim.invariants.datacenters import DATACENTERS
 from sim.invariants.membership import MEMBERSHIP
 from sim.invariants.monitor import Invariant, InvariantViolated, Monitor
 
-INVARIANTS: tuple[type[Invariant], ...] = (*MEMBERSHIP, *CATALOG)
+INVARIANTS: tuple[type[Invariant], ...] = (*MEMBERSHIP, *CATALOG, *DATACENTERS)
 
 __all__ = ["INVARIANTS", "Invariant", "InvariantViolated", "Monitor"]

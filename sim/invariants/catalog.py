@@ -3,9 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
-from dislocate.core.boundary.events import DatacenterChanged
+from msgspec.structs import replace
+
+from dislocate.core.boundary.events import (
+    BrakeChanged,
+    DatacenterChanged,
+    MemberDied,
+    MemberForgotten,
+    MemberJoined,
+    ServiceChanged,
+)
 from dislocate.core.boundary.values import Status
+from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
+from dislocate.core.tunables import UNATTENDED_CRITICAL, UNATTENDED_DROP
 from dislocate.core.units import SECOND
 from sim.invariants.monitor import Invariant
 from sim.process import Machine, Process
@@ -14,6 +25,8 @@ from sim.world import World
 
 DEREGISTER_BOUND = 30 * SECOND  # gossip takes seconds, repair between data centers one more round
 START_BOUND = 10 * SECOND  # after which an agent has read its disk and configuration
+TIMELINE_SLACK = 3 * SECOND  # a timer and a view that is reused
+WATCHED_FLEETS = 64  # agents: in larger fleets comparing all answers would cost more than the fleet
 PASSING_BOUND = 40 * SECOND  # two successes of a check every 5 s, and its jitter, with room
 
 
@@ -104,9 +117,89 @@ class LastKnownGoodIsKept(Invariant):
             self.exercised += bool(kept)
             lost = sorted(kept - frozenset(_answers(self.world, path)))
             for owner, instance_id in lost:
-                if owner in self.world.truth.left or (owner, instance_id) in self.world.truth.deregistered:
-                    continue
-                raise self.violated(path, f"dropped {owner}/{instance_id} while {datacenter} is unreachable")
+                if self._is_still_registered(owner, instance_id):
+                    raise self.violated(path, f"dropped {owner}/{instance_id} while {datacenter} is unreachable")
+
+    def _is_still_registered(self, owner: Path, instance_id: str) -> bool:
+        """Its agent did not leave, nor was it deregistered, nor its disk replaced."""
+        world = self.world
+        is_configured = any(spec.id == instance_id for spec in world.machines[owner].configured)
+        return owner not in world.truth.left and (is_configured or (owner, instance_id) in world.truth.registered)
+
+
+class UnattendedHasATimeline(Invariant):
+    """Instances whose agent was refused are unattended, after a minute critical, after ten dropped, unless a brake holds."""
+
+    name = "unattended has a timeline"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._since: dict[tuple[Process, Path], int] = {}
+        self._braked: dict[str, None] = {}  # data centers whose brake held at any time
+
+    def handlers(self) -> dict[type, Callable[[Process, Any], None]]:
+        return {
+            MemberDied: self._died,
+            MemberJoined: self._over,
+            MemberForgotten: self._over,
+            BrakeChanged: self._brake_changed,
+        }
+
+    def _died(self, process: Process, event: MemberDied) -> None:
+        if event.refused:
+            self._since[process, event.member.path] = self.world.now
+
+    def _over(self, process: Process, event: MemberJoined | MemberForgotten) -> None:
+        self._since.pop((process, event.member.path), None)
+
+    def _brake_changed(self, _process: Process, event: BrakeChanged) -> None:
+        self._braked[event.datacenter] = None
+
+    def check(self) -> None:
+        for (process, owner), since in list(self._since.items()):
+            if not process.is_running:
+                del self._since[process, owner]
+            elif not process.is_paused:
+                self._check(process, owner, self.world.now - since)
+
+    def _check(self, process: Process, owner: Path, elapsed: int) -> None:
+        path = process.node_id.path
+        for (of, instance_id), status in _answers(self.world, path).items():
+            if of != owner:
+                continue
+            self.exercised += 1
+            words = f"answers {owner}/{instance_id} as {status.value} {elapsed // SECOND} s after its agent was refused"
+            if status in (Status.PASSING, Status.WARNING, Status.STARTING):
+                raise self.violated(path, words)
+            if status is Status.UNATTENDED and elapsed > UNATTENDED_CRITICAL + TIMELINE_SLACK:
+                raise self.violated(path, words)
+            is_braked = owner.partition("/")[0] in self._braked
+            if elapsed > UNATTENDED_DROP + TIMELINE_SLACK and not is_braked:
+                raise self.violated(path, words)
+
+
+class OnlyItsChangesMoveAService(Invariant):
+    """The index of a service moves with its answer and not otherwise: churn in B never wakes a watcher of A."""
+
+    name = "only its changes move a service"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._answers: dict[tuple[Process, str], tuple[int, tuple[InstanceView, ...]]] = {}
+
+    def handlers(self) -> dict[type, Callable[[Process, Any], None]]:
+        small = len(self.world.machines) <= WATCHED_FLEETS
+        return {ServiceChanged: self._changed} if small else {}
+
+    def _changed(self, process: Process, event: ServiceChanged) -> None:
+        view = process.node.catalog.service(event.service)
+        key, now = (process, event.service), self.world.now
+        answer = () if view is None else tuple(replace(one, as_of=0, load=None) for one in view.instances)
+        at, before = self._answers.get(key, (-1, ()))
+        self._answers[key] = (now, answer)
+        self.exercised += 1
+        if at not in (-1, now) and answer == before:  # several changes of one turn are told after all of them
+            raise self.violated(process.node_id.path, f"woke the watchers of {event.service}, whose answer is the same")
 
 
 class HomeIsUnaffected(Invariant):
@@ -151,5 +244,7 @@ CATALOG: tuple[type[Invariant], ...] = (
     DeregisteredStaysGone,
     AcknowledgedRegistrationSurvives,
     LastKnownGoodIsKept,
+    UnattendedHasATimeline,
+    OnlyItsChangesMoveAService,
     HomeIsUnaffected,
 )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dislocate.core.boundary.events import (
+    BrakeChanged,
     MemberDied,
     MemberForgotten,
     MemberJoined,
@@ -14,6 +15,7 @@ from dislocate.core.boundary.events import (
 )
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.identity import NodeId, Path
+from dislocate.core.membership.members import LIVING
 from dislocate.core.numeric import log10
 from dislocate.core.tunables import REFUSAL_QUORUM, RESTART_GRACE
 from dislocate.core.units import SECOND
@@ -233,8 +235,34 @@ class PlannedRestartIsNoDeath(Invariant):
             raise self.violated(process.node_id.path, f"declared {event.member} dead, which had announced its restart")
 
 
+class BrakeHoldsRemovals(Invariant):
+    """While a node's brake holds, it declares nobody of its data center dead: likelier it cannot see."""
+
+    name = "the brake holds removals"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._braked: dict[Process, None] = {}
+
+    def handlers(self) -> Handlers:
+        return {BrakeChanged: self._changed, MemberDied: self._died}
+
+    def _changed(self, process: Process, event: BrakeChanged) -> None:
+        if event.datacenter != process.node_id.datacenter:
+            return
+        if event.engaged:
+            self.exercised += 1
+            self._braked[process] = None
+        else:
+            self._braked.pop(process, None)
+
+    def _died(self, process: Process, event: MemberDied) -> None:
+        if process in self._braked and event.member.datacenter == process.node_id.datacenter:
+            raise self.violated(process.node_id.path, f"declared {event.member} dead while its brake holds")
+
+
 class RumourQueuesDrain(Invariant):
-    """Without anything new for `DRAIN_BOUND`, every node's rumour queue has been empty once."""
+    """Without anything new for `DRAIN_BOUND`, the rumour queue of every node that has somebody to tell was empty once."""
 
     name = "rumour queues drain"
 
@@ -246,7 +274,7 @@ class RumourQueuesDrain(Invariant):
         now = self.world.now
         for path, machine in self.world.machines.items():
             process = machine.process
-            if process is None or process.is_paused or process.node.queued_rumors == 0:
+            if process is None or process.is_paused or process.node.queued_rumors == 0 or self._is_alone(process):
                 self._empty[path] = now
                 continue
             quiet_since = max(self._empty.get(path, 0), self.world.last_event, self.world.last_fault)
@@ -254,6 +282,12 @@ class RumourQueuesDrain(Invariant):
                 self.exercised += 1
             if now - quiet_since > DRAIN_BOUND:
                 raise self.violated(path, f"{process.node.queued_rumors} rumours never drained")
+
+    def _is_alone(self, process: Process) -> bool:
+        """It knows nobody alive in its data center: rumours wait for the first who comes."""
+        home = self.world.layout.nodes[process.node_id.datacenter]
+        views = [process.node.member(path) for path in home if path != process.node_id.path]
+        return not any(view is not None and view.state in LIVING for view in views)
 
 
 MEMBERSHIP: tuple[type[Invariant], ...] = (
@@ -265,5 +299,6 @@ MEMBERSHIP: tuple[type[Invariant], ...] = (
     IncarnationsGrow,
     OnlyLeaversLeft,
     PlannedRestartIsNoDeath,
+    BrakeHoldsRemovals,
     RumourQueuesDrain,
 )

@@ -137,7 +137,8 @@ def test_rumours_that_never_drain(watched):
     world, monitor = watched
     (drain,) = [one for one in monitor.invariants if one.name == "rumour queues drain"]
     process = world.machines["fra/a1"].process
-    process.node = type("Chatty", (), {"queued_rumors": 1})()
+    alive = SimpleNamespace(state=MemberState.ALIVE)
+    process.node = SimpleNamespace(queued_rumors=1, member=lambda _path: alive)
     for _ in range(50):
         world.schedule.now += 2 * SECOND
         try:
@@ -202,6 +203,7 @@ def test_an_acknowledged_registration_that_is_lost(watched):
 
 def test_last_known_good_that_is_dropped(watched):
     world, monitor = watched
+    world.truth.registered["wdc/a1", "x"] = world.now
     answer(world, "fra/a1", ("wdc/a1", "x", Status.PASSING))
     tell(world, "fra/a1", DatacenterChanged("wdc", False, 9.0, "silent"))
     invariant(monitor, "last known good is kept").check()

@@ -249,7 +249,13 @@ def test_equal_knowledge_is_equal_in_the_ledger_whatever_the_way_there():
     a2.hear(reversed(a1.take_said()))
     assert a2.ledger.get("c/fra/a1") == a1.ledger.get("c/fra/a1") is not None
     a1.ask(Deregister("web-2"))
-    assert a1.ledger.get("c/fra/a1") is None
+    a2.hear(reversed(a1.take_said()))
+    assert a2.ledger.get("c/fra/a1") == a1.ledger.get("c/fra/a1") is not None
+
+
+def test_an_owner_with_nothing_left_is_in_the_ledger_so_that_who_remembers_otherwise_is_repaired():
+    a1 = Host("a1")
+    assert a1.ledger.get("c/fra/a1") is not None
 
 
 def test_a_restarted_owner_replaces_what_was_known_of_its_earlier_start():

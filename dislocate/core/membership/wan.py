@@ -22,7 +22,7 @@ from dislocate.core.catalog.ledger import Ledger
 from dislocate.core.coordinates import Coordinate, Coordinates, is_coordinate
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.forwarding import Forwarding
-from dislocate.core.membership.members import LIVING, Member, Members
+from dislocate.core.membership.members import Member, Members
 from dislocate.core.membership.mesh import Mesh
 from dislocate.core.membership.messages import Freshness, LinkHeartbeat, WanReport, WanRow
 from dislocate.core.membership.peer import LinkState, WanPeer
@@ -148,8 +148,8 @@ class Wan:
             for datacenter in self._reach.relay_lost(member.path):
                 self._hold(datacenter, f"relay {member.path} is gone")
         self._elect()
-        if member.is_living and before not in LIVING and member.path != self._path:
-            self._brief(member)
+        if member.state is MemberState.ALIVE and member.path != self._path:
+            self._brief(member)  # also one that was never missed: a restart forgets what its predecessor was told
 
     def _elect(self) -> None:
         """See whether this node is a relay now."""

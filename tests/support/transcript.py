@@ -1,0 +1,122 @@
+"""A transcript: who said what to whom, one line a message, as text that reads like a conversation.
+
+A transcript file is a scenario in TOML with a `[transcript]` table, a line of dashes, and what was said:
+
+    [transcript]
+    from = "10s"          # of the story
+    until = "12s"
+    say = ["RefusalCheck", "Dead", "LinkLost"]   # messages, facts, inputs and effects to tell of
+
+`DISLOCATE_REWRITE=1 pytest tests/transcripts` writes the second half anew; the difference is the review.
+"""
+
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dislocate.core.boundary.effects import Effect, Notify, SendDatagram, SendMessage
+from dislocate.core.boundary.inputs import DatagramReceived, Input, MessageReceived
+from dislocate.core.catalog.messages import Repaired
+from dislocate.core.identity import NodeId
+from dislocate.core.membership.messages import FactsForwarded, MemberRecord
+from dislocate.core.units import parse_duration
+from dislocate.core.wire import FactMemo, decode_envelope
+from sim.process import Machine
+from sim.run import Run
+from sim.scenario import parse_scenario
+
+DASHES = "----"
+
+
+class Excerpt(Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from"}):
+    """Which part of a story is told, and of what."""
+
+    since: str
+    until: str
+    say: tuple[str, ...]
+    by: tuple[str, ...] = ()  # only these agents; empty: all
+    seed: int = 1
+
+
+def tell(text: str) -> str:
+    """What the scenario in `text` says, one line a message."""
+    table = tomllib.loads(text)
+    excerpt = msgspec.convert(table.pop("transcript"), Excerpt)
+    scenario = parse_scenario(text[: text.index("[transcript]")])
+    teller = _Teller(excerpt)
+    run = Run(scenario, excerpt.seed, tracer=teller.heard)
+    teller.names = {machine.gossip: machine.path for machine in run.world.machines.values()}
+    report = run.to_the_end()
+    if not report.holds:
+        raise AssertionError(report.as_text("the transcript's story"))
+    return "\n".join(teller.lines) + "\n"
+
+
+class _Teller:
+    """Turns inputs and effects into lines."""
+
+    def __init__(self, excerpt: Excerpt) -> None:
+        self.lines: list[str] = []
+        self.names: dict[str, str] = {}
+        self._since, self._until = parse_duration(excerpt.since), parse_duration(excerpt.until)
+        self._say = frozenset(excerpt.say)
+        self._by = frozenset(excerpt.by)
+        self._memo = FactMemo()
+        self._told: dict[type, Callable[[int, str, Any], None]] = {
+            SendDatagram: lambda now, path, effect: self._envelope(
+                now, path, self.names.get(effect.address), effect.data
+            ),
+            SendMessage: lambda now, path, effect: self._envelope(now, path, effect.peer.path, effect.data),
+            Notify: lambda now, path, effect: self._line(now, path, "notes", effect.event),
+        }
+
+    def heard(self, now: int, machine: Machine, input_: Input, effects: list[Effect]) -> None:
+        if not self._since <= now < self._until or (self._by and machine.path not in self._by):
+            return
+        if type(input_) not in (DatagramReceived, MessageReceived):
+            self._line(now, machine.path, "learns", input_)
+        for effect in effects:
+            tell_of = self._told.get(type(effect))
+            if tell_of is not None:
+                tell_of(now, machine.path, effect)
+            else:
+                self._line(now, machine.path, "does", effect)
+
+    def _envelope(self, now: int, path: str, to: str | None, data: bytes) -> None:
+        envelope = decode_envelope(data, path)
+        verb = f"to {to or 'nobody'}"
+        if envelope.body is not None and type(envelope.body) not in (FactsForwarded, Repaired):
+            self._line(now, path, verb, envelope.body)
+        raws = envelope.body.facts if isinstance(envelope.body, FactsForwarded) else envelope.facts
+        for raw in raws:
+            self._line(now, path, verb, self._memo.decode(raw, path))
+
+    def _line(self, now: int, path: str, verb: str, said: Struct) -> None:
+        if type(said).__name__ in self._say:
+            self.lines.append(f"{now / 1e9:9.4f}s  {path}  {verb}: {_words(said)}")
+
+
+def _words(value: Any) -> str:
+    """A struct as 'Name field=value ...', nodes by path, what is empty or only a number of the wire left out."""
+    match value:
+        case NodeId():
+            return value.path
+        case MemberRecord():
+            return f"{value.node.path}/{value.incarnation}"
+        case Struct():
+            fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+            words = [
+                f"{name}={_words(one)}" for name, one in fields if name not in _NOISE and one not in ((), "", None)
+            ]
+            return " ".join([type(value).__name__, *words])
+        case tuple() | list():
+            return ",".join(_words(one) for one in value)
+        case bytes():
+            return f"<{len(value)} bytes>"
+    return str(getattr(value, "value", value))
+
+
+_NOISE = frozenset({"digest", "seq", "freshness", "public_key", "coordinate", "version", "nonce"})
