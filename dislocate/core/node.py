@@ -75,7 +75,7 @@ class Node:
         self, settings: Settings, streams: Streams, recovered: Recovered, memo: FactMemo | None = None
     ) -> None:
         self.settings = settings
-        self._started_at = recovered.unix_ns
+        self._started_unix = recovered.unix_ns
         self._out = out = Outbox(settings.node, Rumors())
         self._memo = memo or FactMemo()
         self._members = Members(settings.node.datacenter, settings.node.path)
@@ -167,8 +167,8 @@ class Node:
     def start(self, now: int) -> list[Effect]:
         """The first effects: greetings to seeds, first timers, first checks.  Called once, before any input."""
         self._out.now = now
-        if self._started_at:
-            self._out.read_clock(self._started_at)
+        if self._started_unix:
+            self._out.read_clock(self._started_unix)  # else history would not know when its first events were
         self._swim.start()
         self._wan.start()
         self._catalog.start()
