@@ -2,8 +2,8 @@
 
 Invariants: only an owner's own facts change its instances; a fact is news once.  A dropped owner's facts are refused until
 it is alive again.  Owners without a member entry are listened to, in bounded number and for a bounded time, since facts may
-overtake each other.  The ledger lists the living owners whose manifest is known, by the fingerprint of their records; also
-those that have nothing any more, or whoever was away while it went would remember it from disk for days.
+overtake each other.  The ledger lists the living owners whose manifest is known, by its stamp and their records; also those
+that have nothing any more, or whoever was away while it went would remember it from disk for days.
 
 Facts that came as a repair are not gossiped on: whoever else misses them is repaired as well, and a newcomer who learns
 everything at once would otherwise repeat everything.
@@ -269,7 +269,8 @@ class Owners:
         member = self._members.get(owner.path)
         is_living = owner is self.own or (member is not None and member.is_living)
         if owner.said.manifest and owner.is_confirmed and is_living:
-            self._ledger.put(key, (fingerprint(owner.path) + owner.said.content) & MASK)
+            boot, version = owner.said.stamp  # of two starts with nothing to say, too, one is newer
+            self._ledger.put(key, (fingerprint(f"{owner.path}/{boot}/{version}") + owner.said.content) & MASK)
         else:
             self._ledger.remove(key)
 
