@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from dislocate.cli.main import COMMANDS
 from tests.support.live import command, curl, until
 
 pytestmark = pytest.mark.live
@@ -30,21 +29,6 @@ def table(done):
     code, out, errors = done
     assert code == 0, errors
     return [line.split() for line in out.splitlines()[1:]]
-
-
-def test_every_command_explains_itself_with_an_example():
-    for name in COMMANDS:
-        subcommands = {"sim": ["run", "replay"], "keys": ["generate"], "members": ["forget"], "dev": ["do"]}.get(
-            name, []
-        )
-        for path in [[name], *([name, sub] for sub in subcommands)]:
-            done = command(*path, "--help")
-            assert done.returncode == 0
-            if path not in (["sim"], ["keys"]):
-                assert f"  dislocate {' '.join(path)}" in done.stdout or "dislocate keys generate >" in done.stdout, (
-                    path
-                )
-                assert "--json" in done.stdout, path
 
 
 def test_commands_that_look(ask, settled):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.live
 STORY = """
 title = "An agent is killed and a data center is cut off for a moment"
 why = "Short enough for a test with real processes."
-duration = "24s"
+duration = "16s"
 [datacenters.fra]
 nodes = 3
 [datacenters.wdc]
@@ -28,17 +28,17 @@ per_datacenter = 1
 interval = "1s"
 timeout = "1s"
 [[at]]
-time = "5s"
+time = "3s"
 do = "kill"
 target = "fra/a3"
 [[at]]
-time = "8s"
+time = "5s"
 do = "cut"
 from = "wdc"
 to = "*"
-for = "2s"
+for = "1s"
 [[at]]
-time = "11s"
+time = "7s"
 do = "restart"
 target = "fra/a3"
 [[expect]]
@@ -46,13 +46,13 @@ kind = "eventually"
 claim = "dead"
 of = "fra/a3"
 by = "fra/a1"
-after = "5s"
-within = "3s"
+after = "3s"
+within = "4s"
 [[expect]]
 kind = "eventually"
 claim = "converged"
-after = "11s"
-within = "12s"
+after = "7s"
+within = "9s"
 [[expect]]
 kind = "eventually"
 claim = "died"
