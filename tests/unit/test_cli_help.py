@@ -20,7 +20,7 @@ def paths():
                 yield from ((name, below) for below in command.commands)
 
 
-@pytest.mark.parametrize("path", paths(), ids=" ".join)
+@pytest.mark.parametrize("path", list(paths()), ids=" ".join)
 def test_every_command_explains_itself_with_an_example(path):
     done = CliRunner().invoke(cli, [*path, "--help"], prog_name="dislocate")
     assert done.exit_code == 0, done.output
