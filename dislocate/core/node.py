@@ -263,7 +263,7 @@ class Node:
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
             return
-        sender = envelope.sender
+        sender = self._memo.same(envelope.sender)
         if peer is not None and sender.path != peer.path:
             self._out.drop(peer.path, f"speaks for {sender.path}")
             return

@@ -541,6 +541,7 @@ def test_a_newcomer_is_told_by_repair_how_busy_an_instance_is():
 def test_the_load_of_a_host_may_come_before_its_first_instance():
     a1, a2 = two_hosts()
     a1.catalog.host_load_reported(LoadReported(Load(0.25)))
+    a1.settle()
     newcomer = Host("a3")
     newcomer.sees(a1)
     facts = a2.catalog.facts_of("fra/a1")

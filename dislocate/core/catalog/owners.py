@@ -126,7 +126,7 @@ class Owners:
             owner.heard = self._out.now
         self._gone(owner, gone, "its owner no longer lists it")
         self._enter(owner)
-        if is_whole:
+        if is_whole and (gone or owner.said.records):
             self._changed(owner)
         if not repaired:
             self._out.spread(manifest_key(fact), fact)
@@ -140,7 +140,7 @@ class Owners:
         known = owner.loads.get(fact.id)
         if known is not None and (fact.owner.boot, fact.stamp) <= (known.owner.boot, known.stamp):
             return False
-        owner.loads[fact.id] = fact
+        owner.keep_load(fact)
         self._services.load_changed(owner, fact.id)
         if not repaired:
             self._out.spread(f"l/{owner.path}/{fact.id}", fact)
@@ -256,7 +256,8 @@ class Owners:
         for record in records:
             self._services.changed(owner, Change(record, None), why)
         self._history.record(owner.path, f"{len(records)} instances dropped", why)
-        self._changed(owner)
+        if records:
+            self._changed(owner)
 
     def _gone(self, owner: Owner, gone: list[Change], why: str) -> None:
         for change in gone:
