@@ -19,6 +19,7 @@ import gevent
 import msgspec
 
 from dislocate.config import Config
+from dislocate.core.boundary.events import Event, MemberLeft
 from dislocate.core.boundary.requests import Refused, ReplaceConfigured
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.errors import LocalError
@@ -44,6 +45,7 @@ from dislocate.io.recorder import Recorder
 from dislocate.io.shaping import Shaping, read_plan
 from dislocate.io.steering import SteeringServer
 from dislocate.io.udp import DatagramSocket
+from dislocate.tally import count_dns, count_events, count_io
 
 RELOAD_WITHIN = 10.0  # seconds that the core and its disk get for a reload
 
@@ -92,7 +94,8 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
         opening.callback(disk.close)
         keys = load_node_keys(state_dir)
         driver = _make_driver(config, disk, keys, record)
-        faces = _open_faces(config, driver, access, opened)
+        counters = EdgeCounters()
+        faces = _open_faces(config, driver, access, counters, opened)
         shaping = None if plan is None else _open_shaping(plan, state_dir, opened)
         datagrams = DatagramSocket(
             bind=join_address(node.bind, ports.gossip), keyring=keyring, deliver=driver.deliver, shaping=shaping
@@ -107,7 +110,9 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
             shaping=shaping,
         )
         opening.callback(links.stop)
+        counters.sources.append(lambda: count_io(driver, keyring, datagrams, links, disk))
         opened.callback(log_events(driver))
+        opened.callback(_end_when_left(driver))
         driver.start(
             Outlets(
                 datagrams=datagrams,
@@ -146,10 +151,11 @@ def _make_driver(config: Config, disk: Disk, keys: NodeKeys, record: FilePath | 
     return Driver(settings=settings, seed=seed, recovered=recovered, recorder=recorder, read_load=read_load)
 
 
-def _open_faces(config: Config, driver: Driver, access: Access, opened: ExitStack) -> tuple[Face, ...]:
+def _open_faces(
+    config: Config, driver: Driver, access: Access, counters: EdgeCounters, opened: ExitStack
+) -> tuple[Face, ...]:
     """What others on this host see; listening, and answering once it is started."""
     node, state_dir = config.node, config.node.state_dir
-    counters = EdgeCounters()
     app = make_app(driver, driver.node.settings.node, access, counters)
     http = HttpServer(app, counters, addresses=((node.bind, config.ports.http),), socket_path=f"{state_dir}/http.sock")
     opened.callback(http.stop)
@@ -159,7 +165,20 @@ def _open_faces(config: Config, driver: Driver, access: Access, opened: ExitStac
     opened.callback(snapshot.stop)
     dns = DnsServer(driver, node.bind, config.ports.dns, Random())
     opened.callback(dns.stop)
+    events, forget = count_events(driver)
+    opened.callback(forget)
+    counters.sources += [events, lambda: count_dns(dns)]
     return http, local, snapshot, dns
+
+
+def _end_when_left(driver: Driver) -> Callable[[], None]:
+    """An agent that said goodbye for good ends its process, after whoever asked for it was answered."""
+
+    def hear(event: Event) -> None:
+        if type(event) is MemberLeft and event.member == driver.node.settings.node:
+            gevent.spawn(driver.stop, "left")
+
+    return driver.subscribe(hear)
 
 
 def _open_shaping(plan: FilePath, state_dir: FilePath, opened: ExitStack) -> Shaping:

@@ -1,8 +1,10 @@
 """One host's disk: an ordered log of transactions, of which a crash keeps a prefix.
 
 Invariant: answered and synced survives everything but `wipe`; answered and not synced survives the death of the process
-and not that of the host; what was not answered may or may not be there, but never without what was written before it.
-(SQLite in WAL mode promises exactly that: a later sync makes all earlier transactions durable.)
+and not that of the host, unless the kernel had the time to write it back; what was not answered may or may not be there,
+but never without what was written before it.
+(SQLite in WAL mode promises exactly that: a later sync makes all earlier transactions durable.)  Once a write has failed
+all later ones of that process fail too, as in `io.disk`, even when the disk is mended.
 
 Does not know time: `write` says how long it takes, the world answers the node then.
 """
@@ -12,9 +14,10 @@ from msgspec import Struct
 from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.streams import Stream
-from dislocate.core.units import MICROSECOND
+from dislocate.core.units import MICROSECOND, SECOND
 
 SYNC = 2_000 * MICROSECOND  # an fsync on a server's SSD takes 0.5 to 5 ms
+WRITTEN_BACK = 30 * SECOND  # Linux's vm.dirty_expire_centisecs
 WRITE = 100 * MICROSECOND  # into the page cache, by another thread
 
 
@@ -23,6 +26,7 @@ class Write(Struct, eq=False):
 
     records: tuple[StoredRecord, ...]
     sync: bool
+    at: int
     answered: bool = False
 
 
@@ -36,19 +40,22 @@ class Disk:
         self._free_at = 0
         self.boot = 0
         self.is_failing = False
+        self._is_distrusted = False  # a write failed since the last start: the agent writes no more, see `io.disk`
         self.generation = 1  # how many disks this host has had
 
     def submit(self, store: Store, now: int) -> tuple[Write, int]:
         """Begin a transaction; returns it and when it will be over."""
         takes = (SYNC if store.sync else WRITE) * self._stream.between(512, 2048) // 1024
         self._free_at = max(self._free_at, now) + takes
-        write = Write(store.records, store.sync)
+        self._write_back(now)
+        write = Write(store.records, store.sync, now)
         self._log.append(write)
         return write, self._free_at
 
     def complete(self, write: Write) -> bool:
         """Its time is over: whether it was made (False: the disk fails, and nothing of it was kept)."""
-        if self.is_failing:
+        if self.is_failing or self._is_distrusted:
+            self._is_distrusted = True
             self._log.remove(write)
             return False
         write.answered = True
@@ -76,10 +83,18 @@ class Disk:
         """What a start finds, by key."""
         return tuple(StoredRecord(key, self._kept[key]) for key in sorted(self._kept))
 
+    def _write_back(self, now: int) -> None:
+        """What was answered long ago is durable, and no more in the log."""
+        count = 0
+        while count < len(self._log) and self._log[count].answered and now - self._log[count].at > WRITTEN_BACK:
+            count += 1
+        self._keep(count)
+
     def _tear(self, at_least: int) -> None:
         count = at_least + self._stream.below(len(self._log) - at_least + 1)
-        if self.is_failing:
+        if self.is_failing or self._is_distrusted:
             count = at_least
+        self._is_distrusted = False
         self._keep(count)
         self._log.clear()
 

@@ -12,6 +12,7 @@ from dislocate.core.boundary.inputs import Stopped
 from dislocate.core.boundary.requests import Deregister, Done, Leave, Register, Result, SetDraining
 from dislocate.core.identity import Path
 from dislocate.core.units import format_duration
+from dislocate.directions import is_on_side
 from sim.process import Machine
 from sim.scenario import UNDO, Fault
 from sim.selectors import Instance, Layout, as_tuple
@@ -47,12 +48,10 @@ def do(world: World, fault: Fault) -> None:
 
 
 def pairs(layout: Layout, fault: Fault) -> list[tuple[tuple[Path, ...], tuple[Path, ...]]]:
-    """The directed (from, to) groups that a network fault acts on; '*' on one side only means everybody else."""
-    origins, targets = layout.agents(fault.origin), layout.agents(fault.dest)
-    if as_tuple(fault.dest) == ("*",) != as_tuple(fault.origin):
-        targets = _without(targets, origins)
-    elif as_tuple(fault.origin) == ("*",) != as_tuple(fault.dest):
-        origins = _without(origins, targets)
+    """The directed (from, to) groups that a network fault acts on."""
+    origin, dest = as_tuple(fault.origin), as_tuple(fault.dest)
+    origins = tuple(path for path in layout.paths if is_on_side(origin, dest, path))
+    targets = tuple(path for path in layout.paths if is_on_side(dest, origin, path))
     return [(origins, targets)] if fault.oneway else [(origins, targets), (targets, origins)]
 
 
@@ -73,11 +72,6 @@ def in_words(fault: Fault) -> str:
     if fault.offset is not None:
         words.append(("-" if fault.behind else "+") + format_duration(fault.offset))
     return " ".join(words)
-
-
-def _without(paths: tuple[Path, ...], others: tuple[Path, ...]) -> tuple[Path, ...]:
-    excluded = dict.fromkeys(others)
-    return tuple(path for path in paths if path not in excluded)
 
 
 # ---- the network

@@ -1,11 +1,12 @@
-"""Links between agents: ZeroMQ over TCP as the core sees it.
+"""Links between agents: ZeroMQ over TCP as the core sees it, by the rules of `io.links`.
 
-Opening takes two round trips and needs an agent that listens, knows the dialler and holds the key that was dialled.  An
-open link keeps order and loses nothing.  It ends in three ways: somebody closed it (the other side hears of it one delay
-later), the process at the other end died (its kernel says so), or nothing was heard for `HEARTBEAT_TIMEOUT`: a cut, a
-stopped process or a vanished host look alike, and until then the link is half open and what is sent on it waits.
+To each peer there is at most one link, whichever side dialled.  When both dial at once, the dial of the lesser `NodeId`
+becomes the link.  An open link keeps order and loses nothing.  It ends in three ways: somebody closed it (the other side
+hears of it one delay later), the process at the other end died (its kernel says so), or nothing was heard for
+`HEARTBEAT_TIMEOUT`: a cut, a stopped process or a vanished host look alike, and until then the link is half open and what
+is sent on it waits, as much as kernels and ZeroMQ keep; the rest is pushed back.
 
-Does not know nodes: it delivers inputs to processes through `deliver`.
+Does not know nodes: it delivers inputs to processes through `deliver`, never within the call that asked.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,50 +15,87 @@ from typing import TypeAlias
 from dislocate.core.boundary.effects import CloseLink, OpenLink, SendMessage
 from dislocate.core.boundary.inputs import Input, LinkLost, LinkOpened, MessageReceived, SendFailed
 from dislocate.core.boundary.values import Refusal
-from dislocate.core.identity import Address, Path
+from dislocate.core.identity import Address, NodeId, Path
+from dislocate.core.tunables import MESSAGE_BUDGET
 from dislocate.core.units import SECOND
 from dislocate.linkmodel import RETRANSMISSION_TIMEOUT, Channel, Link
+from sim.dials import Dial, Dials
 from sim.network import Network
 from sim.process import Machine, Process
 from sim.schedule import Schedule
 
 HEARTBEAT_TIMEOUT = 15 * SECOND  # ZMQ_HEARTBEAT_TIMEOUT of `io.links`
-HANDSHAKE_TIMEOUT = 5 * SECOND  # after which a dial without an answer is given up
-HIGH_WATER_MARK = 1_000  # messages that wait for one peer: ZeroMQ's default
+SEND_QUEUE = 64  # messages that ZeroMQ keeps for one peer (`io.links`), once
+KERNEL_BUFFERS = (
+    2 << 20
+)  # bytes are full; 1.9 to 3.2 MB were taken for a stopped peer on loopback with Linux's defaults
 
 Deliver: TypeAlias = Callable[[Process, Input], None]
 
 
-class Dial:
-    """One attempt to open a link."""
+class Backlog:
+    """What one end has sent and the other has not read."""
 
-    __slots__ = ("acceptor", "dialler", "effect")
+    __slots__ = ("held", "queued", "unread")
 
-    def __init__(self, dialler: Process, effect: OpenLink) -> None:
-        self.dialler = dialler
-        self.effect = effect
-        self.acceptor: Process | None = None  # who listened when the SYN came
+    def __init__(self) -> None:
+        self.unread = 0  # bytes
+        self.queued = 0  # messages that the kernels had no room for
+        self.held = 0  # bytes of `unread` that a stopped process has before it
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for one more message."""
+        if self.unread + size > KERNEL_BUFFERS:
+            if self.queued >= SEND_QUEUE:
+                return False
+            self.queued += 1
+        self.unread += size
+        return True
+
+    def was_read(self, size: int) -> None:
+        self.unread -= size
+        self.queued = 0 if self.unread <= KERNEL_BUFFERS else max(0, self.queued - 1)
 
 
 class Connection:
     """One TCP connection after its handshake; end 0 dialled."""
 
-    __slots__ = ("closing", "deaf_since", "ends", "is_ready", "last", "opened", "sent", "unsent", "was_cut")
+    __slots__ = (
+        "backlogs",
+        "closing",
+        "deaf_since",
+        "ends",
+        "goodbye",
+        "is_ready",
+        "last",
+        "names",
+        "opened",
+        "sent",
+        "unsent",
+        "was_cut",
+    )
 
     def __init__(self, dialler: Process, acceptor: Process) -> None:
         self.ends = (dialler, acceptor)
+        self.names = (dialler.node_id, acceptor.node_id)  # which start each end said that it is
         self.is_ready = False  # the dialler has heard the end of the handshake, or given up
         self.opened = [False, False]  # what each end believes
         self.last = [0, 0]  # when the last message from each end arrives
         self.sent = [0, 0]  # messages from each end
+        self.backlogs = (Backlog(), Backlog())  # of what each end sent
         # From each end, numbered: what met a cut, or waits behind such; TCP keeps trying.
         self.unsent: tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]] = ([], [])
         self.deaf_since: list[int | None] = [None, None]  # since when each end hears nothing
         self.was_cut = [False, False]  # that is because of a cut: after it, TCP's next retransmission is awaited
+        self.goodbye = ""  # an acceptor cannot close: it asks the dialler to, and says why
         self.closing = [False, False]  # the news that the other end is gone is on its way to this end
 
     def side(self, process: Process) -> int:
         return 0 if self.ends[0] is process else 1
+
+    def peer_of(self, process: Process) -> NodeId:
+        """Who is at the other end."""
+        return self.names[1 - self.side(process)]
 
 
 class Links:
@@ -70,94 +108,98 @@ class Links:
         self._network = network
         self._machines = machines  # by link address
         self._deliver = deliver
-        self._dials: dict[tuple[Process, Path], Dial] = {}  # under way, by dialler and peer
+        self._dials = Dials(schedule, network, said_hello=self._hello, failed=self._dial_failed)
+        self._waiting: dict[tuple[Process, Path], Dial] = {}  # hellos that hope for the acceptor's own dial to fail
 
     # ---- opening
 
     def open(self, process: Process, effect: OpenLink) -> None:
-        key = (process, effect.peer.path)
-        machine = self._machines.get(effect.address)
-        existing = process.links.get(effect.peer.path)
-        if existing is not None and machine is not None and machine.process in existing.ends:
+        """Dial, unless a link or a dial to this start of the peer exists; answered by `LinkOpened` or `LinkLost`."""
+        peer = effect.peer
+        link, dial = process.links.get(peer.path), self._dials.find(process, peer.path)
+        known = self._known(process, peer.path)
+        if known == peer:
             return
-        if key in self._dials:
+        if known is not None and known.boot > peer.boot:
+            self._tell(process, LinkLost(peer, "a newer start of it is linked"))
             return
-        dial = self._dials[key] = Dial(process, effect)
-        now = self._schedule.now
-        self._schedule.call(now + HANDSHAKE_TIMEOUT, self._dial_failed, dial, "timed out")
-        if machine is not None and (arrival := self._segment(process.machine, machine, now)) is not None:
-            self._schedule.call(arrival, self._dial_arrived, dial, machine)
+        if link is not None:
+            self._end(link, link.side(process), "its newer start is dialled")
+        elif dial is not None:
+            self._dials.fail(dial, "its newer start is dialled")
+        self._dials.begin(process, effect, self._machines.get(effect.address))
 
-    def _dial_arrived(self, dial: Dial, machine: Machine, _: None) -> None:
-        origin = dial.dialler.machine
-        back = self._segment(machine, origin, self._schedule.now)
-        if not machine.is_powered or back is None:
-            return
-        if machine.process is None:
-            self._schedule.call(back, self._dial_failed, dial, "refused")
-            return
-        dial.acceptor = machine.process
-        if (again := self._segment(origin, machine, back)) is not None:
-            self._schedule.call(again, self._dial_accepted, dial, machine.process)
+    def _known(self, process: Process, path: Path) -> NodeId | None:
+        """Which start of `path` this process is linked to, or dials."""
+        link, dial = process.links.get(path), self._dials.find(process, path)
+        return link.peer_of(process) if link is not None else dial.effect.peer if dial is not None else None
 
-    def _dial_accepted(self, dial: Dial, acceptor: Process, _: None) -> None:
-        dialler = dial.dialler
-        # A stopped acceptor shakes no hands, CURVE says nothing to a stranger: the dialler's timeout tells both.
-        if acceptor.is_paused or not acceptor.is_running or not self._is_under_way(dial):
+    def _hello(self, dial: Dial) -> None:
+        """A dialler whom the acceptor knows asks it for a link."""
+        acceptor, peer = dial.acceptor, dial.dialler.node_id
+        known = self._known(acceptor, peer.path)
+        if dial.effect.peer != acceptor.node_id:
+            self._dials.refuse(dial, f"the peer closed it: this is {acceptor.node_id}")
             return
-        if not _know_each_other(dial, acceptor):
+        if known is not None and known.boot > peer.boot:
+            self._dials.refuse(dial, f"the peer closed it: a newer start is known: {known}")
             return
-        back = self._segment(acceptor.machine, dialler.machine, self._schedule.now)
+        link, own = acceptor.links.get(peer.path), self._dials.find(acceptor, peer.path)
+        if link is not None:
+            self._end(link, link.side(acceptor), "the peer dialled anew")
+        if own is not None and own.effect.peer == peer and acceptor.node_id < peer:
+            self._waiting[acceptor, peer.path] = dial
+            return
+        if own is not None and own.effect.peer == peer:
+            self._dials.abandon(own)
+        elif own is not None:
+            self._dials.fail(own, "its newer start dialled us")
+        self._accept(dial)
+
+    def _accept(self, dial: Dial) -> None:
+        back = self._link(dial.acceptor.machine, dial.dialler.machine).segment(0, self._schedule.now)
         if back is None:
             return
-        self._dials.pop((acceptor, dialler.node_id.path), None)  # both dialled: the first handshake to get here wins
-        self._replace(acceptor, dialler.node_id.path)
-        connection = Connection(dialler, acceptor)
+        connection = Connection(dial.dialler, dial.acceptor)
+        connection.last[1] = back + 1  # nothing overtakes the welcome
         self._opened(connection, 1)
-        self._schedule.call(back, self._dial_ready, dial, connection)
+        self._schedule.call(back, self._welcomed, dial, connection)
 
-    def _dial_ready(self, dial: Dial, connection: Connection, _: None) -> None:
-        dialler = dial.dialler
+    def _welcomed(self, dial: Dial, connection: Connection, _: None) -> None:
         connection.is_ready = True
-        if self._is_under_way(dial) and connection.opened[1]:
-            del self._dials[dialler, dial.effect.peer.path]
-            self._replace(dialler, dial.effect.peer.path)
+        if self._dials.is_under_way(dial):
+            self._dials.abandon(dial)
+            self._waiting.pop((dial.dialler, dial.path), None)  # its dialler has given it up for this one
             self._opened(connection, 0)
         self.refresh([connection])
 
-    def _replace(self, process: Process, path: Path) -> None:
-        older = process.links.get(path)
-        if older is not None:
-            self._end(older, older.side(process), "replaced by a new link")
-
     def _opened(self, connection: Connection, end: int) -> None:
-        process, peer = connection.ends[end], connection.ends[1 - end]
+        process, peer = connection.ends[end], connection.names[1 - end]
         connection.opened[end] = True
-        process.links[peer.node_id.path] = connection
-        self._deliver(process, LinkOpened(peer.node_id))
+        process.links[peer.path] = connection
+        self._tell(process, LinkOpened(peer))
 
-    def _dial_failed(self, dial: Dial, reason: str, _: None) -> None:
-        if self._is_under_way(dial):
-            del self._dials[dial.dialler, dial.effect.peer.path]
-            self._deliver(dial.dialler, LinkLost(dial.effect.peer, reason))
-
-    def _is_under_way(self, dial: Dial) -> bool:
-        return self._dials.get((dial.dialler, dial.effect.peer.path)) is dial
+    def _dial_failed(self, dial: Dial, reason: str) -> None:
+        waiting = self._waiting.pop((dial.dialler, dial.path), None)
+        if waiting is not None and self._dials.is_under_way(waiting):
+            self._accept(waiting)
+        else:
+            self._tell(dial.dialler, LinkLost(dial.effect.peer, reason))
 
     # ---- messages
 
     def send(self, process: Process, effect: SendMessage) -> None:
+        """Answered by `SendFailed` when it will not arrive, and else by nothing."""
         connection = process.links.get(effect.peer.path)
-        if connection is None or not connection.opened[connection.side(process)]:
-            self._schedule.call(self._schedule.now, self._failed, process, SendFailed(effect.peer, Refusal.GONE))
+        if len(effect.data) > MESSAGE_BUDGET:
+            self._tell(process, SendFailed(effect.peer, Refusal.TOO_LARGE))
+            return
+        if connection is None or connection.peer_of(process) != effect.peer:
+            self._tell(process, SendFailed(effect.peer, Refusal.GONE))
             return
         end = connection.side(process)
-        peer = connection.ends[1 - end]
-        waiting = len(connection.unsent[end]) + (len(peer.waiting) if peer.is_paused else 0)
-        if waiting >= HIGH_WATER_MARK:
-            self._schedule.call(
-                self._schedule.now, self._failed, process, SendFailed(effect.peer, Refusal.BACKPRESSURE)
-            )
+        if not connection.backlogs[end].take(len(effect.data)):
+            self._tell(process, SendFailed(effect.peer, Refusal.BACKPRESSURE))
             return
         connection.sent[end] += 1
         self._transmit(connection, end, (connection.sent[end], effect.data))
@@ -179,25 +221,53 @@ class Links:
         if self._link(process.machine, peer.machine).is_cut(Channel.LINKS):
             connection.unsent[end].append(message)
             return
-        self._deliver(peer, MessageReceived(process.node_id, message[1]))
+        if peer.is_paused:
+            connection.backlogs[end].held += len(message[1])
+        else:
+            connection.backlogs[end].was_read(len(message[1]))
+        self._deliver(peer, MessageReceived(connection.names[end], message[1]))
 
-    def _failed(self, process: Process, failed: SendFailed, _: None) -> None:
-        self._deliver(process, failed)
+    def _tell(self, process: Process, input_: Input) -> None:
+        """Now, but after the effects of the turn that may be under way."""
+        self._schedule.call(self._schedule.now, self._told, process, input_)
+
+    def _told(self, process: Process, input_: Input, _: None) -> None:
+        self._deliver(process, input_)
 
     # ---- ending
 
     def close(self, process: Process, effect: CloseLink) -> None:
-        """Without a `LinkLost` on this side."""
-        self._dials.pop((process, effect.peer.path), None)
-        connection = process.links.pop(effect.peer.path, None)
+        """End the link or dial to this start of the peer, without a `LinkLost` on this side."""
+        path = effect.peer.path
+        if self._known(process, path) != effect.peer:
+            return
+        connection, dial = process.links.pop(path, None), self._dials.find(process, path)
         if connection is not None:
-            connection.opened[connection.side(process)] = False
+            end = connection.side(process)
+            connection.opened[end] = False
+            connection.goodbye = "the peer closed it: closed" if end == 1 else ""
             self.refresh([connection])
+        elif dial is not None:
+            self._dials.abandon(dial)
+            if (waiting := self._waiting.pop((process, path), None)) is not None:
+                self._dials.refuse(waiting, "the peer closed it: closed")
+
+    def become(self, process: Process, node_id: NodeId) -> None:
+        """The agent took a higher boot: every link and dial under the old one ends, as `io.links` does it."""
+        reason = "this agent took a higher boot"
+        process.node_id = node_id
+        for dial in self._dials.of(process):
+            self._dials.fail(dial, reason)
+        for connection in list(process.links.values()):
+            end = connection.side(process)
+            connection.goodbye = f"the peer closed it: {reason}" if end == 1 else ""
+            self._end(connection, end, reason)
 
     def process_died(self, process: Process) -> None:
         """Its kernel closes all of its links, where the host still runs."""
-        for key in [key for key in self._dials if key[0] is process]:
-            del self._dials[key]
+        self._dials.process_died(process)
+        for key in [key for key in self._waiting if key[0] is process]:
+            self._dials.refuse(self._waiting.pop(key), "disconnected")
         connections = list(process.links.values())
         for connection in connections:
             connection.opened[connection.side(process)] = False
@@ -206,9 +276,14 @@ class Links:
 
     def process_resumed(self, process: Process) -> None:
         """It listens again; for what it did not hear while it was stopped it waits anew."""
+        self._dials.process_resumed(process)
         connections = list(process.links.values())
         for connection in connections:
-            connection.deaf_since[connection.side(process)] = None
+            end = connection.side(process)
+            backlog = connection.backlogs[1 - end]
+            backlog.was_read(backlog.held)
+            backlog.held = 0
+            connection.deaf_since[end] = None
         self.refresh(connections)
 
     def refresh(self, connections: Iterable[Connection]) -> None:
@@ -272,7 +347,7 @@ class Links:
         if self._link(peer.machine, process.machine).is_cut(Channel.LINKS):
             self._refresh_end(connection, end)
             return
-        self._end(connection, end, "closed" if peer.is_running else "reset")
+        self._end(connection, end, connection.goodbye or "disconnected")
 
     def _heartbeat_missed(self, connection: Connection, end: int, since: int) -> None:
         process = connection.ends[end]
@@ -280,17 +355,14 @@ class Links:
             self._end(connection, end, "no heartbeat")
 
     def _end(self, connection: Connection, end: int, reason: str) -> None:
-        process, peer = connection.ends[end], connection.ends[1 - end]
+        process, peer = connection.ends[end], connection.names[1 - end]
         if not connection.opened[end] or not process.is_running:
             return
         connection.opened[end] = False
-        if process.links.get(peer.node_id.path) is connection:
-            del process.links[peer.node_id.path]
-        self._deliver(process, LinkLost(peer.node_id, reason))
+        if process.links.get(peer.path) is connection:
+            del process.links[peer.path]
+        self._tell(process, LinkLost(peer, reason))
         self.refresh([connection])
-
-    def _segment(self, origin: Machine, target: Machine, now: int) -> int | None:
-        return self._link(origin, target).segment(0, now)
 
     def _link(self, origin: Machine, target: Machine) -> Link:
         return self._network.rows[origin.index][target.index]
@@ -304,14 +376,3 @@ def next_retransmission(since: int, now: int) -> int:
         wait *= 2
         at += wait
     return at
-
-
-def _know_each_other(dial: Dial, acceptor: Process) -> bool:
-    """CURVE and ZAP: the acceptor holds the key that was dialled, and its member table has the dialler's."""
-    view = acceptor.node.member(dial.dialler.node_id.path)
-    return (
-        view is not None
-        and view.public_key == dial.dialler.machine.public_key
-        and acceptor.machine.public_key == dial.effect.public_key
-        and acceptor.node_id.path == dial.effect.peer.path
-    )

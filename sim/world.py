@@ -15,55 +15,38 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from msgspec import Struct
-
 from dislocate.core.boundary.effects import (
-    CloseLink,
     Effect,
     Notify,
-    OpenLink,
-    Reply,
-    RunCheck,
-    SendDatagram,
-    SendMessage,
-    Store,
-    TryConnect,
 )
 from dislocate.core.boundary.events import Event
 from dislocate.core.boundary.inputs import (
-    CheckCompleted,
     ClockRead,
-    ConnectTried,
     DatagramReceived,
     Input,
     Requested,
-    SendFailed,
-    Stored,
-    StoreFailed,
     TimeReached,
 )
 from dislocate.core.boundary.requests import Request, Result
 from dislocate.core.boundary.settings import Recovered, Settings
-from dislocate.core.boundary.values import ConnectOutcome, Refusal
 from dislocate.core.boundary.views import DatacenterView, InstanceView, MemberView
 from dislocate.core.errors import Bug, require
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.node import Node
 from dislocate.core.outbox import NEVER
 from dislocate.core.streams import Streams
-from dislocate.core.tunables import CONNECT_TIMEOUT
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
-from dislocate.linkmodel import Channel, Link
 from sim.digest import Digest
-from sim.disk import Disk, Write
-from sim.links import Links
+from sim.disk import Disk
+from sim.meter import Meter
 from sim.network import Network
+from sim.outlets import Outlets
 from sim.process import Machine, Process, host_address
 from sim.scenario import Scenario
 from sim.schedule import Schedule
 from sim.selectors import Instance
-from sim.services import PORTS_FROM, SimulatedService, instance_spec, refused
+from sim.services import PORTS_FROM, SimulatedService, instance_spec
 
 CLOCK_PERIOD = 1 * SECOND
 START_SPREAD = 500 * MILLISECOND  # agents of a fleet start within half a second of each other
@@ -73,15 +56,7 @@ SEEDS_ABROAD = 1  # in each other one
 
 Observer = Callable[[Process, Event], None]
 Tracer = Callable[[int, Machine, Input, list[Effect]], None]
-
-
-class Sample(Struct, frozen=True, gc=False):
-    """Sums over all agents since the start, taken each second."""
-
-    at: int
-    agent_seconds: int
-    messages: int  # datagrams and messages
-    bytes: int
+NewNode = Callable[[Settings, Streams, Recovered, FactMemo], Node]
 
 
 class Truth:
@@ -104,8 +79,11 @@ class World:
         *,
         settings: Mapping[str, Any] | None = None,
         tracer: Tracer | None = None,
+        new_node: NewNode = Node,
     ) -> None:
-        """`settings`: fields of `Settings` that every node has (`{"refusal_path": False}`).  Nodes start at time 0."""
+        """`settings`: fields of `Settings` that every node has (`{"refusal_path": False}`).  Nodes start at time 0.
+
+        `new_node` makes what is driven; a test of the world itself passes something that only listens."""
         if getattr(sys.modules.get("gevent.monkey"), "saved", None):
             raise Bug("gevent has patched this process: a simulation would not be deterministic")
         self.scenario = scenario
@@ -121,30 +99,25 @@ class World:
         self.last_event = 0
         self.last_fault = 0
         self._happened: dict[str, int] = {}
-        self._samples: list[Sample] = []
         self._overrides = dict(settings or {})
         self._tracer = tracer
+        self._new_node = new_node
         self._memo = FactMemo()
         self._request_number = 0
         self.machines: dict[Path, Machine] = {
             path: self._machine(at, path) for at, path in enumerate(self.layout.paths)
         }
-        self._by_gossip = {machine.gossip: machine for machine in self.machines.values()}
-        self._by_links = {machine.links: machine for machine in self.machines.values()}
-        self.links = Links(self.schedule, self.network, self._by_links, self.deliver)
-        self._effects: dict[type, Callable[[Process, Any], None]] = {
-            SendDatagram: self._send_datagram,
-            SendMessage: self._send_message,
-            OpenLink: self.links.open,
-            CloseLink: self.links.close,
-            TryConnect: self._try_connect,
-            Store: self._store,
-            Reply: self._reply,
-            RunCheck: self._run_check,
-            Notify: self._notify,
-        }
+        self._outlets = Outlets(
+            self.machines.values(),
+            schedule=self.schedule,
+            network=self.network,
+            streams=self.streams,
+            deliver=self.deliver,
+        )
+        self.links = self._outlets.links
+        self._effects = self._outlets.verbs | {Notify: self._notify}
         self._place_services()
-        self.schedule.call_last(0, self._sample_due, None)
+        self._meter = Meter(self.schedule, self.machines.values())
         for machine in self.machines.values():
             self.schedule.call(self.streams["start"].below(START_SPREAD), self._start_due, machine)
 
@@ -184,10 +157,7 @@ class World:
         return self._happened.get(what, 0)
 
     def measured(self, what: str, since: int) -> float:
-        first = next((one for one in self._samples if one.at >= since), self._samples[-1])
-        last = self._samples[-1]
-        spent = last.messages - first.messages if what == "messages" else last.bytes - first.bytes
-        return spent / max(1, last.agent_seconds - first.agent_seconds)
+        return self._meter.measured(what, since)
 
     def calm_for(self, left: Machine, right: Machine) -> int:
         """For how long no fault has begun, lasted or ended on either host or on the way between them.
@@ -224,14 +194,14 @@ class World:
         disk.boot = max(disk.boot + 1, unix // MILLISECOND)
         node_id = NodeId(machine.datacenter, machine.path.partition("/")[2], disk.boot)
         start = f"{self.seed}/{machine.path}" + (f"#{machine.starts}" if machine.starts > 1 else "")
-        node = Node(
+        node = self._new_node(
             self._settings(machine, node_id),
             Streams(start),
             Recovered(records=disk.records(), unix_ns=unix),
             self._memo,
         )
         process = machine.process = Process(machine, node, now)
-        self._carry_out(process, node.start(now))
+        self.carry_out(process, node.start(now))
         self._arm(process)
         self._clock_due(process, None, None)
 
@@ -307,18 +277,21 @@ class World:
         self.handling = machine
         self.digest.add(now, machine.index, input_)
         effects = process.node.handle(input_, now)
+        if process.node.identity is not process.node_id:
+            self.links.become(process, process.node.identity)
         if self._tracer is not None:
             self._tracer(now, machine, input_, effects)
         if process.is_doomed:
             del effects[self.streams["crash"].below(len(effects) + 1) :]
         if effects:
-            self._carry_out(process, effects)
+            self.carry_out(process, effects)
         if process.is_doomed:
             self.end(machine)
         else:
             self._arm(process)
 
-    def _carry_out(self, process: Process, effects: list[Effect]) -> None:
+    def carry_out(self, process: Process, effects: list[Effect]) -> None:
+        """What the world does for `process`; production calls this an outlet."""
         verbs = self._effects
         for effect in effects:
             verbs[type(effect)](process, effect)
@@ -343,19 +316,6 @@ class World:
             self.deliver(process, ClockRead(process.machine.unix_ns(self.schedule.now)))
         self.schedule.call(self.schedule.now + CLOCK_PERIOD, self._clock_due, process)
 
-    def _sample_due(self, _: None, __: None, ___: None) -> None:
-        machines = self.machines.values()
-        before = self._samples[-1].agent_seconds if self._samples else 0
-        self._samples.append(
-            Sample(
-                self.now,
-                before + sum(machine.process is not None for machine in machines),
-                sum(machine.datagrams_sent + machine.messages_sent for machine in machines),
-                sum(machine.bytes_sent for machine in machines),
-            )
-        )
-        self.schedule.call_last(self.now + SECOND, self._sample_due, None)
-
     def _start_due(self, machine: Machine, _: None, __: None) -> None:
         self.start(machine)
 
@@ -365,93 +325,6 @@ class World:
                 return
             process.waiting_datagrams += 1
         process.waiting.append(input_)
-
-    # ---- effects
-
-    def _send_datagram(self, process: Process, effect: SendDatagram) -> None:
-        data = effect.data
-        size = len(data)
-        machine = process.machine
-        machine.datagrams_sent += 1
-        machine.bytes_sent += size
-        target = self._by_gossip.get(effect.address)
-        if target is None:  # no such host: silence
-            return
-        schedule = self.schedule
-        link = self.network.rows[machine.index][target.index]
-        arrivals = link.datagram(size, schedule.now)
-        if arrivals:
-            received = DatagramReceived(machine.gossip, data)
-            for at in arrivals:
-                schedule.call(at, self._datagram_due, target, received, link)
-
-    def _datagram_due(self, machine: Machine, received: DatagramReceived, link: Link) -> None:
-        process = machine.process
-        if link.is_cut(Channel.UDP):
-            return
-        if process is not None:
-            self.deliver(process, received)
-        elif machine.is_powered:
-            origin = self._by_gossip[received.source]
-            back = self.network.rows[machine.index][origin.index]
-            for at in back.datagram(64, self.schedule.now):
-                self.schedule.call(at, self._refusal_due, origin, machine.gossip, back)
-
-    def _refusal_due(self, machine: Machine, address: str, link: Link) -> None:
-        if machine.process is not None and not link.is_cut(Channel.UDP):
-            self.deliver(machine.process, SendFailed(address, Refusal.REFUSED))
-
-    def _send_message(self, process: Process, effect: SendMessage) -> None:
-        process.machine.messages_sent += 1
-        process.machine.bytes_sent += len(effect.data)
-        self.links.send(process, effect)
-
-    def _try_connect(self, process: Process, effect: TryConnect) -> None:
-        now = self.schedule.now
-        target = self._by_links.get(effect.address) or self._by_gossip.get(effect.address)
-        arrival = None
-        if target is not None and target.is_powered:
-            arrival = self.network.rows[process.machine.index][target.index].segment(0, now)
-        if target is None or arrival is None or arrival - now > CONNECT_TIMEOUT:
-            tried = ConnectTried(effect.address, ConnectOutcome.TIMED_OUT)
-            self.schedule.call(now + CONNECT_TIMEOUT, self._answer_due, process, tried)
-            return
-        self.schedule.call(arrival, self._connect_arrived, process, effect.address, target)
-
-    def _connect_arrived(self, process: Process, address: str, target: Machine) -> None:
-        now = self.schedule.now
-        outcome = ConnectOutcome.REFUSED if target.process is None else ConnectOutcome.ACCEPTED
-        back = self.network.rows[target.index][process.machine.index].segment(0, now)
-        if back is None or not target.is_powered:
-            back, outcome = now + CONNECT_TIMEOUT, ConnectOutcome.TIMED_OUT
-        self.schedule.call(back, self._answer_due, process, ConnectTried(address, outcome))
-
-    def _answer_due(self, process: Process, answer: Input, _: None) -> None:
-        self.deliver(process, answer)
-
-    def _store(self, process: Process, effect: Store) -> None:
-        write, at = process.machine.disk.submit(effect, self.schedule.now)
-        self.schedule.call(at, self._write_due, process, write, effect.seq)
-
-    def _write_due(self, process: Process, write: Write, seq: int) -> None:
-        if process.is_running:
-            made = process.machine.disk.complete(write)
-            self.deliver(process, Stored(seq) if made else StoreFailed(seq, "the disk fails"))
-
-    def _reply(self, process: Process, effect: Reply) -> None:
-        then = process.requests.pop(effect.request_id, None)
-        if then is not None:
-            then(effect.result)
-
-    def _run_check(self, process: Process, effect: RunCheck) -> None:
-        outcome, takes = refused()
-        for service in process.machine.services.values():
-            check = service.spec.check
-            if check is not None and check.http == effect.spec.http:
-                outcome, takes = service.check(effect.spec, self.streams["checks"])
-        self.schedule.call(
-            self.schedule.now + takes, self._answer_due, process, CheckCompleted(effect.check_id, outcome)
-        )
 
     def _notify(self, process: Process, effect: Notify) -> None:
         process.version += 1

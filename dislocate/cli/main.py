@@ -3,6 +3,7 @@
 Exit codes: 0 ok, 1 failed, 2 usage, 3 no agent.  A module named here holds a click command named as in the table.
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -29,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "leave": ("dislocate.cli.change", "Say goodbye for good, and end the agent."),
     "sim": ("dislocate.cli.sim", "Run scenarios in virtual time."),
     "keys": ("dislocate.cli.keys", "Make secrets."),
+    "doctor": ("dislocate.cli.doctor", "What is wrong with this host, and the mend."),
 }
 
 
@@ -40,7 +42,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            close = get_close_matches(cmd_name, COMMANDS, n=1)
+            ctx.fail(f"no command {cmd_name!r}" + (f", did you mean {close[0]!r}?" if close else ""))
         module, _ = COMMANDS[cmd_name]
         command = getattr(import_module(module), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
@@ -62,4 +65,13 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dislocate")
 def cli() -> None:
-    """Where is it, which one should I use, change it safely; across data centers."""
+    """Where is it, which one should I use, change it safely; across data centers.
+
+    \b
+    dislocate demo                      the whole story with real processes
+    dislocate dev                       a fleet on this machine, to play with
+    dislocate agent --config FILE       the agent of this host
+    dislocate COMMAND --help            what each command does, with examples
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 no agent.
+    """

@@ -4,7 +4,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -22,9 +22,12 @@ def agent_command(function: Callable[..., None]) -> Callable[..., None]:
     @click.option("--token", metavar="TOKEN", help="Bearer token where a role needs one; else DISLOCATE_TOKEN.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
     @functools.wraps(function)
-    def command(where: str | None, token: str | None, as_json: bool, **arguments: Any) -> None:
+    def command(*context: click.Context, where: str | None, token: str | None, as_json: bool, **arguments: Any) -> None:
+        parent = click.get_current_context().parent
+        given = parent.params if parent is not None else {}  # `members --agent URL forget` means the same
         try:
-            function(agent=find_agent(where, token), as_json=as_json, **arguments)
+            agent = find_agent(where or given.get("where"), token or given.get("token"))
+            function(*context, agent=agent, as_json=as_json or given.get("as_json", False), **arguments)
         except NoAgent as error:
             fail(str(error), as_json, EXIT_NO_AGENT)
         except Problem as error:
@@ -35,7 +38,7 @@ def agent_command(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = None) -> None:
+def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = None) -> NoReturn:
     """Say what is wrong on standard error (as JSON where that was asked for) and end with `code`."""
     click.echo(json.dumps(answer or {"error": words}) if as_json else words, err=True)
     sys.exit(code)

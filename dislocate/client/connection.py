@@ -41,9 +41,11 @@ class Problem(DislocateError):
         self.answer = answer
 
     def __str__(self) -> str:
-        title = self.answer.get("title", f"HTTP {self.status}")
-        detail = self.answer.get("detail", "")
-        return f"{title}: {detail}" if detail else str(title)
+        text = str(self.answer.get("detail") or self.answer.get("title") or f"HTTP {self.status}")
+        field, hint = self.answer.get("field", ""), self.answer.get("hint", "")
+        if field and field not in text:
+            text = f"{field}: {text}"
+        return f"{text}\n{hint}" if hint else text
 
 
 class _UnixConnection(http.client.HTTPConnection):

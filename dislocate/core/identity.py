@@ -5,6 +5,7 @@ and in every table a node is its `path`, 'dc/name'; the boot tells a restart fro
 """
 
 import re
+from functools import cached_property
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -21,14 +22,14 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 RESERVED_LABELS = ("service", "node")  # they separate names from data centers in DNS questions
 
 
-class NodeId(Struct, frozen=True, array_like=True, order=True, gc=False):
+class NodeId(Struct, frozen=True, array_like=True, order=True, dict=True):
     """One start of one agent."""
 
     datacenter: str
     name: str
     boot: int  # greater at each start; wall-clock milliseconds at least, so a wiped disk does not lock a node out
 
-    @property
+    @cached_property  # the key of every table: said once, and one text for all who keep it
     def path(self) -> Path:
         return f"{self.datacenter}/{self.name}"
 

@@ -75,7 +75,7 @@ class Node:
         self, settings: Settings, streams: Streams, recovered: Recovered, memo: FactMemo | None = None
     ) -> None:
         self.settings = settings
-        self._started_at = recovered.unix_ns
+        self._started_unix = recovered.unix_ns
         self._out = out = Outbox(settings.node, Rumors())
         self._memo = memo or FactMemo()
         self._members = Members(settings.node.datacenter, settings.node.path)
@@ -122,6 +122,7 @@ class Node:
             member_messages.RefusalVerdict: self._swim.on_refusal_verdict,
             member_messages.Hello: self._swim.on_hello,
             member_messages.Welcome: self._swim.on_welcome,
+            member_messages.ItIsI: lambda sender, source, _: self._out.drop(source or sender.path, "an answer unasked"),
             member_messages.LinkHeartbeat: self._wan.on_heartbeat,
             member_messages.FactsForwarded: self._facts_forwarded,
             catalog_messages.LedgerDigest: self._repair.on_digest,
@@ -166,8 +167,8 @@ class Node:
     def start(self, now: int) -> list[Effect]:
         """The first effects: greetings to seeds, first timers, first checks.  Called once, before any input."""
         self._out.now = now
-        if self._started_at:
-            self._out.read_clock(self._started_at)
+        if self._started_unix:
+            self._out.read_clock(self._started_unix)  # else history would not know when its first events were
         self._swim.start()
         self._wan.start()
         self._catalog.start()
@@ -233,6 +234,11 @@ class Node:
         return self._catalog.history.of(subject)
 
     @property
+    def identity(self) -> NodeId:
+        """Who this node is now; the same object until it takes a higher boot than it was started with."""
+        return self._out.node
+
+    @property
     def now(self) -> int:
         """The time of the last turn."""
         return self._out.now
@@ -257,9 +263,12 @@ class Node:
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
             return
-        sender = envelope.sender
+        sender = self._memo.same(envelope.sender)
         if peer is not None and sender.path != peer.path:
             self._out.drop(peer.path, f"speaks for {sender.path}")
+            return
+        if type(envelope.body) is member_messages.WhoIsThere:
+            self._introduce(source, envelope.body)
             return
         self._swim.heard(sender, source)
         if sender.datacenter != self.settings.node.datacenter:
@@ -272,6 +281,12 @@ class Node:
             self._facts[type(fact)](sender, fact, repaired)
         if body is not None:
             self._messages[type(body)](sender, source, body)
+
+    def _introduce(self, source: Source, question: member_messages.WhoIsThere) -> None:
+        """Who only asks is no member: nothing is remembered of it."""
+        if source is not None:
+            answer = member_messages.ItIsI(question.seq, self._swim.record, self._out.unix())
+            self._out.send_facts(source, answer, ())
 
     def _facts_forwarded(self, sender: NodeId, source: Source, body: member_messages.FactsForwarded) -> None:
         self._out.via = body.path

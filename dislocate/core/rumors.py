@@ -1,30 +1,46 @@
-"""Rumours: which facts ride on the next datagram, and for how long.
+"""Rumours: facts on their way through a data center, each told a limited number of times.
 
-Every fact is sent `RETRANSMIT_MULTIPLIER * ceil(log10(N + 1))` times, the least sent first, the larger first among equals,
-and then dropped: the queue drains to empty without new input, whatever arrives, as long as there is anybody to tell; an
-agent that is alone keeps QUEUE_LIMIT.  A newer fact of the same key replaces the older one.  Source: memberlist's
-TransmitLimitedQueue.  Does not judge facts: only what was news is put here.
+Invariant: a fact is told at most `retransmit_limit` times, the least told first and the newest first among equals, and
+then dropped: the queue drains to empty without new input, whatever arrives, as long as there is anybody to tell; an agent
+that is alone keeps QUEUE_LIMIT.  A newer fact of the same key replaces the older one.  Source: memberlist's
+TransmitLimitedQueue.
+
+A peer that shows our own digest knows everything that the ledger lists.  Had we told it a listed fact, that would have
+been one telling more and no news, so each counts as told once more without a byte sent: when a fleet starts, repair has
+told most of it long before a thousand rumours could have been repeated twelve times each.
+
+Cost: a packet costs what it carries, not what waits.  Does not judge facts: only what was news is put here.
 """
 
 from msgspec import Raw
 
+from dislocate.core.catalog.messages import DrainOrder, InstanceRecord, Manifest
+from dislocate.core.membership.messages import Alive, Dead, Left
 from dislocate.core.tunables import RETRANSMIT_MULTIPLIER
 from dislocate.core.wire import Fact, encode_fact
 
+LISTED = (Alive, Dead, Left, InstanceRecord, Manifest, DrainOrder)  # what the ledger covers, the dead by their absence
 QUEUE_LIMIT = 10_000  # facts; Serf prunes at 4,096 or twice the members.  What is dropped is repaired by digests
+MISFITS = 8  # rumours passed over, as too large for what is left of a packet, before it is called full
 
 
 class Rumor:
     """One fact under way."""
 
-    __slots__ = ("encoded", "fact", "order", "sent", "size")
+    __slots__ = ("_encoded", "agreements", "fact", "is_listed", "key")
 
-    def __init__(self, fact: Fact, encoded: Raw, order: int) -> None:
+    def __init__(self, key: str, fact: Fact, agreements: int) -> None:
+        self.key = key
         self.fact = fact
-        self.encoded = encoded
-        self.size = len(bytes(encoded))
-        self.order = order
-        self.sent = 0
+        self.is_listed = isinstance(fact, LISTED)
+        self.agreements = agreements  # of the queue, as far as they were counted
+        self._encoded: Raw | None = None  # when a fleet starts, most rumours are never told
+
+    @property
+    def encoded(self) -> Raw:
+        if self._encoded is None:
+            self._encoded = encode_fact(self.fact)
+        return self._encoded
 
 
 def retransmit_limit(members: int) -> int:
@@ -37,36 +53,78 @@ class Rumors:
     """The queue."""
 
     def __init__(self) -> None:
-        self._rumors: dict[str, Rumor] = {}
-        self._order = 0
+        self._tiers: list[dict[str, Rumor]] = []  # by how often they were told, in order of arrival
+        self._count = 0
+        self._agreements = 0  # peers of this data center that showed our digest
 
     def __len__(self) -> int:
-        return len(self._rumors)
+        return self._count
 
     def put(self, key: str, fact: Fact) -> None:
         """Spread `fact`, in place of an older one of the same `key`."""
-        self._order += 1
-        self._rumors[key] = Rumor(fact, encode_fact(fact), self._order)
-        if len(self._rumors) > QUEUE_LIMIT:
-            del self._rumors[next(iter(self._rumors))]
+        self.drop(key)
+        self._place(Rumor(key, fact, self._agreements), 0)
+        self._count += 1
+        if self._count > QUEUE_LIMIT:
+            most_told = next(tier for tier in reversed(self._tiers) if tier)
+            self.drop(next(iter(most_told)))
 
     def drop(self, key: str) -> None:
         """Stop spreading `key`."""
-        self._rumors.pop(key, None)
+        for tier in self._tiers:
+            if tier.pop(key, None) is not None:
+                self._count -= 1
+                return
+
+    def clear(self) -> None:
+        """Stop spreading everything."""
+        self._tiers.clear()
+        self._count = 0
+
+    def agreed(self) -> None:
+        """Some peer of this data center showed our own digest."""
+        self._agreements += 1
 
     def take(self, budget: int, members: int) -> tuple[Raw, ...]:
-        """The facts for one datagram with `budget` bytes left, counted as sent once."""
-        if not self._rumors:
+        """The facts for one datagram with `budget` bytes left, counted as told once."""
+        if not self._count:
             return ()
         limit = retransmit_limit(members)
-        chosen: list[Raw] = []
-        ranked = sorted(self._rumors.items(), key=lambda item: (item[1].sent, -item[1].size, -item[1].order))
-        for key, rumor in ranked:
-            if rumor.size > budget:
-                continue
-            budget -= rumor.size
-            chosen.append(rumor.encoded)
-            rumor.sent += 1
-            if rumor.sent >= limit:
-                del self._rumors[key]
-        return tuple(chosen)
+        chosen: list[tuple[int, Rumor]] = []
+        misfits = 0
+        for told, tier in enumerate(self._tiers):
+            known: list[Rumor] = []
+            for rumor in reversed(tier.values()):
+                if rumor.is_listed and rumor.agreements != self._agreements:
+                    known.append(rumor)
+                    continue
+                size = len(memoryview(rumor.encoded))
+                if size <= budget:
+                    budget -= size
+                    chosen.append((told, rumor))
+                else:
+                    misfits += 1
+                    if misfits == MISFITS:
+                        break
+            for rumor in reversed(known):  # into later tiers, from which they may still be chosen
+                agreements, rumor.agreements = self._agreements - rumor.agreements, self._agreements
+                self._move(rumor, told, told + agreements, limit)
+            if misfits == MISFITS:
+                break
+        for told, rumor in reversed(chosen):
+            self._move(rumor, told, told + 1, limit)
+        return tuple(rumor.encoded for _, rumor in chosen)
+
+    def _move(self, rumor: Rumor, origin: int, tier: int, limit: int) -> None:
+        del self._tiers[origin][rumor.key]
+        if not self._tiers[origin]:
+            self._tiers[origin] = {}  # a dictionary keeps the room that a storm once took
+        if tier < limit:
+            self._place(rumor, tier)
+        else:
+            self._count -= 1
+
+    def _place(self, rumor: Rumor, tier: int) -> None:
+        while len(self._tiers) <= tier:
+            self._tiers.append({})
+        self._tiers[tier][rumor.key] = rumor

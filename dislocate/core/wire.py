@@ -28,6 +28,7 @@ from dislocate.core.membership.messages import (
     FactsForwarded,
     Forgotten,
     Hello,
+    ItIsI,
     Left,
     LinkHeartbeat,
     Nack,
@@ -40,6 +41,7 @@ from dislocate.core.membership.messages import (
     Suspect,
     WanReport,
     Welcome,
+    WhoIsThere,
 )
 from dislocate.core.tunables import PROTOCOL
 
@@ -66,6 +68,8 @@ Message: TypeAlias = (
     | RefusalVerdict
     | Hello
     | Welcome
+    | WhoIsThere
+    | ItIsI
     | LinkHeartbeat
     | FactsForwarded
     | LedgerDigest
@@ -97,11 +101,12 @@ _FACT_MEMO_LIMIT = 50_000
 
 
 class FactMemo:
-    """Decoded facts by their bytes; forgets all when full.  Owned by a node, or shared by the nodes of one world: facts
-    are frozen, so that sharing changes nothing but memory."""
+    """Decoded facts by their bytes, and senders by themselves; forgets all when full.  Owned by a node, or shared by the
+    nodes of one world: both are frozen, so that sharing changes nothing but memory."""
 
     def __init__(self) -> None:
         self._facts: dict[bytes, Fact] = {}
+        self._nodes: dict[NodeId, NodeId] = {}
 
     def decode(self, raw: Raw | bytes, source: str) -> Fact:
         """The fact in `raw`.  Raises `PeerError` naming `source`."""
@@ -116,6 +121,12 @@ class FactMemo:
                 self._facts.clear()
             self._facts[key] = fact
         return fact
+
+    def same(self, node: NodeId) -> NodeId:
+        """The first of all equal to `node`: its path has been put together."""
+        if len(self._nodes) >= _FACT_MEMO_LIMIT:
+            self._nodes.clear()
+        return self._nodes.setdefault(node, node)
 
 
 def encode_fact(fact: Fact) -> Raw:

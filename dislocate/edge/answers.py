@@ -88,6 +88,7 @@ class DatacenterAnswer(Answer, frozen=True):
     name: str
     reachable: bool
     rtt_ms: float | None
+    measured: bool  # by a link; else `rtt_ms` is estimated from coordinates
     members: int
     age: float
 
@@ -220,6 +221,7 @@ def _datacenter_answer(view: DatacenterView, now: int) -> DatacenterAnswer:
         name=view.name,
         reachable=view.reachable,
         rtt_ms=None if view.rtt is None else round(view.rtt / MILLISECOND, 3),
+        measured=view.measured,
         members=view.members,
         age=age_of(view.as_of, now),
     )

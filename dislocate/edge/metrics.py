@@ -4,7 +4,7 @@
 only when somebody scrapes.  Labels are bounded: routes are templates, never paths, and no label holds text from outside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from dislocate.core.boundary.values import Status
@@ -23,6 +23,17 @@ EDGE_COUNTERS = {
     "datagram_answers_dropped": "answers to datagrams that their sender did not take",
     "snapshots_written": "times that services.json was replaced",
     "snapshot_failures": "times that services.json could not be written: see the log",
+    "events": "what the node noticed, by kind",
+    "messages_sent": "datagrams and link messages sent to other agents",
+    "bytes_sent": "their bytes, sealed, without the headers of UDP, TCP and IP",
+    "gossip_received": "authentic datagrams of other agents",
+    "gossip_rejected": "datagrams dropped unread, by reason: 'unknown key' and 'not authentic' mean another secret",
+    "gossip_unsent": "datagrams that could not be sent, by reason",
+    "links": "what happened on links to other agents; 'keys_refused' counts strangers at the door",
+    "dns": "DNS queries, replies by code, and what was no query at all ('malformed')",
+    "turns": "inputs that the core handled",
+    "inputs_dropped": "authentic datagrams dropped because the core was behind",
+    "commits": "transactions written to the state directory",
 }
 
 
@@ -31,10 +42,18 @@ class EdgeCounters:
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, Labels], int] = {}
+        self.sources: list[Callable[[], Mapping[tuple[str, Labels], int]]] = []  # what other parts count themselves
 
     def count(self, name: str, **labels: str) -> None:
         key = (name, tuple(labels.items()))
         self.values[key] = self.values.get(key, 0) + 1
+
+    def read(self) -> dict[tuple[str, Labels], int]:
+        """All there is now, of the edge and of `sources`."""
+        values = dict(self.values)
+        for source in self.sources:
+            values |= source()
+        return values
 
     def total(self, name: str) -> int:
         """The sum over all labels."""
@@ -117,8 +136,9 @@ def _service_families(backend: Backend) -> Iterator[Any]:
 def _edge_families(counters: EdgeCounters) -> Iterator[Any]:
     from prometheus_client.core import CounterMetricFamily
 
+    values = sorted(counters.read().items())
     for name, meaning in EDGE_COUNTERS.items():
-        found = [(labels, value) for (counted, labels), value in sorted(counters.values.items()) if counted == name]
+        found = [(labels, value) for (counted, labels), value in values if counted == name]
         names = [label for label, _ in found[0][0]] if found else []
         family = CounterMetricFamily(f"dislocate_{name}", meaning, labels=names)
         for labels, value in found:

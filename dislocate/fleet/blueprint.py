@@ -1,10 +1,12 @@
 """From a scenario to the files of a real fleet: who binds where, whom he greets, how far the others are.
 
 Agent j of data center i binds 127.0.i.j on the usual ports; instance k of its services listens there on 18000 and up.
-Pure but for `write`, which makes one directory for each agent with all that it reads.
+A second fleet on the same machine takes 127.1.i.j, and so on: see `claim_network`.
+Pure but for that and `write`, which makes one directory for each agent with all that it reads.
 """
 
 import json
+import socket
 from pathlib import Path as FilePath
 
 import msgspec
@@ -22,7 +24,10 @@ FIRST_SERVICE_PORT = 18000
 LAN_JITTER = 0.05
 WAN_JITTER = 0.02
 HTTP_PORT = 49700
+GOSSIP_PORT = 49701
 DNS_PORT = 49703
+NETWORK = "127.0"  # the first two bytes of all addresses of a fleet
+NETWORKS = 64  # tried until one is free
 
 
 class ServicePlan(Struct, frozen=True):
@@ -49,13 +54,33 @@ class AgentPlan(Struct, frozen=True):
         return f"http://{self.host}:{HTTP_PORT}"
 
 
-def plan_agents(scenario: Scenario) -> dict[Path, AgentPlan]:
+def claim_network() -> tuple[str, socket.socket]:
+    """'127.N' for the least N that no other fleet uses, and the socket that holds the claim until it is closed.
+
+    Raises `ConfigError`."""
+    for number in range(NETWORKS):
+        network = f"127.{number}"
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind((f"{network}.255.254", GOSSIP_PORT))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:  # agents that somebody started by hand
+                first.bind((f"{network}.1.1", GOSSIP_PORT))
+        except OSError:
+            claim.close()
+        else:
+            return network, claim
+    raise ConfigError("127.0.0.0/8", got=f"agents in all of 127.0 to 127.{NETWORKS - 1}", expected="room for a fleet")
+
+
+def plan_agents(scenario: Scenario, network: str = NETWORK) -> dict[Path, AgentPlan]:
     """Every agent of the scenario, by path.  Raises `ConfigError` for more than loopback can hold."""
     layout = scenario.layout()
     if len(layout.nodes) > 250 or any(len(paths) > 250 for paths in layout.nodes.values()):
         raise ConfigError("datacenters", got=len(layout.paths), expected="at most 250 data centers of 250 agents")
     hosts = {
-        path: f"127.0.{i}.{j}" for i, paths in enumerate(layout.nodes.values(), 1) for j, path in enumerate(paths, 1)
+        path: f"{network}.{i}.{j}"
+        for i, paths in enumerate(layout.nodes.values(), 1)
+        for j, path in enumerate(paths, 1)
     }
     services: dict[Path, list[ServicePlan]] = {path: [] for path in hosts}
     for service in scenario.services:
@@ -67,14 +92,14 @@ def plan_agents(scenario: Scenario) -> dict[Path, AgentPlan]:
     plans = {}
     for path, host in hosts.items():
         own_first = hosts[layout.nodes[path.partition("/")[0]][0]]
-        seeds = tuple(f"{seed}:49701" for seed in dict.fromkeys((own_first, first)) if seed != host)
+        seeds = tuple(f"{seed}:{GOSSIP_PORT}" for seed in dict.fromkeys((own_first, first)) if seed != host)
         plans[path] = AgentPlan(path, host, seeds, tuple(services[path]))
     return plans
 
 
-def shaping_plan(scenario: Scenario, own: Path, seed: str) -> ShapingPlan:
+def shaping_plan(scenario: Scenario, plans: dict[Path, AgentPlan], own: Path, seed: str) -> ShapingPlan:
     """How `own` is to shape what it sends: the scenario's links, as the simulator has them."""
-    hosts = {plan.host: path for path, plan in plan_agents(scenario).items()}
+    hosts = {plan.host: path for path, plan in plans.items()}
     qualities = []
     for origin in scenario.datacenters:
         for target in scenario.datacenters:
@@ -94,9 +119,11 @@ def shaping_plan(scenario: Scenario, own: Path, seed: str) -> ShapingPlan:
     return ShapingPlan(own=own, hosts=hosts, qualities=tuple(qualities), seed=seed)
 
 
-def write(scenario: Scenario, directory: FilePath, seed: str = "fleet") -> dict[Path, AgentPlan]:
+def write(
+    scenario: Scenario, directory: FilePath, seed: str = "fleet", network: str = NETWORK
+) -> dict[Path, AgentPlan]:
     """Make `directory` with the secret, and for each agent `DC/NAME/` with agent.toml, shaping.json and its state."""
-    plans = plan_agents(scenario)
+    plans = plan_agents(scenario, network)
     secret = directory / "secret"
     if not secret.exists():
         secret.touch(mode=0o600)
@@ -105,7 +132,7 @@ def write(scenario: Scenario, directory: FilePath, seed: str = "fleet") -> dict[
         home = directory / path
         (home / "state").mkdir(parents=True, exist_ok=True)
         (home / "agent.toml").write_text(_config(plan, home, secret))
-        (home / "shaping.json").write_bytes(msgspec.json.encode(shaping_plan(scenario, path, seed)))
+        (home / "shaping.json").write_bytes(msgspec.json.encode(shaping_plan(scenario, plans, path, seed)))
     return plans
 
 

@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 
 from msgspec import Struct, structs
 
-from dislocate.client.connection import NoAgent
+from dislocate.client.connection import NoAgent, Problem
 from dislocate.core.errors import DislocateError
 from dislocate.core.identity import Path
 from dislocate.core.units import SECOND
@@ -180,13 +180,14 @@ class _Story:
             None,
             outside,
         )
+        hosts = {plan.host for path, plan in self._fleet.plans.items() if path.startswith(f"{CUT}/")}
         inside = [seen for seen in self._fleet.living() if seen.path.startswith(f"{CUT}/")]
         self._until(
             f"inside {CUT}, DNS goes on answering from its own side",
             2.0,
             lambda seen: (
                 seen.dns("shop.api.service.dislocate")[0] == "NOERROR"
-                and all(host.startswith("127.0.3.") for host in seen.dns("shop.api.service.dislocate")[1])
+                and all(host in hosts for host in seen.dns("shop.api.service.dislocate")[1])
             ),
             None,
             inside,
@@ -239,7 +240,7 @@ class _Story:
     def _answers(self, seen: Observer, holds: Callable[[Observer], bool]) -> bool:
         try:
             return holds(seen)
-        except (NoAgent, OSError, KeyError):
+        except (NoAgent, Problem, OSError, KeyError):
             return False  # not yet: no answer, or one that does not know the name
 
     def _watch_for_deaths(self) -> None:

@@ -1,10 +1,13 @@
 """`dislocate dev`: the demo's fleet, to stay and to be played with."""
 
+import json
+import shlex
 from collections.abc import Callable
 
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
 from dislocate.fleet.blueprint import DNS_PORT
+from dislocate.fleet.control import Control
 from dislocate.fleet.fleet import Fleet
 from sim.scenario import Datacenter, Scenario, Service, checked
 
@@ -32,34 +35,52 @@ def dev_scenario(datacenters: int, nodes: int) -> Scenario:
     )
 
 
-def how_to_talk(fleet: Fleet) -> str:
-    """What to type in another shell."""
+def how_to_talk(fleet: Fleet, *, is_kept: bool) -> str:
+    """What to type in another shell: every line works as it stands."""
     path, plan = next(iter(fleet.plans.items()))
     state = fleet.home(path) / "state"
-    datacenter = path.partition("/")[0]
+    datacenters = list(fleet.scenario.datacenters)
     last = list(fleet.plans)[-1]
+    where = f" --dir {shlex.quote(str(fleet.directory))}" if is_kept else ""
     return f"""\
 the agent {path}, from another shell:
-  export DISLOCATE_AGENT=unix:{state}/http.sock       (or {plan.http})
-  dislocate members                                   dislocate service shop.web
-  dislocate history shop.web                          dislocate watch shop.web
+  export DISLOCATE_AGENT={shlex.quote(f"unix:{state}/http.sock")}   # or {plan.http}
+  dislocate members
+  dislocate service shop.web
+  dislocate history shop.web
+  dislocate watch shop.web
   curl -s {plan.http}/api/services/shop.web
   dig @{plan.host} -p {DNS_PORT} shop.web.service.dislocate
-  dig @{plan.host} -p {DNS_PORT} SRV shop.web.service.{datacenter}.dislocate
-  cat {state}/services.json
-break something:
-  kill -9 {fleet.agents[last].pid}                    # the agent {last}
-  echo '{{"do": "cut", "from": "{datacenter}", "to": "*"}}' | ...   # or: dislocate dev --scenario FILE
+  dig @{plan.host} -p {DNS_PORT} SRV shop.web.service.{datacenters[0]}.dislocate
+  cat {shlex.quote(f"{state}/services.json")}
+break something, and mend it:
+  dislocate dev do kill {last}{where}
+  dislocate dev do restart {last}{where}
+  dislocate dev do cut {datacenters[-1]}{where}
+  dislocate dev do heal {datacenters[-1]}{where}
+  dislocate dev do --help
 processes and logs: {fleet.directory}"""
 
 
-def stay(fleet: Fleet, say: Callable[[str], None], wait: Callable[[], None]) -> None:
-    """Start the fleet, say how to talk to it, and keep it until `wait` returns or raises."""
-    say(f"starting {len(fleet.agents)} agents and {len(fleet.services)} services ...")
+def where_everything_is(fleet: Fleet) -> dict[str, dict[str, object]]:
+    """By agent: its API, its state directory, its process."""
+    return {
+        path: {"http": plan.http, "state_dir": str(fleet.home(path) / "state"), "pid": fleet.agents[path].pid}
+        for path, plan in fleet.plans.items()
+    }
+
+
+def stay(fleet: Fleet, say: Callable[[str], None], *, as_json: bool, is_kept: bool) -> None:
+    """Start the fleet, say how to talk to it, and keep it until a signal raises KeyboardInterrupt."""
+    tell: Callable[[str], None] = (lambda _: None) if as_json else say
+    tell(f"starting {len(fleet.agents)} agents and {len(fleet.services)} services ...")
     fleet.start()
+    control = Control(fleet)
+    if as_json:
+        say(json.dumps(where_everything_is(fleet)))
     for path, plan in fleet.plans.items():
-        say(f"  {path:8} {plan.http}  pid {fleet.agents[path].pid}")
-    say("")
-    say(how_to_talk(fleet))
-    say("\nCtrl-C ends it all")
-    wait()
+        tell(f"  {path:8} {plan.http}  pid {fleet.agents[path].pid}")
+    tell("")
+    tell(how_to_talk(fleet, is_kept=is_kept))
+    tell("\nCtrl-C ends it all")
+    control.serve()

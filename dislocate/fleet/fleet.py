@@ -5,7 +5,6 @@ socket, so that a cut means here what it means in the simulator.  `with Fleet(..
 """
 
 import shutil
-import signal
 import socket
 from pathlib import Path as FilePath
 from types import TracebackType
@@ -15,7 +14,7 @@ import msgspec
 
 from dislocate.core.errors import DislocateError
 from dislocate.core.identity import Path
-from dislocate.fleet.blueprint import AgentPlan, ServicePlan, write
+from dislocate.fleet.blueprint import AgentPlan, ServicePlan, claim_network, write
 from dislocate.fleet.observer import Observer
 from dislocate.fleet.processes import FleetProcess, stop_all
 from sim.scenario import Scenario
@@ -33,7 +32,8 @@ class Fleet:
     def __init__(self, scenario: Scenario, directory: FilePath, *, record: bool = False) -> None:
         self.scenario = scenario
         self.directory = directory
-        self.plans = write(scenario, directory)
+        self.network, self._claim = claim_network()
+        self.plans = write(scenario, directory, network=self.network)
         self.agents = {path: self._agent(plan, record) for path, plan in self.plans.items()}
         self.services = {
             str(service.instance): _service(service, directory)
@@ -41,7 +41,7 @@ class Fleet:
             for service in plan.services
         }
         self.observers = {path: Observer(plan) for path, plan in self.plans.items()}
-        self._paused: dict[Path, None] = {}
+        self._paused: dict[str, None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +63,7 @@ class Fleet:
     def stop(self) -> None:
         """End every process."""
         stop_all([*self.agents.values(), *self.services.values()])
+        self._claim.close()
 
     def home(self, path: Path) -> FilePath:
         """The directory of one agent: agent.toml, agent.log, state/."""
@@ -81,16 +82,19 @@ class Fleet:
     def kill(self, name: str) -> None:
         """SIGKILL an agent ('dc/aJ') or a service ('dc/service#i')."""
         self._process(name).kill()
+        self._paused.pop(name, None)
 
     def restart(self, name: str) -> None:
-        """Start a process that ended, with the disk that it had."""
+        """Start a process with the disk that it had; one that still runs is killed first, as in the simulator."""
+        self.kill(name)
         process = self._process(name)
         process.start()
         if name in self.agents:
             process.wait_ready()
 
     def wipe(self, path: Path) -> None:
-        """Empty the state directory of an agent that ended."""
+        """Empty the state directory of an agent; one that runs is killed first and does not start by itself."""
+        self.kill(path)
         state = self.home(path) / "state"
         shutil.rmtree(state)
         state.mkdir()
@@ -99,13 +103,14 @@ class Fleet:
         """SIGTERM: the agent announces a planned restart and ends."""
         self.agents[path].terminate()
 
-    def pause(self, path: Path) -> None:
-        self.agents[path].pause()
-        self._paused[path] = None
+    def pause(self, name: str) -> None:
+        """SIGSTOP an agent or a service."""
+        self._process(name).pause()
+        self._paused[name] = None
 
-    def resume(self, path: Path) -> None:
-        self.agents[path].send_signal(signal.SIGCONT)
-        self._paused.pop(path, None)
+    def resume(self, name: str) -> None:
+        self._process(name).resume()
+        self._paused.pop(name, None)
 
     def steer(self, **command: Any) -> None:
         """Tell every running agent how links change: `do` cut, heal, slow or loss, `from`, `to`, `oneway`, `channels`.

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError
-from dislocate.core.units import SECOND, seconds
+from dislocate.core.units import SECOND, format_duration, seconds
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observed import LiveObserved
 from sim.expectations import Judge, Verdict
@@ -45,9 +45,13 @@ class LiveFaults:
             "undrain": lambda fault: self._drain(fault, False),
         }
         for at, fault in enumerate(fleet.scenario.at):
-            if fault.do not in self._verbs:
-                known = ", ".join(sorted(self._verbs))
-                raise ConfigError(f"at[{at}].do", got=fault.do, expected=f"one of {known}; or `dislocate sim run`")
+            self.check(fault, f"at[{at}].do")
+
+    def check(self, fault: Fault, field: str) -> None:
+        """Raises `ConfigError` naming `field` for a verb that only the simulator has."""
+        if fault.do not in self._verbs:
+            known = ", ".join(sorted(self._verbs))
+            raise ConfigError(field, got=fault.do, expected=f"one of {known}; or `dislocate sim run`")
 
     def do(self, fault: Fault) -> None:
         self._verbs[fault.do](fault)
@@ -59,9 +63,7 @@ class LiveFaults:
             act(str(instance))
 
     def _between(self, fault: Fault, **command: object) -> None:
-        for origin in as_tuple(fault.origin):
-            for target in as_tuple(fault.dest):
-                self._fleet.steer(**{"from": origin, "to": target, "oneway": fault.oneway, **command})
+        self._fleet.steer(**{"from": fault.origin, "to": fault.dest, "oneway": fault.oneway, **command})
 
     def _cut(self, fault: Fault) -> None:
         self._between(fault, do=fault.do, channels=[channel.value for channel in fault.channels])
@@ -82,7 +84,9 @@ class LiveFaults:
         self._agent(path).send("POST", "/api/leave", {})
 
     def _drain(self, fault: Fault, draining: bool) -> None:
-        body = {"draining": draining, "reason": "scenario"}
+        body: dict[str, object] = {"draining": draining, "reason": "scenario"}
+        if fault.lasting is not None:
+            body["expires"] = format_duration(fault.lasting)
         for instance in self._layout.chosen_instances(fault.target):
             owner = self._layout.owner(instance)
             self._agent(owner).send("POST", f"/api/instances/{instance.id}/drain", body)
@@ -103,7 +107,7 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     due: list[tuple[int, int, Fault]] = []
     for number, fault in enumerate(scenario.at):
         heappush(due, (fault.time, number, fault))
-        if fault.lasting is not None:
+        if fault.lasting is not None and fault.do in UNDO:  # a drain ends by itself
             undo = Fault(
                 time=fault.time + fault.lasting,
                 do=UNDO[fault.do],
@@ -118,10 +122,11 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     while (now := time.monotonic_ns() - began) < scenario.duration:
         while due and due[0][0] <= now:
             _, _, fault = heappop(due)
-            tell(f"{seconds(fault.time):7.1f} s  {_in_words(fault)}")
+            tell(f"{seconds(fault.time):7.1f} s  {in_words(fault)}")
             faults.do(fault)
-        observed.ask_everybody(now)
-        judge.look(now)
+        asked = time.monotonic_ns() - began  # after the faults, which take their time: no answer is older than this
+        observed.ask_everybody(asked)
+        judge.look(asked)
         pause = min(ROUND, (due[0][0] - (time.monotonic_ns() - began)) / SECOND if due else ROUND)
         time.sleep(max(0.0, pause))
     verdicts = judge.conclude(scenario.duration)
@@ -132,7 +137,8 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     return all(verdict.holds for verdict in verdicts)
 
 
-def _in_words(fault: Fault) -> str:
+def in_words(fault: Fault) -> str:
+    """'kill fra/a1', 'cut fra <-> *'."""
     if fault.target:
         return f"{fault.do} {', '.join(as_tuple(fault.target))}"
     arrow = "->" if fault.oneway else "<->"

@@ -61,7 +61,7 @@ class FleetProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def wait_ready(self, within: float = READY_WITHIN) -> None:
@@ -133,7 +133,7 @@ def stop_all(processes: list[FleetProcess]) -> None:
         process.kill()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         os._exit(127)

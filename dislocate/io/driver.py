@@ -72,6 +72,7 @@ class Driver:
         wall: clock.Now = clock.wall,
     ) -> None:
         self.node = Node(settings, Streams(f"{seed}/{settings.node.path}"), recovered)
+        self._identity = self.node.identity
         self.now = now
         self.turns = 0
         self.datagrams_dropped = 0
@@ -250,12 +251,20 @@ class Driver:
         if self._recorder is not None:
             self._recorder.after(effects)
         self.turns += 1
+        if self.node.identity is not self._identity:
+            self._take_identity()
         for effect in effects:
             try:
                 self._verbs[type(effect)](effect)
             except Exception:
                 log.critical("%r could not be carried out; this process ends", effect, exc_info=True)
                 raise
+
+    def _take_identity(self) -> None:
+        """The node took a higher boot than it was started with: what it sends on links is to say so."""
+        self._identity = self.node.identity
+        if self._outlets is not None:
+            self._outlets.links.become(self._identity)
 
     def _tick(self) -> None:
         """The wall clock each second, the host's load each `LOAD_PERIOD` when it has changed."""

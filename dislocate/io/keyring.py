@@ -108,9 +108,15 @@ def _warn_if_open(path: FilePath, mode: int) -> None:
 
 def key_id(secret: bytes) -> int:
     """One byte that names a secret in clear and tells nothing of use about it."""
+    return fingerprint(secret)[0]
+
+
+def fingerprint(secret: bytes) -> bytes:
+    """Four bytes for people who compare hosts; the first is the key id.  A secret has 256 random bits, so they give
+    nothing away."""
     digest = Hash(SHA256())
     digest.update(b"dislocate key id" + secret)
-    return digest.finalize()[0]
+    return digest.finalize()[:4]
 
 
 # ---- datagrams

@@ -19,6 +19,7 @@ from msgspec import Struct, field
 from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.identity import Address, NodeId, Path, split_address
 from dislocate.core.streams import Streams
+from dislocate.directions import Place, Selector, covers
 from dislocate.io import clock
 from dislocate.io.delayline import DelayLine
 from dislocate.linkmodel import Channel, Link, LinkQuality
@@ -26,10 +27,6 @@ from dislocate.linkmodel import Channel, Link, LinkQuality
 HELD_LIMIT = 1_024  # messages a cut link keeps, each way: what socket buffers would hold, about
 CONTROL_SIZE = 64  # bytes of a packet that carries no data: SYN, RST, FIN, ICMP
 
-# 'dc/name', or 'dc' for a host that stands for a whole data center.
-Place: TypeAlias = str
-# 'dc', 'dc/name' or '*'.
-Selector: TypeAlias = str
 Deliver: TypeAlias = Callable[[], object]
 
 UNSHAPED = LinkQuality(delay=0, jitter=0.0)
@@ -69,12 +66,19 @@ class Steer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One change while running.  `heal` undoes `cut`; `slow` with factor 1 and `loss` with 0 undo themselves."""
 
     do: Literal["cut", "heal", "slow", "loss"]
-    from_: Selector = field(name="from")
-    to: Selector
+    from_: Selector | tuple[Selector, ...] = field(name="from")
+    to: Selector | tuple[Selector, ...]
     oneway: bool = False
     channels: tuple[Channel, ...] = tuple(Channel)  # of a cut or heal
     factor: float = 1.0  # of a slowed delay
     loss: float = 0.0  # added to the loss of the link
+
+    def covers(self, sender: Place, receiver: Place) -> bool:
+        """Whether the direction from `sender` to `receiver` is meant."""
+        origins, targets = _as_tuple(self.from_), _as_tuple(self.to)
+        return covers(origins, targets, sender, receiver) or (
+            not self.oneway and covers(targets, origins, sender, receiver)
+        )
 
 
 def read_plan(text: bytes) -> ShapingPlan:
@@ -88,21 +92,8 @@ def read_plan(text: bytes) -> ShapingPlan:
     return plan
 
 
-def selects(selector: Selector, place: Place) -> bool:
-    """Whether `selector` names `place`."""
-    return selector in ("*", place, place.partition("/")[0])
-
-
-def covers(origin: Selector, target: Selector, sender: Place, receiver: Place) -> bool:
-    """Whether the direction from `sender` to `receiver` is meant.  '*' means everybody else: 'fra' to '*' leaves the
-    links within 'fra' alone; '*' to '*' leaves none."""
-    if not selects(origin, sender) or not selects(target, receiver):
-        return False
-    if target == "*" and origin != "*":
-        return not selects(origin, receiver)
-    if origin == "*" and target != "*":
-        return not selects(target, sender)
-    return True
+def _as_tuple(selectors: Selector | tuple[Selector, ...]) -> tuple[Selector, ...]:
+    return (selectors,) if isinstance(selectors, str) else selectors
 
 
 class Pair:
@@ -249,8 +240,7 @@ class Shaping:
     def _apply(self, command: Steer, place: Place, pair: Pair) -> int:
         changed = 0
         for link, sender, receiver in ((pair.out, self.plan.own, place), (pair.back, place, self.plan.own)):
-            forth = covers(command.from_, command.to, sender, receiver)
-            if forth or (not command.oneway and covers(command.to, command.from_, sender, receiver)):
+            if command.covers(sender, receiver):
                 changed += 1
                 _steer_link(command, link)
         return changed
@@ -283,7 +273,7 @@ class Shaping:
     def _link(self, sender: Place, receiver: Place) -> Link:
         quality = UNSHAPED
         for rule in self.plan.qualities:
-            if covers(rule.from_, rule.to, sender, receiver):
+            if covers((rule.from_,), (rule.to,), sender, receiver):
                 quality = rule.quality()
         return Link(quality, self._streams[f"{sender} > {receiver}"])
 

@@ -64,6 +64,7 @@ class DatagramSocket:
         now: clock.Now = clock.monotonic,
     ) -> None:
         self.sent = 0
+        self.bytes_sent = 0
         self.received = 0
         self.withheld = 0  # arrived over a link that is cut
         self.dropped: dict[str, int] = {}  # what we could not send, by reason
@@ -116,6 +117,7 @@ class DatagramSocket:
                 failure = error.errno or errno.EIO
             else:
                 self.sent += 1
+                self.bytes_sent += len(sealed)
                 return
         self._drop(errno.errorcode.get(failure, str(failure)))
         if failure in REFUSALS:

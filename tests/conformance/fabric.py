@@ -1,7 +1,7 @@
 """What the conformance bodies need of a world: ends that carry out effects and hear inputs.
 
 The vocabulary is the boundary's own, so a body says exactly what the core may rely on.  `real.py` is the world of
-`dislocate.io`; the simulated one implements the same two protocols and is added to `FABRICS` in `conftest.py`.
+`dislocate.io`, `simulated.py` that of `sim`.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,6 @@ class End(Protocol):
 class Fabric(Protocol):
     """A world with up to three ends, on hosts of their own."""
 
-    carries: frozenset[type]  # the effects that this world carries out
-
     def start(self, name: str, *, is_known: bool = True) -> End:
         """A new end, or the next start (a higher boot, the same addresses and disk) of one that was killed.  When it
         `is_known`, the others know its key, as if from its alive record."""
@@ -49,6 +47,10 @@ class Fabric(Protocol):
 
     def resume(self, end: End) -> None:
         """SIGCONT."""
+        ...
+
+    def fail_disk(self, end: End) -> None:
+        """From now on its disk takes nothing, until the next start."""
         ...
 
     def records(self, end: End) -> dict[str, bytes]:

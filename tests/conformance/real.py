@@ -2,13 +2,13 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path as FilePath
-from struct import Struct
 from time import monotonic
 
 import gevent
@@ -20,8 +20,6 @@ from dislocate.core.boundary.inputs import Input
 from dislocate.core.identity import Address, NodeId
 from tests.conformance import real_end
 from tests.conformance.fabric import End
-
-LENGTH = Struct("!I")
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Input] = msgspec.msgpack.Decoder(Input)
@@ -50,7 +48,7 @@ class RealEnd:
 
     def do(self, effect: Effect) -> None:
         data = _encoder.encode(effect)
-        self._in.write(LENGTH.pack(len(data)) + data)
+        self._in.write(real_end.LENGTH.pack(len(data)) + data)
         self._in.flush()
 
     def end(self) -> None:
@@ -63,14 +61,12 @@ class RealEnd:
             self.process.stdout.close()
 
     def _read(self) -> None:
-        while len(length := self._out.read(LENGTH.size)) == LENGTH.size:
-            self.inputs.append(_decoder.decode(self._out.read(LENGTH.unpack(length)[0])))
+        while (data := real_end.read_frame(self._out)) is not None:
+            self.inputs.append(_decoder.decode(data))
 
 
 class RealFabric:
     """Ends 127.0.0.1, with keys, disks and who knows whom in `directory`."""
-
-    carries = real_end.CARRIES
 
     def __init__(self, directory: FilePath) -> None:
         self._directory = directory
@@ -95,6 +91,11 @@ class RealFabric:
 
     def resume(self, end: End) -> None:
         os.kill(self._ends[end.node.name].process.pid, signal.SIGCONT)
+
+    def fail_disk(self, end: End) -> None:
+        """No file of the process may grow: the kernel fails its writes (EFBIG), which to SQLite is an I/O error."""
+        pid = self._ends[end.node.name].process.pid
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
     def records(self, end: End) -> dict[str, bytes]:
         output = subprocess.check_output(

@@ -5,12 +5,9 @@ Each is four bytes of length and msgpack, after the 32 bytes of our public key.
 
 import json
 import sys
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path as FilePath
 from struct import Struct
 from types import SimpleNamespace
-from typing import Any
 
 import gevent
 import msgspec
@@ -19,18 +16,28 @@ from gevent.fileobject import FileObjectPosix
 from gevent.queue import Queue
 from zmq.utils import z85
 
-from dislocate.core.boundary.effects import CloseLink, Effect, OpenLink, SendDatagram, SendMessage, Store, TryConnect
+from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.inputs import Input
 from dislocate.core.boundary.values import CheckOutcome, Status
 from dislocate.core.identity import Address, NodeId, Path
+from dislocate.io.disk import Disk
+from dislocate.io.keyring import Keyring
 from dislocate.io.links import Links
+from dislocate.io.outlets import Outlets
+from dislocate.io.udp import DatagramSocket
 
 LENGTH = Struct("!I")
 SECRET = bytes(range(32))
 
-# Links stand alone; all else comes with the outlets of the driver, where they are there.
-_ALL = find_spec("dislocate.io.outlets") is not None
-CARRIES = frozenset([OpenLink, CloseLink, SendMessage] + [SendDatagram, Store, TryConnect] * _ALL)
+
+def read_frame(source: FileObjectPosix) -> bytes | None:
+    """The next frame; None when there is none, or only a part of one that a kill has torn off."""
+    length = source.read(LENGTH.size)
+    if len(length) < LENGTH.size:
+        return None
+    size = LENGTH.unpack(length)[0]
+    data: bytes = source.read(size)
+    return data if len(data) == size else None
 
 
 def introduce(directory: FilePath, public_key: bytes, path: Path) -> None:
@@ -71,37 +78,23 @@ class Child:
             known_key=lambda key: known_key(directory, key),
             deliver=self._said.put,
         )
-        self._verbs: dict[type, Callable[[Any], object]] = {
-            OpenLink: lambda effect: self._links.open(effect.peer, effect.address, effect.public_key),
-            CloseLink: lambda effect: self._links.close(effect.peer),
-            SendMessage: lambda effect: self._links.send(effect.peer, effect.data),
-        }
-        if _ALL:
-            self._verbs = self._outlets(directory, node, gossip)
-        self._out = FileObjectPosix(sys.stdout.buffer, "wb", close=False)
-        self._out.write(keys.public)
-        self._out.flush()
-
-    def _outlets(self, directory: FilePath, node: NodeId, gossip: Address) -> dict[type, Callable[[Any], object]]:
-        from dislocate.io.disk import Disk
-        from dislocate.io.keyring import Keyring
-        from dislocate.io.outlets import Outlets
-        from dislocate.io.udp import DatagramSocket
-
-        return Outlets(
+        self._verbs = Outlets(
             datagrams=DatagramSocket(bind=gossip, keyring=Keyring((SECRET,)), deliver=self._said.put),
             links=self._links,
             disk=Disk(state_dir(directory, node.path)),
             run_check=lambda spec: CheckOutcome(Status.PASSING),
             deliver=self._said.put,
         ).verbs
+        self._out = FileObjectPosix(sys.stdout.buffer, "wb", close=False)
+        self._out.write(keys.public)
+        self._out.flush()
 
     def run(self) -> None:
         gevent.spawn(self._write)
         source = FileObjectPosix(sys.stdin.buffer, "rb", close=False)
         decoder: msgspec.msgpack.Decoder[Effect] = msgspec.msgpack.Decoder(Effect)
-        while len(length := source.read(LENGTH.size)) == LENGTH.size:
-            effect = decoder.decode(source.read(LENGTH.unpack(length)[0]))
+        while (data := read_frame(source)) is not None:
+            effect = decoder.decode(data)
             self._verbs[type(effect)](effect)
 
     def _write(self) -> None:
@@ -113,8 +106,6 @@ class Child:
 
 
 def print_records(directory: FilePath, path: Path) -> None:
-    from dislocate.io.disk import Disk
-
     disk = Disk(state_dir(directory, path))
     print(json.dumps({record.key: (record.value or b"").hex() for record in disk.load()}))
     disk.close()

@@ -18,6 +18,7 @@ from dislocate.core.boundary.inputs import (
     MessageReceived,
     SendFailed,
     Stored,
+    StoreFailed,
 )
 from dislocate.core.boundary.values import ConnectOutcome, Refusal, StoredRecord
 from dislocate.core.identity import NodeId
@@ -25,7 +26,7 @@ from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET
 from tests.conformance.fabric import End, Fabric, expect
 
 BURST = 50  # messages that any world takes at once
-needs = pytest.mark.needs.with_args  # `mark.needs(SomeClass)` would decorate the class
+AT_ONCE = 2.0  # seconds, far below the five after which a dial is given up
 
 
 def dial(dialler: End, peer: End) -> None:
@@ -47,10 +48,15 @@ def exchange(fabric: Fabric, sender: End, receiver: End, data: bytes) -> None:
     assert expect(fabric, receiver, MessageReceived) == MessageReceived(sender.node, data)
 
 
+def settle(fabric: Fabric, one: End, other: End) -> None:
+    """What `one` said before has reached the host of `other`."""
+    one.do(TryConnect(other.links))
+    assert expect(fabric, one, ConnectTried).outcome is ConnectOutcome.ACCEPTED
+
+
 # ---- datagrams
 
 
-@needs(SendDatagram)
 def test_a_datagram_arrives_with_the_address_to_answer(fabric):
     one, two = fabric.start("a1"), fabric.start("a2")
     data = bytes(DATAGRAM_BUDGET)
@@ -60,7 +66,6 @@ def test_a_datagram_arrives_with_the_address_to_answer(fabric):
     assert expect(fabric, one, DatagramReceived) == DatagramReceived(two.gossip, b"answer")
 
 
-@needs(SendDatagram)
 def test_a_datagram_to_a_killed_agent_is_refused(fabric):
     one, two = fabric.start("a1"), fabric.start("a2")
     fabric.kill(two)
@@ -68,7 +73,6 @@ def test_a_datagram_to_a_killed_agent_is_refused(fabric):
     assert expect(fabric, one, SendFailed) == SendFailed(two.gossip, Refusal.REFUSED)
 
 
-@needs(SendDatagram)
 def test_a_refusal_for_one_address_spoils_no_datagram_for_another(fabric):
     one, two, three = fabric.start("a1"), fabric.start("a2"), fabric.start("a3")
     fabric.kill(two)
@@ -81,7 +85,6 @@ def test_a_refusal_for_one_address_spoils_no_datagram_for_another(fabric):
 # ---- connects
 
 
-@needs(TryConnect)
 def test_a_connect_is_accepted_by_a_living_agent_and_refused_by_the_host_of_a_killed_one(fabric):
     one, two = fabric.start("a1"), fabric.start("a2")
     one.do(TryConnect(two.links))
@@ -91,12 +94,17 @@ def test_a_connect_is_accepted_by_a_living_agent_and_refused_by_the_host_of_a_ki
     assert expect(fabric, one, ConnectTried) == ConnectTried(two.links, ConnectOutcome.REFUSED)
 
 
-@needs(TryConnect)
 def test_the_host_of_a_stopped_agent_accepts_a_connect(fabric):
     one, two = fabric.start("a1"), fabric.start("a2")
     fabric.pause(two)
     one.do(TryConnect(two.links))
     assert expect(fabric, one, ConnectTried) == ConnectTried(two.links, ConnectOutcome.ACCEPTED)
+
+
+def test_nobody_accepts_a_connect_to_an_address_for_datagrams(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    one.do(TryConnect(two.gossip))
+    assert expect(fabric, one, ConnectTried) == ConnectTried(two.gossip, ConnectOutcome.REFUSED)
 
 
 # ---- links: opening
@@ -146,14 +154,15 @@ def test_a_dial_to_a_stopped_agent_times_out(fabric):
 def test_whose_key_is_not_known_opens_no_link(fabric):
     one, two = fabric.start("a1", is_known=False), fabric.start("a2")
     dial(one, two)
-    assert expect(fabric, one, LinkLost).peer == two.node
+    assert expect(fabric, one, LinkLost, AT_ONCE) == LinkLost(two.node, "not authenticated")
     assert one.inputs == two.inputs == []
 
 
 def test_a_link_opens_only_to_the_holder_of_the_key(fabric):
     one, two = fabric.start("a1"), fabric.start("a2")
     one.do(OpenLink(two.node, two.links, one.public_key))
-    assert expect(fabric, one, LinkLost).peer == two.node
+    lost = expect(fabric, one, LinkLost, AT_ONCE)
+    assert lost == LinkLost(two.node, "handshake failed: another key or no agent answers there")
     assert one.inputs == two.inputs == []
 
 
@@ -162,8 +171,42 @@ def test_a_dial_to_an_earlier_start_opens_no_link_to_the_later(fabric):
     fabric.kill(earlier)
     later = fabric.start("a2")
     dial(one, earlier)
-    assert expect(fabric, one, LinkLost).peer == earlier.node
+    assert expect(fabric, one, LinkLost, AT_ONCE) == LinkLost(earlier.node, f"the peer closed it: this is {later.node}")
     assert one.inputs == later.inputs == []
+
+
+def test_a_dial_to_an_earlier_start_is_refused_while_the_later_is_linked(fabric):
+    one, earlier = fabric.start("a1"), fabric.start("a2")
+    fabric.kill(earlier)
+    later = fabric.start("a2")
+    dial(one, later)
+    expect(fabric, one, LinkOpened)
+    expect(fabric, later, LinkOpened)
+    dial(one, earlier)
+    assert expect(fabric, one, LinkLost, AT_ONCE) == LinkLost(earlier.node, "a newer start of it is linked")
+    exchange(fabric, one, later, b"not disturbed")
+    assert one.inputs == later.inputs == []
+
+
+def test_a_dial_to_a_stopped_agent_that_wakes_up_opens_a_link(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    fabric.pause(two)
+    dial(one, two)
+    settle(fabric, one, two)
+    assert one.inputs == []
+    fabric.resume(two)
+    assert expect(fabric, one, LinkOpened) == LinkOpened(two.node)
+    assert expect(fabric, two, LinkOpened) == LinkOpened(one.node)
+
+
+def test_a_dial_to_a_stopped_agent_that_is_killed_is_lost_at_once(fabric):
+    one, two = fabric.start("a1"), fabric.start("a2")
+    fabric.pause(two)
+    dial(one, two)
+    settle(fabric, one, two)
+    fabric.kill(two)
+    assert expect(fabric, one, LinkLost, AT_ONCE).peer == two.node
+    assert one.inputs == []
 
 
 # ---- links: messages
@@ -185,6 +228,8 @@ def test_the_largest_message_passes_and_a_larger_one_is_refused(fabric):
     exchange(fabric, one, two, bytes(MESSAGE_BUDGET))
     one.do(SendMessage(two.node, bytes(MESSAGE_BUDGET + 1)))
     assert expect(fabric, one, SendFailed) == SendFailed(two.node, Refusal.TOO_LARGE)
+    exchange(fabric, one, two, b"not disturbed")
+    assert one.inputs == two.inputs == []
 
 
 def test_a_message_without_a_link_is_answered_by_gone(fabric):
@@ -203,14 +248,30 @@ def test_a_stopped_peer_pushes_back_and_what_was_taken_before_arrives(fabric):
         sent += 1
         if sent % 100 == 0:
             fabric.run_until(lambda: bool(one.inputs), 0.05)
-    fabric.run_until(lambda: False, 0.2)  # hear of all failures
-    refused = [input_ for input_ in one.inputs if isinstance(input_, SendFailed)]
+    one.do(SendMessage(two.node, bytes(MESSAGE_BUDGET + 1)))  # answered after all others
+    assert fabric.run_until(lambda: SendFailed(two.node, Refusal.TOO_LARGE) in one.inputs, 10.0)
+    refused = one.inputs[:-1]
     assert set(refused) == {SendFailed(two.node, Refusal.BACKPRESSURE)}
     fabric.resume(two)
     taken = [int.from_bytes(expect(fabric, two, MessageReceived).data[:4], "big") for _ in range(sent - len(refused))]
     assert taken == sorted(set(taken))
-    assert one.inputs == refused
+    assert one.inputs[:-1] == refused
     assert two.inputs == []
+
+
+def test_a_stopped_agent_keeps_its_links_and_reads_on(fabric):
+    one, two = linked(fabric)
+    fabric.pause(two)
+    for number in range(BURST):
+        one.do(SendMessage(two.node, b"%d" % number))
+    one.do(SendDatagram(two.gossip, b"a datagram"))
+    settle(fabric, one, two)
+    assert one.inputs == two.inputs == []
+    fabric.resume(two)
+    assert [expect(fabric, two, MessageReceived).data for _ in range(BURST)] == [b"%d" % one for one in range(BURST)]
+    assert expect(fabric, two, DatagramReceived) == DatagramReceived(one.gossip, b"a datagram")
+    exchange(fabric, two, one, b"still linked")
+    assert one.inputs == two.inputs == []
 
 
 # ---- links: ending
@@ -221,7 +282,7 @@ def test_a_killed_agent_loses_its_links_whichever_side_had_dialled(fabric, kille
     ends = linked(fabric)
     victim, survivor = ends[killed], ends[1 - killed]
     fabric.kill(victim)
-    assert expect(fabric, survivor, LinkLost).peer == victim.node
+    assert expect(fabric, survivor, LinkLost) == LinkLost(victim.node, "disconnected")
     survivor.do(SendMessage(victim.node, b"x"))
     assert expect(fabric, survivor, SendFailed) == SendFailed(victim.node, Refusal.GONE)
     assert survivor.inputs == []
@@ -232,7 +293,8 @@ def test_a_closed_link_is_lost_for_the_other_side_only_and_can_be_opened_again(f
     ends = linked(fabric)
     here, there = ends[closer], ends[1 - closer]
     here.do(CloseLink(there.node))
-    assert expect(fabric, there, LinkLost).peer == here.node
+    reason = "disconnected" if closer == 0 else "the peer closed it: closed"  # an acceptor can only ask
+    assert expect(fabric, there, LinkLost) == LinkLost(here.node, reason)
     here.do(SendMessage(there.node, b"x"))
     assert expect(fabric, here, SendFailed) == SendFailed(there.node, Refusal.GONE)
     dial(there, here)
@@ -255,10 +317,32 @@ def test_a_restarted_agent_is_linked_by_its_new_name(fabric):
     assert expect(fabric, one, SendFailed) == SendFailed(earlier.node, Refusal.GONE)
 
 
+def test_a_later_start_takes_over_from_one_that_was_not_heard_to_end(fabric):
+    one, earlier = linked(fabric)
+    fabric.pause(one)
+    fabric.kill(earlier)
+    later = fabric.start("a2")
+    dial(later, one)
+    settle(fabric, later, one)
+    fabric.resume(one)
+    assert expect(fabric, later, LinkOpened) == LinkOpened(one.node)
+    exchange(fabric, later, one, b"here I am")
+    lost, opened = one.inputs
+    assert isinstance(lost, LinkLost)
+    assert (lost.peer, opened) == (earlier.node, LinkOpened(later.node))
+    exchange(fabric, one, later, b"welcome back")
+
+
+def test_closing_an_earlier_start_closes_nothing_of_the_later(fabric):
+    one, two = linked(fabric)
+    one.do(CloseLink(NodeId("lab", "a2", two.node.boot - 1)))
+    exchange(fabric, one, two, b"still linked")
+    assert one.inputs == two.inputs == []
+
+
 # ---- the disk
 
 
-@needs(Store)
 def test_stores_are_answered_in_their_order_and_survive_a_kill(fabric):
     one = fabric.start("a1")
     for seq in range(1, BURST + 1):
@@ -269,7 +353,6 @@ def test_stores_are_answered_in_their_order_and_survive_a_kill(fabric):
     assert fabric.records(one) == {f"t/{seq}": b"%d" % seq for seq in answers} | {"t/last": b"%d" % BURST}
 
 
-@needs(Store)
 def test_a_stored_deletion_deletes(fabric):
     one = fabric.start("a1")
     one.do(Store(1, (StoredRecord("t/a", b"1"), StoredRecord("t/b", b"2")), True))
@@ -277,3 +360,19 @@ def test_a_stored_deletion_deletes(fabric):
     assert [expect(fabric, one, Stored).seq for _ in range(2)] == [1, 2]
     fabric.kill(one)
     assert fabric.records(one) == {"t/b": b"2"}
+
+
+def test_a_failed_store_is_answered_and_nothing_of_it_or_after_it_is_kept(fabric):
+    one = fabric.start("a1")
+    one.do(Store(1, (StoredRecord("t/before", b"1"),), True))
+    assert expect(fabric, one, Stored) == Stored(1)
+    fabric.fail_disk(one)
+    one.do(Store(2, (StoredRecord("t/refused", b"2"), StoredRecord("t/before", b"2")), True))
+    assert expect(fabric, one, StoreFailed).seq == 2
+    one.do(Store(3, (StoredRecord("t/after", b"3"),), False))
+    assert expect(fabric, one, StoreFailed).seq == 3
+    fabric.kill(one)
+    assert fabric.records(one) == {"t/before": b"1"}
+    again = fabric.start("a1")
+    again.do(Store(1, (StoredRecord("t/again", b"4"),), True))
+    assert expect(fabric, again, Stored) == Stored(1)

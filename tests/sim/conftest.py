@@ -1,6 +1,7 @@
 """Small worlds for tests, and a look at every turn in them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,9 @@ def turns() -> Turns:
 
 @pytest.fixture
 def make_world(turns: Turns) -> Callable[..., World]:
-    def make(nodes: int = 3, datacenters: tuple[str, ...] = ("fra",), seed: int = 7, services: int = 0) -> World:
+    def make(
+        nodes: int = 3, datacenters: tuple[str, ...] = ("fra",), seed: int = 7, services: int = 0, **options: Any
+    ) -> World:
         scenario = Scenario(
             title="a test",
             why="it is one",
@@ -39,6 +42,6 @@ def make_world(turns: Turns) -> Callable[..., World]:
             datacenters={name: Datacenter(nodes) for name in datacenters},
             services=(Service("shop.web", services),) if services else (),
         )
-        return World(checked(scenario), seed, tracer=turns)
+        return World(checked(scenario), seed, tracer=turns, **options)
 
     return make

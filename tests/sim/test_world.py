@@ -26,7 +26,7 @@ def fault(verb, target=(), **fields):
 
 def send(world, origin, target, data=b"x"):
     machine = world.machines[origin]
-    world._send_datagram(machine.process, SendDatagram(world.machines[target].gossip, data))
+    world.carry_out(machine.process, [SendDatagram(world.machines[target].gossip, data)])
 
 
 def test_agents_of_a_data_center_get_to_know_each_other(make_world):

@@ -61,7 +61,8 @@ def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
 class ScriptedNode:
     """Stands for `Node`: notes what it is told, answers what the test wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: NodeId) -> None:
+        self.identity = identity
         self.told: list[object] = []
         self.answers: dict[type, Callable[[object], list[object]]] = {}
         self.wants = NEVER
@@ -97,6 +98,9 @@ class NotedLinks:
     def send(self, *args: object) -> None:
         self.calls.append(("send", *args))
 
+    def become(self, *args: object) -> None:
+        self.calls.append(("become", *args))
+
     def stop(self) -> None:
         self.calls.append(("stop",))
 
@@ -124,7 +128,7 @@ class Agent:
         self.driver = Driver(settings=self.settings, seed="7", recovered=Recovered(), recorder=recorder, **options)
         self.node = self.driver.node
         if not real:
-            self.node = self.driver.node = ScriptedNode()
+            self.node = self.driver.node = ScriptedNode(self.driver.node.identity)
         self.links = NotedLinks()
         self.disk = Disk(state_dir)
         self.outlets = Outlets(
@@ -415,3 +419,10 @@ def test_an_agent_whose_reader_died_ends(agent):
     one.outlets.datagrams.reader.kill(OSError("the socket is gone"))
     with pytest.raises(OSError, match="the socket is gone"), gevent.Timeout(5):
         one.driver.wait()
+
+
+def test_a_higher_boot_is_what_links_say_from_then_on(agent):
+    one = agent().start()
+    one.node.answers[ClockRead] = lambda _: setattr(one.node, "identity", NodeId("fra", "a1", 9)) or []
+    one.driver.deliver(ClockRead(1))
+    until(lambda: ("become", NodeId("fra", "a1", 9)) in one.links.calls)

@@ -205,7 +205,7 @@ def test_an_instance_that_flaps_is_held_down_and_says_so():
 def test_heartbeats_that_make_no_sense_are_refused():
     a1 = Host(services=(spec(check=HTTP), spec("ttl-1", check=TTL)))
     assert a1.ask(Heartbeat("nobody")).kind == "unknown"
-    assert a1.ask(Heartbeat("web-1")).field == "instance_id"
+    assert a1.ask(Heartbeat("web-1")).field == "id"
     assert a1.ask(Heartbeat("ttl-1", S.DRAINING)).field == "status"
 
 

@@ -655,3 +655,15 @@ def test_stopping_returns_at_once_and_reports_nothing_more(pair):
     one.links.stop()
     two.expect(LinkLost)
     assert one.inputs == before
+
+
+@pytest.mark.parametrize("renamed", [0, 1], ids=["the dialler", "the dialled"])
+def test_an_agent_that_takes_a_higher_boot_ends_its_links_and_is_dialled_under_the_new_one(pair, renamed):
+    changed, other = pair[renamed], pair[1 - renamed]
+    changed.node = NodeId("fra", changed.node.name, 9)
+    changed.links.become(changed.node)
+    assert changed.expect(LinkLost).peer == other.node
+    assert other.expect(LinkLost).peer.boot == 1
+    other.dial(changed)
+    assert other.expect(LinkOpened) == LinkOpened(changed.node)
+    assert changed.expect(LinkOpened) == LinkOpened(other.node)

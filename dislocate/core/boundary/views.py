@@ -68,7 +68,7 @@ class ServiceView(Struct, frozen=True, kw_only=True):
     instances: tuple[InstanceView, ...]
 
 
-class HistoryEntry(Struct, frozen=True, kw_only=True):
+class HistoryEntry(Struct, frozen=True, kw_only=True, gc=False):
     """One thing that happened to a node, service or instance."""
 
     subject: str  # 'dc/name', a service name, or 'dc/name/instance'

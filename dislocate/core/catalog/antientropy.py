@@ -85,6 +85,8 @@ class Repair:
         if digest == self._ledger.total:
             self._begun.pop(peer.path, None)
             self._differed.pop(peer.path, None)
+            if source is not None:
+                self._out.rumors.agreed()
             return
         if source is None and peer.path not in self._differed:
             _remember(self._differed, peer.path, None)  # on a long link the first mismatch is news under way

@@ -172,7 +172,7 @@ class Catalog:
     def report_load(self, request_id: int, request: ReportLoad) -> None:
         if self._own.get(request.instance_id) is None:
             words = f"no instance {request.instance_id[:128]!r} on this agent: register it here first"
-            self._out.reply(request_id, Refused("unknown", "instance_id", words))
+            self._out.reply(request_id, Refused("unknown", "id", words))
             return
         try:
             self._loads.report(request.instance_id, check_load(request.load))

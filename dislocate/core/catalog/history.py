@@ -4,7 +4,6 @@ Invariant: at most `HISTORY_PER_SUBJECT` entries of at most `HISTORY_SUBJECTS` s
 goes first.  Asked for since consul#965 (2015): "why did it disappear, and who says so?"
 """
 
-from collections import deque
 from collections.abc import Callable
 
 from dislocate.core.boundary.views import HistoryEntry
@@ -17,18 +16,17 @@ class History:
 
     def __init__(self, unix: Callable[[], int]) -> None:
         self._unix = unix
-        self._entries: dict[str, deque[HistoryEntry]] = {}  # least recently touched first
+        # Least recently touched first.  Tuples: most subjects have one entry or two, and every node keeps thousands.
+        self._entries: dict[str, tuple[HistoryEntry, ...]] = {}
 
     def record(self, subject: str, what: str, why: str, observers: tuple[Path, ...] = ()) -> None:
         """`what` happened to `subject`: 'dc/name', a service, or 'dc/name/instance'."""
-        entries = self._entries.pop(subject, None)
-        if entries is None:
-            entries = deque(maxlen=HISTORY_PER_SUBJECT)
-            if len(self._entries) >= HISTORY_SUBJECTS:
-                del self._entries[next(iter(self._entries))]
-        self._entries[subject] = entries
-        entries.append(HistoryEntry(subject=subject, at=self._unix(), what=what, why=why, observers=observers))
+        entries = self._entries.pop(subject, ())
+        if not entries and len(self._entries) >= HISTORY_SUBJECTS:
+            del self._entries[next(iter(self._entries))]
+        entry = HistoryEntry(subject=subject, at=self._unix(), what=what, why=why, observers=observers)
+        self._entries[subject] = (*entries[1 - HISTORY_PER_SUBJECT :], entry)
 
     def of(self, subject: str) -> tuple[HistoryEntry, ...]:
         """Oldest first; empty when nothing is remembered."""
-        return tuple(self._entries.get(subject, ()))
+        return self._entries.get(subject, ())

@@ -22,35 +22,27 @@ class Ledger:
     def __init__(self) -> None:
         self.total = 0
         self.buckets = [0] * BUCKETS
-        self._entries: dict[str, int] = {}
-        self._keys: list[dict[str, None]] = [{} for _ in range(BUCKETS)]
+        self._entries: list[dict[str, int]] = [{} for _ in range(BUCKETS)]  # by bucket
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._entries))
 
     def get(self, key: str) -> int | None:
-        return self._entries.get(key)
+        return self._entries[bucket_of(key)].get(key)
 
     def put(self, key: str, value: int) -> None:
         """Enter `key` with the fingerprint of its present state."""
-        before = self._entries.get(key)
-        if before == value:
-            return
         bucket = bucket_of(key)
-        self._add(bucket, value - (before or 0))
-        self._entries[key] = value
-        self._keys[bucket][key] = None
+        self._add(bucket, value - self._entries[bucket].get(key, 0))
+        self._entries[bucket][key] = value
 
     def remove(self, key: str) -> None:
-        value = self._entries.pop(key, None)
-        if value is not None:
-            bucket = bucket_of(key)
-            self._add(bucket, -value)
-            del self._keys[bucket][key]
+        bucket = bucket_of(key)
+        self._add(bucket, -self._entries[bucket].pop(key, 0))
 
     def entries(self, bucket: int) -> list[tuple[str, int]]:
         """The entries of one bucket, sorted by key."""
-        return [(key, self._entries[key]) for key in sorted(self._keys[bucket])]
+        return sorted(self._entries[bucket].items())
 
     def _add(self, bucket: int, value: int) -> None:
         self.total = (self.total + value) & _MASK

@@ -96,6 +96,6 @@ class Loads:
         self._free_at[instance_id] = now + LOAD_MIN_INTERVAL
         self._stamp += 1
         note = LoadNote(self._out.node, instance_id, self._stamp, quantized(load))
-        self._own.loads[instance_id] = note
+        self._own.keep_load(note)
         self._changed(self._own, instance_id)
         self._out.spread(f"l/{self._own.path}/{instance_id}", note)

@@ -159,7 +159,7 @@ class OwnInstances:
         if instance is None:
             return
         if instance.spec.check is None or not instance.spec.check.ttl:
-            self._invalid(request_id, "instance_id", f"{instance.id} has no ttl check: register it with one")
+            self._invalid(request_id, "id", f"{instance.id} has no ttl check: register it with one")
         elif request.status not in VERDICTS:
             self._invalid(request_id, "status", "expected passing, warning or critical")
         else:
@@ -307,7 +307,7 @@ class OwnInstances:
         instance = self._instances.get(instance_id)
         if instance is None:
             words = f"no instance {instance_id[:128]!r} on this agent: register it here first"
-            self._out.reply(request_id, Refused("unknown", "instance_id", words))
+            self._out.reply(request_id, Refused("unknown", "id", words))
         return instance
 
     def _done(self, request_id: int) -> None:

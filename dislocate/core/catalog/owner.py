@@ -1,5 +1,9 @@
 """Owner: everything that this node knows of one agent's instances."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
 from dislocate.core.boundary.values import Load
 from dislocate.core.catalog.fate import Fate
 from dislocate.core.catalog.messages import InstanceRecord, LoadNote
@@ -7,6 +11,8 @@ from dislocate.core.catalog.records import OwnerRecords
 from dislocate.core.identity import NodeId, Path
 
 HOST = ""  # the instance id of a note about the host itself: it stands for instances that report no load
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})  # most owners have neither loads nor drains, and there are many
 
 
 class Owner:
@@ -22,22 +28,31 @@ class Owner:
         self.heard = now  # when its facts last came in, or what the disk says of that
         self.is_confirmed = is_confirmed  # False: only the disk says so yet; never gossiped
         self.is_kept = True  # False once it was dropped
-        self.loads: dict[str, LoadNote] = {}
-        self.drain_ends: dict[str, int] = {}  # local instants
+        self.loads: Mapping[str, LoadNote] = _NONE
+        self.drain_ends: Mapping[str, int] = _NONE  # local instants
 
     def load_of(self, instance_id: str) -> Load | None:
         """What it reports, else what its host reports, else None."""
         note = self.loads.get(instance_id) or self.loads.get(HOST)
         return None if note is None else note.load
 
+    def keep_load(self, note: LoadNote) -> None:
+        self.loads = {**self.loads, note.id: note}
+
     def keep_drain_end(self, record: InstanceRecord, now: int) -> None:
         """Anchor the end of a drain, told as time left, at `now`."""
         if record.drain_left > 0:
-            self.drain_ends[record.id] = now + record.drain_left
-        else:
-            self.drain_ends.pop(record.id, None)
+            self.drain_ends = {**self.drain_ends, record.id: now + record.drain_left}
+        elif record.id in self.drain_ends:
+            self.drain_ends = _without(self.drain_ends, record.id)
 
     def drop_extras(self, instance_id: str) -> None:
         """An instance went away."""
-        self.drain_ends.pop(instance_id, None)
-        self.loads.pop(instance_id, None)
+        if instance_id in self.drain_ends:
+            self.drain_ends = _without(self.drain_ends, instance_id)
+        if instance_id in self.loads:
+            self.loads = _without(self.loads, instance_id)
+
+
+def _without(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return {one: value for one, value in mapping.items() if one != key} or _NONE

@@ -126,32 +126,33 @@ class Owners:
             owner.heard = self._out.now
         self._gone(owner, gone, "its owner no longer lists it")
         self._enter(owner)
-        if is_whole:
+        if is_whole and (gone or owner.said.records):
             self._changed(owner)
         if not repaired:
             self._out.spread(manifest_key(fact), fact)
         return True
 
     def on_load(self, _sender: NodeId, fact: LoadNote, repaired: bool) -> bool:
-        """Soft state of a known instance; for one that is not (yet) known it is worth nothing."""
-        owner = self._owners.get(fact.owner.path)
+        """Soft state of a host, or of a known instance; for one that is not (yet) known it is worth nothing."""
+        owner = self._admit(fact.owner)
         if owner is None or owner is self.own or (fact.id != HOST and fact.id not in owner.said.records):
             return False
         known = owner.loads.get(fact.id)
         if known is not None and (fact.owner.boot, fact.stamp) <= (known.owner.boot, known.stamp):
             return False
-        owner.loads[fact.id] = fact
+        owner.keep_load(fact)
         self._services.load_changed(owner, fact.id)
         if not repaired:
             self._out.spread(f"l/{owner.path}/{fact.id}", fact)
         return True
 
     def facts_of(self, path: Path) -> list[Fact]:
-        """Records, then manifest; nothing of what only the disk says."""
+        """Records, manifest, then loads, which a newcomer would else not hear before they change; nothing of what only the
+        disk says."""
         owner = self._owners.get(path)
         if owner is None or not owner.is_confirmed:
             return []
-        return [*owner.said.records.values(), *owner.said.manifest]
+        return [*owner.said.records.values(), *owner.said.manifest, *owner.loads.values()]
 
     # ---- the life of owners
 
@@ -255,7 +256,8 @@ class Owners:
         for record in records:
             self._services.changed(owner, Change(record, None), why)
         self._history.record(owner.path, f"{len(records)} instances dropped", why)
-        self._changed(owner)
+        if records:
+            self._changed(owner)
 
     def _gone(self, owner: Owner, gone: list[Change], why: str) -> None:
         for change in gone:

@@ -19,6 +19,8 @@ _MAX_PARTS = 512  # 1,000 ids of 128 characters need 150
 
 Stamp = tuple[int, int]  # (boot, version)
 
+_NOTHING: tuple[Stamp, int] = ((0, -1), 0)
+
 
 class Change(Struct, frozen=True):
     """One instance of the owner, before and after; None where it is not there."""
@@ -34,15 +36,14 @@ def stamp_of(fact: InstanceRecord | Manifest) -> Stamp:
 class OwnerRecords:
     """The records of one owner."""
 
-    __slots__ = ("_assembling", "_ids", "_parts", "content", "manifest", "records")
+    __slots__ = ("_assembling", "_parts", "content", "manifest", "records")
 
     def __init__(self) -> None:
         self.records: dict[str, InstanceRecord] = {}
         self.manifest: tuple[Manifest, ...] = ()  # the parts of the newest complete one
         self.content = 0
-        self._ids: dict[str, int] = {}  # of that manifest
-        self._parts: dict[int, Manifest] = {}  # of a newer one, not yet complete
-        self._assembling: tuple[Stamp, int] = ((0, -1), 0)
+        self._parts: dict[int, Manifest] | None = None  # of a newer one, not yet complete
+        self._assembling = _NOTHING
 
     @property
     def stamp(self) -> Stamp:
@@ -55,7 +56,7 @@ class OwnerRecords:
         stamp = stamp_of(record)
         if before is not None and stamp <= stamp_of(before):
             return None
-        if stamp <= self.stamp and record.id not in self._ids:
+        if stamp <= self.stamp and not self._is_listed(record.id):
             return None
         if before is None and len(self.records) >= 2 * INSTANCES_PER_OWNER:
             return None
@@ -68,7 +69,7 @@ class OwnerRecords:
         key = (stamp, manifest.parts)
         if stamp <= self.stamp or key < self._assembling or not 0 <= manifest.part < manifest.parts <= _MAX_PARTS:
             return False, []
-        if key != self._assembling:
+        if key != self._assembling or self._parts is None:
             self._assembling = key
             self._parts = {}
         if manifest.part in self._parts:
@@ -77,12 +78,16 @@ class OwnerRecords:
         if len(self._parts) < manifest.parts:
             return True, []
         self.manifest = tuple(self._parts[part] for part in range(manifest.parts))
-        self._parts = {}
-        self._ids = dict(entry for part in self.manifest for entry in part.ids)
-        gone = [r for r in self.records.values() if stamp_of(r) <= stamp and r.id not in self._ids]
+        self._assembling, self._parts = _NOTHING, None
+        listed = dict(entry for part in self.manifest for entry in part.ids)
+        gone = [r for r in self.records.values() if stamp_of(r) <= stamp and r.id not in listed]
         for record in gone:
             self._set(record.id, None)
         return True, [Change(record, None) for record in gone]
+
+    def _is_listed(self, instance_id: str) -> bool:
+        """Asked for a record that comes after its manifest: seldom enough not to keep an index at every node."""
+        return any(instance_id == listed for part in self.manifest for listed, _ in part.ids)
 
     def _set(self, instance_id: str, record: InstanceRecord | None) -> None:
         before = self.records.pop(instance_id, None)

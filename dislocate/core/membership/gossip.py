@@ -16,6 +16,9 @@ from dislocate.core.tunables import GOSSIP_FANOUT, GOSSIP_PERIOD
 from dislocate.core.units import MILLISECOND, SECOND
 
 QUICKLY = 10 * MILLISECOND  # random up to this: lets the news of one burst travel together
+ALONE = (
+    10 * SECOND
+)  # after so long without anybody to gossip with, what waits is dropped: a newcomer learns it by repair
 DEAD_HEAR_FOR = 30 * SECOND  # memberlist's GossipToTheDeadTime
 
 
@@ -33,12 +36,17 @@ class Gossip:
         self._stream = stream
         self._armed = False
         self._last = -GOSSIP_PERIOD
+        self._had_company = 0
 
     def timers(self) -> dict[type, Callable[[GossipDue], None]]:
         return {GossipDue: self._round}
 
     def turn_ended(self) -> None:
         """Called after each turn: whatever part put a rumour, a round follows."""
+        if self._members.peers:
+            self._had_company = self._out.now
+        elif self._out.now - self._had_company > ALONE:
+            self._out.rumors.clear()
         if self._armed or not len(self._out.rumors) or not self._members.peers:
             return
         self._armed = True

@@ -173,6 +173,20 @@ class Welcome(Base, frozen=True, tag=28):
     )
 
 
+class WhoIsThere(Base, frozen=True, tag=29):
+    """Asked by `dislocate doctor`, which is no member and does not become one by asking."""
+
+    seq: int
+
+
+class ItIsI(Base, frozen=True, tag=32):
+    """The answer to `WhoIsThere`."""
+
+    seq: int
+    record: MemberRecord
+    unix: int  # nanoseconds, by the answerer's wall clock
+
+
 # ---- on links between data centers
 
 

@@ -30,6 +30,9 @@ from dislocate.io.links.sockets import (
     waiting_messages,
 )
 
+# Whoever does not even speak CURVE never comes to the gatekeeper, which counts those with a key that nobody knows.
+_STRANGERS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
 
 class Accepted:
     """One connection that somebody dialled."""
@@ -63,7 +66,7 @@ class Acceptor:
         self._connections: dict[bytes, Accepted] = {}
         self._by_descriptor: dict[int, Accepted] = {}
         self._socket = new_acceptor(context, bind, keys)
-        self._monitor = Monitor(context, self._socket, zmq.EVENT_DISCONNECTED)
+        self._monitor = Monitor(context, self._socket, zmq.EVENT_DISCONNECTED | _STRANGERS)
         try:
             self._socket.bind(endpoint(bind))
         except zmq.ZMQError as error:
@@ -128,9 +131,14 @@ class Acceptor:
     def _watch(self) -> None:
         while not self._monitor.closed:
             event = self._monitor.next()
-            if event is not None and event[1] in self._by_descriptor:
+            if event is None:
+                continue
+            kind, value = event
+            if kind & _STRANGERS:
+                self._counters["handshakes_failed"] += 1  # its value is a code, no descriptor
+            elif value in self._by_descriptor:
                 self._take_waiting()
-                connection = self._by_descriptor.get(event[1])
+                connection = self._by_descriptor.get(value)
                 if connection is not None:
                     self._forget(connection)
 

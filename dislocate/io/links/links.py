@@ -126,6 +126,16 @@ class Links:
         elif not self._shaping.send_message(peer, len(data), lambda: self._send_now(link, data)):
             self._send_failed(peer, Refusal.BACKPRESSURE)
 
+    def become(self, node: NodeId) -> None:
+        """This agent took a higher boot: every link and dial under the old one ends, and the core dials anew."""
+        self.node = node
+        for dial in list(self._dials.values()):
+            self._give_up(dial, "this agent took a higher boot")
+        for link in list(self._links.values()):
+            if not isinstance(link.connection, Dialled):
+                self._acceptor.dismiss(link.connection, "this agent took a higher boot")
+            self._lose(link, "this agent took a higher boot")
+
     def stop(self) -> None:
         """Close everything, report nothing more.  What is still queued is lost: say goodbye before."""
         self._deliver = lambda _input: None
@@ -320,6 +330,7 @@ class Links:
             self._send_failed(link.peer, Refusal.GONE)
         else:
             self.counters["messages_sent"] += 1
+            self.counters["bytes_sent"] += len(data)
 
     def _send_failed(self, peer: NodeId, reason: Refusal) -> None:
         self.counters[f"sends_failed_{reason.name.lower()}"] += 1

@@ -22,7 +22,7 @@ from dislocate.io.links.frames import routing_id
 ZAP_DOMAIN = "links"
 HEARTBEAT_PERIOD = 5.0  # seconds; a ZMTP ping costs 9 bytes each way
 HEARTBEAT_TIMEOUT = 15.0  # seconds: three pings, far above any RTT; the core's own heartbeats notice long before
-DIAL_TIMEOUT = 5.0  # seconds: connect, CURVE handshake and hello; three round trips, and two lost SYNs (1 s + 2 s)
+DIAL_TIMEOUT = 5.0  # seconds: connect, greetings, CURVE and hello; six round trips, and a lost SYN or two (1 s + 2 s)
 SEND_QUEUE = (
     64  # messages a peer, at most 4 MiB: small, so that a peer that stopped reading is noticed, not buffered for
 )

@@ -1,0 +1,165 @@
+"""Outlets: where a node's effects go in the simulated world, as `dislocate.io.outlets` is where they go in the real one.
+
+Each verb returns at once; what it causes comes back later as an input, through `deliver`.  Both worlds pass the same
+conformance suite.  Does not know nodes, nor what an event means.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
+
+from dislocate.core.boundary.effects import (
+    CloseLink,
+    OpenLink,
+    Reply,
+    RunCheck,
+    SendDatagram,
+    SendMessage,
+    Store,
+    TryConnect,
+)
+from dislocate.core.boundary.inputs import (
+    CheckCompleted,
+    ConnectTried,
+    DatagramReceived,
+    Input,
+    SendFailed,
+    Stored,
+    StoreFailed,
+)
+from dislocate.core.boundary.values import ConnectOutcome, Refusal
+from dislocate.core.streams import Streams
+from dislocate.core.tunables import CONNECT_TIMEOUT
+from dislocate.linkmodel import Channel, Link
+from sim.disk import Write
+from sim.links import Links
+from sim.network import Network
+from sim.process import Machine, Process
+from sim.schedule import Schedule
+from sim.services import refused
+
+REFUSAL_SIZE = 64  # bytes of an ICMP port unreachable
+
+Deliver: TypeAlias = Callable[[Process, Input], None]
+
+
+class Outlets:
+    """Those of all machines of one world."""
+
+    def __init__(
+        self,
+        machines: Collection[Machine],
+        *,
+        schedule: Schedule,
+        network: Network,
+        streams: Streams,
+        deliver: Deliver,
+    ) -> None:
+        self._by_gossip = {machine.gossip: machine for machine in machines}
+        self._by_links = {machine.links: machine for machine in machines}
+        self._schedule = schedule
+        self._network = network
+        self._streams = streams
+        self._deliver = deliver
+        self.links = Links(schedule, network, self._by_links, deliver)
+        self.verbs: dict[type, Callable[[Process, Any], None]] = {
+            SendDatagram: self._send_datagram,
+            SendMessage: self._send_message,
+            OpenLink: self.links.open,
+            CloseLink: self.links.close,
+            TryConnect: self._try_connect,
+            Store: self._store,
+            Reply: self._reply,
+            RunCheck: self._run_check,
+        }
+
+    # ---- datagrams
+
+    def _send_datagram(self, process: Process, effect: SendDatagram) -> None:
+        data = effect.data
+        size = len(data)
+        machine = process.machine
+        machine.datagrams_sent += 1
+        machine.bytes_sent += size
+        target = self._by_gossip.get(effect.address)
+        if target is None:  # no such host: silence
+            return
+        schedule = self._schedule
+        link = self._network.rows[machine.index][target.index]
+        arrivals = link.datagram(size, schedule.now)
+        if arrivals:
+            received = DatagramReceived(machine.gossip, data)
+            for at in arrivals:
+                schedule.call(at, self._datagram_due, target, received, link)
+
+    def _datagram_due(self, machine: Machine, received: DatagramReceived, link: Link) -> None:
+        process = machine.process
+        if link.is_cut(Channel.UDP):
+            return
+        if process is not None:
+            self._deliver(process, received)
+        elif machine.is_powered:
+            origin = self._by_gossip[received.source]
+            back = self._network.rows[machine.index][origin.index]
+            for at in back.datagram(REFUSAL_SIZE, self._schedule.now):
+                self._schedule.call(at, self._refusal_due, origin, machine.gossip, back)
+
+    def _refusal_due(self, machine: Machine, address: str, link: Link) -> None:
+        if machine.process is not None and not link.is_cut(Channel.UDP):
+            self._deliver(machine.process, SendFailed(address, Refusal.REFUSED))
+
+    # ---- streams
+
+    def _send_message(self, process: Process, effect: SendMessage) -> None:
+        process.machine.messages_sent += 1
+        process.machine.bytes_sent += len(effect.data)
+        self.links.send(process, effect)
+
+    def _try_connect(self, process: Process, effect: TryConnect) -> None:
+        now = self._schedule.now
+        target = self._by_links.get(effect.address) or self._by_gossip.get(effect.address)
+        arrival = None
+        if target is not None and target.is_powered:
+            arrival = self._network.rows[process.machine.index][target.index].segment(0, now)
+        if target is None or arrival is None or arrival - now > CONNECT_TIMEOUT:
+            tried = ConnectTried(effect.address, ConnectOutcome.TIMED_OUT)
+            self._schedule.call(now + CONNECT_TIMEOUT, self._answer_due, process, tried)
+            return
+        self._schedule.call(arrival, self._connect_arrived, process, effect.address, target)
+
+    def _connect_arrived(self, process: Process, address: str, target: Machine) -> None:
+        now = self._schedule.now
+        is_listening = target.process is not None and address == target.links
+        outcome = ConnectOutcome.ACCEPTED if is_listening else ConnectOutcome.REFUSED
+        back = self._network.rows[target.index][process.machine.index].segment(0, now)
+        if back is None or not target.is_powered:
+            back, outcome = now + CONNECT_TIMEOUT, ConnectOutcome.TIMED_OUT
+        self._schedule.call(back, self._answer_due, process, ConnectTried(address, outcome))
+
+    def _answer_due(self, process: Process, answer: Input, _: None) -> None:
+        self._deliver(process, answer)
+
+    # ---- the host
+
+    def _store(self, process: Process, effect: Store) -> None:
+        write, at = process.machine.disk.submit(effect, self._schedule.now)
+        self._schedule.call(at, self._write_due, process, write, effect.seq)
+
+    def _write_due(self, process: Process, write: Write, seq: int) -> None:
+        if process.is_running:
+            made = process.machine.disk.complete(write)
+            self._deliver(process, Stored(seq) if made else StoreFailed(seq, "the disk fails"))
+
+    def _reply(self, process: Process, effect: Reply) -> None:
+        then = process.requests.pop(effect.request_id, None)
+        if then is not None:
+            then(effect.result)
+
+    def _run_check(self, process: Process, effect: RunCheck) -> None:
+        outcome, takes = refused()
+        for service in process.machine.services.values():
+            check = service.spec.check
+            if check is not None and check.http == effect.spec.http:
+                outcome, takes = service.check(effect.spec, self._streams["checks"])
+        self._schedule.call(
+            self._schedule.now + takes, self._answer_due, process, CheckCompleted(effect.check_id, outcome)
+        )
