@@ -1,8 +1,10 @@
 """DNS answers a second beside dnsmasq, on one core each, in one run: `python -m bench.dns`.
 
-100 names; half of the questions are A with three records, half SRV with three records and three additional.  The server is
-pinned to one core, dnsperf to another; the peers take turns, and the best of `ROUNDS` counts for each, since a shared
-machine only ever slows.  Prints 'not measured' where dnsmasq or dnsperf is absent, or there is but one core.
+100 names; half of the questions are A with three records, half SRV with three records and three additional.  Ours is a whole
+agent as `dislocate agent` starts it, with the names as registered services; the peer has them in its files.  Each server is
+pinned to one core, dnsperf, with the same options for both, to another; the peers take turns, and the best of `ROUNDS`
+counts for each, since a shared machine only ever slows.  Prints 'not measured' where dnsmasq or dnsperf is absent, or there
+is but one core.
 """
 
 import os
@@ -14,13 +16,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from shutil import which
-from time import monotonic_ns
+from time import monotonic
 from typing import NamedTuple
 
+from dnslib import QTYPE, DNSRecord
+
 from bench.report import Bound, Figure, Table, render
-from tests.support.fake_dns_backend import FakeBackend
+from dislocate.io.keyring import generate_secret
 
 NAMES = 100
 INSTANCES = 3
@@ -35,39 +38,43 @@ def host(service: int, instance: int) -> str:
     return f"10.1.{service}.{instance + 1}"
 
 
-def serve() -> None:
-    """Our side: prints its port, then answers until it is killed."""
-    from gevent import sleep
-
-    from dislocate.edge.dns import DnsServer
-
-    backend = FakeBackend()
-    for service in range(NAMES):
-        for instance in range(INSTANCES):
-            backend.runs(f"bench{service:02}", host(service, instance))
-    backend.now = monotonic_ns  # the server must pay for its clock
-    server = DnsServer(backend, "127.0.0.1", 0, Random(1))
-    server.start()
-    print(server.address[1], flush=True)
-    while True:
-        sleep(60)
-
-
 class Server(NamedTuple):
     """One of the two under load; `taskset` becomes the server, so the pid is the server's."""
 
+    host: str
     port: int
     pid: int
 
 
 @contextmanager
-def ours(core: int) -> Iterator[Server]:
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "bench.dns", "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+def ours(core: int, directory: Path) -> Iterator[Server]:
+    """An agent as anybody would start it, alone in its fleet, with all that an agent does beside answering."""
+    at = f"127.{os.getpid() >> 8 & 127 | 128}.{os.getpid() & 255}.1"  # a host of this run alone: the ports are the defaults
+    services = "".join(
+        f'[[service]]\nname = "bench{service:02}"\nid = "bench{service:02}-{instance}"\n'
+        f'address = "{host(service, instance)}"\nport = 8000\n'
+        for service in range(NAMES)
+        for instance in range(INSTANCES)
+    )
+    (directory / "secret").write_text(generate_secret())
+    (directory / "secret").chmod(0o600)
+    (directory / "agent.toml").write_text(
+        f'[node]\nname = "a1"\ndatacenter = "fra"\nbind = "{at}"\nstate_dir = "state"\n'
+        f'[security]\nsecret_file = "secret"\n{services}'
+    )
+    agent = [sys.executable, "-m", "dislocate", "agent", "--config", f"{directory}/agent.toml"]
+    with (
+        (directory / "agent.log").open("w") as log,
+        subprocess.Popen(["taskset", "-c", str(core), *agent], stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
         try:
-            yield Server(int(server.stdout.readline()), server.pid)
+            found = re.search(r" dns=\S+:(\d+)", server.stdout.readline())
+            if found is None:
+                raise RuntimeError(f"the agent did not start:\n{(directory / 'agent.log').read_text()}")
+            yield Server(at, int(found[1]), server.pid)
         finally:
-            server.kill()
+            server.terminate()
+            server.wait(10)
 
 
 @contextmanager
@@ -96,26 +103,23 @@ def dnsmasq(core: int, directory: Path) -> Iterator[Server]:
     command += ["--pid-file=", f"--user={os.environ.get('USER', 'root')}"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
-            yield Server(port, server.pid)
+            yield Server("127.0.0.1", port, server.pid)
         finally:
             server.kill()
 
 
-def check(port: int) -> None:
-    """Both must answer the same, or the comparison is none.  Raises AssertionError."""
-    from dnslib import QTYPE, DNSRecord
-
+def check(server: Server) -> None:
+    """Both must answer the same, or the comparison is none.  Raises AssertionError when it does not within seconds."""
     for kind, additional in (("A", 0), ("SRV", INSTANCES)):
-        reply = None
-        for _ in range(50):  # until it is up
+        question, seen = DNSRecord.question(SERVICES[-1], kind), None
+        deadline = monotonic() + 10
+        while seen != (INSTANCES, additional):  # until it is up, and knows its services
+            assert monotonic() < deadline, f"{server} said {seen} to {kind}"
             try:
-                reply = DNSRecord.parse(DNSRecord.question(SERVICES[7], kind).send("127.0.0.1", port, timeout=0.2))
-                break
+                reply = DNSRecord.parse(question.send(server.host, server.port, timeout=0.2))
             except OSError:
                 continue
-        assert reply is not None, f"no answer from port {port}"
-        extra = [rr for rr in reply.ar if rr.rtype != QTYPE.OPT]
-        assert (len(reply.rr), len(extra)) == (INSTANCES, additional), reply
+            seen = len(reply.rr), len([rr for rr in reply.ar if rr.rtype != QTYPE.OPT])
 
 
 class Load(NamedTuple):
@@ -127,8 +131,8 @@ class Load(NamedTuple):
 
 def load(server: Server, core: int, questions: Path) -> Load:
     """Ask `server` as fast as it answers."""
-    port, before = server.port, cpu_seconds(server.pid)
-    command = ["taskset", "-c", str(core), "dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(questions)]
+    before = cpu_seconds(server.pid)
+    command = ["taskset", "-c", str(core), "dnsperf", "-s", server.host, "-p", str(server.port), "-d", str(questions)]
     report = subprocess.run(
         [*command, "-l", str(DURATION), "-c", "4"], capture_output=True, text=True, check=True
     ).stdout
@@ -157,9 +161,9 @@ def measure(quick: bool) -> Iterator[Table]:
         directory = Path(name)
         questions = directory / "questions"
         questions.write_text("".join(f"{name} A\n{name} SRV\n" for name in SERVICES))
-        with ours(cores[0]) as mine, dnsmasq(cores[0], directory) as peer:
-            check(mine.port)
-            check(peer.port)
+        with ours(cores[0], directory) as mine, dnsmasq(cores[0], directory) as peer:
+            check(mine)
+            check(peer)
             rounds = [
                 (load(mine, cores[1], questions), load(peer, cores[1], questions))
                 for _ in range(1 if quick else ROUNDS)
@@ -185,7 +189,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if "--serve" in sys.argv:
-        serve()
-    else:
-        sys.exit(main())
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """What a benchmark found, as a table for people and as data: figures beside those of a peer, measured in the same run."""
 
 from collections.abc import Sequence
+from math import inf
 
 from msgspec import Struct
 
@@ -83,7 +84,9 @@ def _row(figure: Figure, has_peer: bool) -> Sequence[str]:
 def _number(value: float | None) -> str:
     if value is None:
         return NOT_MEASURED
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    if value == inf:
+        return "never"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value >= 0.001 else "0"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

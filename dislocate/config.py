@@ -17,7 +17,6 @@ at no socket, so a file may be checked on any host.
 """
 
 import re
-import tomllib
 from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path as FilePath
@@ -31,12 +30,11 @@ from dislocate.core.catalog.validation import check_instances
 from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.identity import Path, check_label, check_service_name, split_address, split_path
 from dislocate.edge.bodies import CheckBody, InstanceBody, instance_spec
-from dislocate.edge.decoding import decode
 from dislocate.edge.http.access import Role, role_named
+from dislocate.strict import parse_toml, read_toml
 
 _Port = Annotated[int, Meta(description="a port, 1..65535, that nobody else on this host listens on", ge=1, le=65535)]
 _Texts = tuple[Annotated[str, Meta(description="a text")], ...]
-_LINE = re.compile(r"\(at line (\d+)")
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,25 +119,21 @@ class Config(Table, frozen=True, kw_only=True):
 def load_config(path: FilePath) -> Config:
     """The configuration in the file at `path`.  Raises `ConfigError`; then nothing was changed."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError("--config", got=str(path), expected=f"a readable TOML file ({reason})") from error
-    try:
-        return _rooted(parse_config(text), path.absolute().parent)
+        config = checked(read_toml(path, Config, "--config"))
     except ConfigError:
         raise
     except LocalError as error:
         raise ConfigError(error.field, got=error.got, expected=error.expected) from error
+    return _rooted(config, path.absolute().parent)
 
 
 def parse_config(text: str) -> Config:
     """The configuration that `text` spells.  Raises `LocalError`."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _bad_toml(text, error) from None
-    config: Config = decode(msgspec.json.encode(document), Config)
+    return checked(parse_toml(text, Config))
+
+
+def checked(config: Config) -> Config:
+    """`config` itself when all of it can be meant.  Raises `LocalError`."""
     _check_node(config.node)
     _check_ports(config.ports)
     for at, server in enumerate(config.store.servers):
@@ -147,15 +141,6 @@ def parse_config(text: str) -> Config:
     _check_security(config.security)
     _check_services(config)
     return config
-
-
-def _bad_toml(text: str, error: tomllib.TOMLDecodeError) -> ConfigError:
-    place = _LINE.search(str(error))
-    if place is None:
-        return ConfigError("end of the file", got="", expected=f"TOML: {error}")
-    number = int(place[1])
-    line = text.splitlines()[number - 1] if number <= len(text.splitlines()) else ""
-    return ConfigError(f"line {number}", got=line.strip(), expected=f"TOML: {error}")
 
 
 def _check_node(node: NodeTable) -> None:

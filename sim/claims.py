@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from dislocate.core.boundary.values import MemberState, Status
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import Path
-from dislocate.strict import nearest
+from dislocate.strict import one_of
 from sim.scenario import Expect
 from sim.selectors import Layout, as_tuple
 
@@ -257,12 +257,12 @@ def check_claim(expect: Expect, layout: Layout, field: str) -> None:
     else:
         table = [*VIEW_CLAIMS, *EVENT_CLAIMS]
     if expect.claim not in table:
-        raise ConfigError(f"{field}.claim", got=expect.claim, expected=nearest(expect.claim, table))
+        raise ConfigError(f"{field}.claim", got=expect.claim, expected=one_of(expect.claim, table))
     if expect.claim in _SERVICE_CLAIMS and not layout.chosen_instances(expect.of):
         raise ConfigError(f"{field}.of", got=expect.of, expected="a service, or an instance as dc/service#i")
     statuses = [status.value for status in Status]
     if expect.claim == "service_status" and expect.status not in statuses:
-        raise ConfigError(f"{field}.status", got=expect.status, expected=nearest(expect.status, statuses))
+        raise ConfigError(f"{field}.status", got=expect.status, expected=one_of(expect.status, statuses))
     for selector in as_tuple(expect.of):
         if expect.claim not in _SERVICE_CLAIMS and not layout.agents(selector):
             raise ConfigError(f"{field}.of", got=selector, expected="agents: a data center, dc/aJ or '*'")

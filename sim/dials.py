@@ -70,6 +70,10 @@ class Dials:
         """The dial of `process` to `path` that is under way."""
         return self._under_way.get((process, path))
 
+    def of(self, process: Process) -> list[Dial]:
+        """What `process` dials now."""
+        return [dial for (dialler, _), dial in self._under_way.items() if dialler is process]
+
     def is_under_way(self, dial: Dial) -> bool:
         return self._under_way.get((dial.dialler, dial.path)) is dial
 
@@ -104,7 +108,7 @@ class Dials:
 
     def process_died(self, process: Process) -> None:
         """Its own dials are no more; its kernel ends those that it had not read."""
-        for dial in [dial for (dialler, _), dial in self._under_way.items() if dialler is process]:
+        for dial in self.of(process):
             self.abandon(dial)
         for dial, _ in self._held.pop(process, ()):
             self.refuse(dial, "disconnected")

@@ -68,6 +68,7 @@ class Connection:
         "goodbye",
         "is_ready",
         "last",
+        "names",
         "opened",
         "sent",
         "unsent",
@@ -76,6 +77,7 @@ class Connection:
 
     def __init__(self, dialler: Process, acceptor: Process) -> None:
         self.ends = (dialler, acceptor)
+        self.names = (dialler.node_id, acceptor.node_id)  # which start each end said that it is
         self.is_ready = False  # the dialler has heard the end of the handshake, or given up
         self.opened = [False, False]  # what each end believes
         self.last = [0, 0]  # when the last message from each end arrives
@@ -93,7 +95,7 @@ class Connection:
 
     def peer_of(self, process: Process) -> NodeId:
         """Who is at the other end."""
-        return self.ends[1 - self.side(process)].node_id
+        return self.names[1 - self.side(process)]
 
 
 class Links:
@@ -172,7 +174,7 @@ class Links:
         self.refresh([connection])
 
     def _opened(self, connection: Connection, end: int) -> None:
-        process, peer = connection.ends[end], connection.ends[1 - end].node_id
+        process, peer = connection.ends[end], connection.names[1 - end]
         connection.opened[end] = True
         process.links[peer.path] = connection
         self._tell(process, LinkOpened(peer))
@@ -223,7 +225,7 @@ class Links:
             connection.backlogs[end].held += len(message[1])
         else:
             connection.backlogs[end].was_read(len(message[1]))
-        self._deliver(peer, MessageReceived(process.node_id, message[1]))
+        self._deliver(peer, MessageReceived(connection.names[end], message[1]))
 
     def _tell(self, process: Process, input_: Input) -> None:
         """Now, but after the effects of the turn that may be under way."""
@@ -249,6 +251,17 @@ class Links:
             self._dials.abandon(dial)
             if (waiting := self._waiting.pop((process, path), None)) is not None:
                 self._dials.refuse(waiting, "the peer closed it: closed")
+
+    def become(self, process: Process, node_id: NodeId) -> None:
+        """The agent took a higher boot: every link and dial under the old one ends, as `io.links` does it."""
+        reason = "this agent took a higher boot"
+        process.node_id = node_id
+        for dial in self._dials.of(process):
+            self._dials.fail(dial, reason)
+        for connection in list(process.links.values()):
+            end = connection.side(process)
+            connection.goodbye = f"the peer closed it: {reason}" if end == 1 else ""
+            self._end(connection, end, reason)
 
     def process_died(self, process: Process) -> None:
         """Its kernel closes all of its links, where the host still runs."""
@@ -342,13 +355,13 @@ class Links:
             self._end(connection, end, "no heartbeat")
 
     def _end(self, connection: Connection, end: int, reason: str) -> None:
-        process, peer = connection.ends[end], connection.ends[1 - end]
+        process, peer = connection.ends[end], connection.names[1 - end]
         if not connection.opened[end] or not process.is_running:
             return
         connection.opened[end] = False
-        if process.links.get(peer.node_id.path) is connection:
-            del process.links[peer.node_id.path]
-        self._tell(process, LinkLost(peer.node_id, reason))
+        if process.links.get(peer.path) is connection:
+            del process.links[peer.path]
+        self._tell(process, LinkLost(peer, reason))
         self.refresh([connection])
 
     def _link(self, origin: Machine, target: Machine) -> Link:

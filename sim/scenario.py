@@ -14,7 +14,7 @@ from dislocate.core.identity import check_label, check_service_name
 from dislocate.core.units import SECOND
 from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
-from dislocate.strict import Duration, nearest, parse_toml, read_toml
+from dislocate.strict import Duration, one_of, parse_toml, read_toml
 from sim.selectors import Layout, as_tuple
 
 
@@ -167,9 +167,7 @@ def checked(scenario: Scenario) -> Scenario:
         check_service_name(service.name, f"services[{at}].name")
         for name in service.datacenters:
             if name not in scenario.datacenters:
-                raise ConfigError(
-                    f"services[{at}].datacenters", got=name, expected=nearest(name, [*scenario.datacenters])
-                )
+                raise ConfigError(f"services[{at}].datacenters", got=name, expected=one_of(name, scenario.datacenters))
     layout = scenario.layout()
     for at, fault in enumerate(scenario.at):
         _check_fault(fault, layout, f"at[{at}]")
@@ -188,7 +186,7 @@ def rtt_between(scenario: Scenario, origin: str, target: str) -> int:
     regions = [scenario.datacenters[name].region or name for name in (origin, target)]
     for name, region in zip((origin, target), regions, strict=True):
         if region not in region_table():
-            expected = nearest(region, [*region_table()]) + f", or [[links]] with the rtt from {origin} to {target}"
+            expected = f"[[links]] with the rtt from {origin} to {target}, or {one_of(region, region_table())}"
             raise ConfigError(f"datacenters.{name}.region", got=region, expected=expected)
     return region_rtt(*regions)
 
@@ -197,7 +195,7 @@ def _check_links(scenario: Scenario) -> None:
     for at, link in enumerate(scenario.links):
         for field, name in (("from", link.origin), ("to", link.target)):
             if name not in scenario.datacenters:
-                raise ConfigError(f"links[{at}].{field}", got=name, expected=nearest(name, [*scenario.datacenters]))
+                raise ConfigError(f"links[{at}].{field}", got=name, expected=one_of(name, scenario.datacenters))
     for origin in scenario.datacenters:
         for target in scenario.datacenters:
             rtt_between(scenario, origin, target)
@@ -206,7 +204,7 @@ def _check_links(scenario: Scenario) -> None:
 def _check_fault(fault: Fault, layout: Layout, field: str) -> None:
     verb = VERBS.get(fault.do)
     if verb is None:
-        raise ConfigError(f"{field}.do", got=fault.do, expected=nearest(fault.do, [*VERBS]))
+        raise ConfigError(f"{field}.do", got=fault.do, expected=one_of(fault.do, VERBS))
     needed, allowed = verb
     for info, name in zip(Fault.__struct_encode_fields__, Fault.__struct_fields__, strict=True):
         given = getattr(fault, name) != _FAULT_DEFAULTS.get(name, fault.time if name == "time" else fault.do)
@@ -227,7 +225,7 @@ _FAULT_DEFAULTS = dict(
 
 def _check_expect(expect: Expect, layout: Layout, field: str) -> None:
     if expect.kind not in KINDS:
-        raise ConfigError(f"{field}.kind", got=expect.kind, expected=nearest(expect.kind, [*KINDS]))
+        raise ConfigError(f"{field}.kind", got=expect.kind, expected=one_of(expect.kind, KINDS))
     if expect.kind == "eventually" and expect.within is None:
         raise ConfigError(f"{field}.within", got="nothing", expected="a duration, counted from `after`")
     if expect.kind == "budget" and expect.at_most is None:

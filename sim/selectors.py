@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import Path
-from dislocate.strict import nearest
+from dislocate.strict import one_of
 
 
 class Instance(Struct, frozen=True, order=True):
@@ -88,7 +88,7 @@ class Layout:
         if one is not None and services and one.datacenter in self.nodes:
             return
         known = ["*", *self.nodes, *self.paths[:50], *(self.services if services else ())]
-        raise ConfigError(field, got=selector, expected=nearest(selector, known) + "; also dc/service#i")
+        raise ConfigError(field, got=selector, expected="dc/service#i, or " + one_of(selector, known))
 
 
 def parse_instance(selector: str) -> Instance | None:

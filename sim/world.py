@@ -277,6 +277,8 @@ class World:
         self.handling = machine
         self.digest.add(now, machine.index, input_)
         effects = process.node.handle(input_, now)
+        if process.node.identity is not process.node_id:
+            self.links.become(process, process.node.identity)
         if self._tracer is not None:
             self._tracer(now, machine, input_, effects)
         if process.is_doomed:

@@ -23,7 +23,13 @@ from dislocate.client.connection import AgentConnection, segment
 @click.option("--timeout", help="Of the check, such as 2s.")
 @agent_command
 def register(agent: AgentConnection, as_json: bool, service: str, port: int, **options: Any) -> None:
-    """Add an instance of SERVICE on this host, or replace it.  Durable when this returns."""
+    """Add an instance of SERVICE on this host, or replace it.  Durable when this returns.
+
+    \b
+    dislocate register shop.web --port 8000 --http http://127.0.0.1:8000/health
+    dislocate register cache --port 11211 --tcp 127.0.0.1:11211 --interval 1s --tag blue
+    dislocate register job --id job-7 --port 0 --ttl 30s
+    """
     instance = options["instance"] or f"{service}-{port}"
     body: dict[str, Any] = {"service": service, "port": port}
     for name in ("address", "weight"):
@@ -46,7 +52,11 @@ def register(agent: AgentConnection, as_json: bool, service: str, port: int, **o
 @click.argument("instance", metavar="ID")
 @agent_command
 def deregister(agent: AgentConnection, as_json: bool, instance: str) -> None:
-    """Remove an instance of this agent.  Durable when this returns."""
+    """Remove an instance of this agent.  Durable when this returns.
+
+    \b
+    dislocate deregister shop.web-8000
+    """
     answer = agent.send("DELETE", f"/api/instances/{segment(instance)}")
     show(as_json, answer, ("DEREGISTERED",), [(instance,)])
 
@@ -61,7 +71,13 @@ def deregister(agent: AgentConnection, as_json: bool, instance: str) -> None:
 def drain(
     agent: AgentConnection, as_json: bool, scope: str, target: str, off: bool, expires: str | None, reason: str
 ) -> None:
-    """Send no new work to an instance of this agent, to a node, or to a whole data center."""
+    """Send no new work to an instance of this agent, to a node, or to a whole data center.
+
+    \b
+    dislocate drain instance shop.web-8000 --for 30m --reason "new kernel"
+    dislocate drain node fra/a1
+    dislocate drain dc fra --off
+    """
     parts = target.split("/")
     if scope != "instance" and len(parts) != (2 if scope == "node" else 1):
         expected = "DC/NAME, such as fra/a1" if scope == "node" else "the name of a data center, such as fra"
@@ -82,7 +98,12 @@ def drain(
 @click.option("--reason", default="", help="For history and for the next operator.")
 @agent_command
 def maint(agent: AgentConnection, as_json: bool, instance: str, off: bool, reason: str) -> None:
-    """Take an instance of this agent out of the answers, or back."""
+    """Take an instance of this agent out of the answers, or back.
+
+    \b
+    dislocate maint shop.web-8000 --reason "disk is replaced"
+    dislocate maint shop.web-8000 --off
+    """
     body = {"enabled": not off, "reason": reason}
     answer = agent.send("POST", f"/api/instances/{segment(instance)}/maint", body)
     show(as_json, answer, ("INSTANCE", "MAINTENANCE"), [(instance, "no" if off else "yes")])
@@ -91,7 +112,12 @@ def maint(agent: AgentConnection, as_json: bool, instance: str, off: bool, reaso
 @click.command()
 @agent_command
 def leave(agent: AgentConnection, as_json: bool) -> None:
-    """Tell everybody that this agent goes for good; then it ends.  (SIGTERM is a planned restart.)"""
+    """Tell everybody that this agent goes for good; then it ends.  (SIGTERM is a planned restart.)
+
+    \b
+    dislocate leave
+    dislocate leave --agent unix:/var/lib/dislocate/http.sock
+    """
     path = agent.get("/api/health")["node"]
     answer = agent.send("POST", "/api/leave", {})
     show(as_json, answer, ("LEFT",), [(path,)])

@@ -16,7 +16,13 @@ from dislocate.client.connection import AgentConnection, segment
 def members(
     context: click.Context, agent: AgentConnection, as_json: bool, datacenter: str | None, state: str | None
 ) -> None:
-    """Every agent known, in every data center."""
+    """Every agent known, in every data center.
+
+    \b
+    dislocate members --dc fra --state dead
+    dislocate members forget fra/a3
+    dislocate members --json | jq -r ".members[].address"
+    """
     if context.invoked_subcommand:
         return
     answer = agent.get("/api/members")
@@ -36,7 +42,11 @@ def members(
 @click.argument("path", metavar="DC/NAME")
 @agent_command
 def forget(agent: AgentConnection, as_json: bool, path: str) -> None:
-    """Drop a dead or left member and its services now, everywhere."""
+    """Drop a dead or left member and its services now, everywhere; by themselves they go after 72 h.
+
+    \b
+    dislocate members forget fra/a3
+    """
     answer = agent.send("DELETE", "/api/members/" + "/".join(segment(part) for part in path.split("/")))
     show(as_json, answer, ("FORGOTTEN",), [(path,)])
 
@@ -44,7 +54,11 @@ def forget(agent: AgentConnection, as_json: bool, path: str) -> None:
 @click.command()
 @agent_command
 def datacenters(agent: AgentConnection, as_json: bool) -> None:
-    """Every data center, as seen from the agent's own."""
+    """Every data center, as seen from the agent's own; AGE is that of what is known of it.
+
+    \b
+    dislocate datacenters
+    """
     answer = agent.get("/api/datacenters")
     rows = [
         (d["name"], "yes" if d["reachable"] else "NO", milliseconds(d["rtt_ms"]), d["members"], age(d["age"]))
@@ -57,7 +71,12 @@ def datacenters(agent: AgentConnection, as_json: bool) -> None:
 @click.option("--prefix", default="", help="Only services whose name begins so.")
 @agent_command
 def services(agent: AgentConnection, as_json: bool, prefix: str) -> None:
-    """Every service name, with how many instances pass and where."""
+    """Every service name, with how many instances pass and where.
+
+    \b
+    dislocate services
+    dislocate services --prefix db.
+    """
     answer = agent.get(f"/api/services?prefix={segment(prefix)}" if prefix else "/api/services")
     rows = [(s["name"], f"{s['passing']}/{s['instances']}", ",".join(s["datacenters"])) for s in answer["services"]]
     show(as_json, answer, ("SERVICE", "PASSING", "DATACENTERS"), rows, "instances: dislocate service NAME")
@@ -67,7 +86,11 @@ def services(agent: AgentConnection, as_json: bool, prefix: str) -> None:
 @click.argument("name")
 @agent_command
 def service(agent: AgentConnection, as_json: bool, name: str) -> None:
-    """The instances of one service, best first."""
+    """The instances of one service, best first; AGE is that of the knowledge, REACHABLE its data center's.
+
+    \b
+    dislocate service shop.web
+    """
     answer = agent.get(f"/api/services/{segment(name)}")
     rows = [
         (
@@ -89,7 +112,13 @@ def service(agent: AgentConnection, as_json: bool, name: str) -> None:
 @click.argument("name", metavar="NAME")
 @agent_command
 def history(agent: AgentConnection, as_json: bool, name: str) -> None:
-    """What happened to a service, a node (DC/NAME) or an instance (DC/NAME/ID), when, why, and who saw it."""
+    """What happened to a service, a node (DC/NAME), an instance (DC/NAME/ID) or a data center, when, why, and who saw it.
+
+    \b
+    dislocate history shop.web
+    dislocate history fra/a1
+    dislocate history fra/a1/shop.web-1
+    """
     answer = agent.get("/api/history/" + "/".join(segment(part) for part in name.split("/")))
     rows = [(_clock(e["at"]), e["what"], e["why"] or "-", ",".join(e["observers"]) or "-") for e in answer["events"]]
     show(as_json, answer, ("AT", "WHAT", "WHY", "OBSERVERS"), rows)
@@ -98,7 +127,11 @@ def history(agent: AgentConnection, as_json: bool, name: str) -> None:
 @click.command()
 @agent_command
 def rtt(agent: AgentConnection, as_json: bool) -> None:
-    """Round-trip times from the agent's data center to the others: measured on a link, or estimated."""
+    """Round-trip times from the agent's data center to the others: measured on a link, or estimated.
+
+    \b
+    dislocate rtt
+    """
     answer = agent.get("/api/datacenters")
     rows = [
         (d["name"], milliseconds(d["rtt_ms"]), "measured" if d["measured"] else "estimated")

@@ -65,4 +65,13 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dislocate")
 def cli() -> None:
-    """Where is it, which one should I use, change it safely; across data centers."""
+    """Where is it, which one should I use, change it safely; across data centers.
+
+    \b
+    dislocate demo                      the whole story with real processes
+    dislocate dev                       a fleet on this machine, to play with
+    dislocate agent --config FILE       the agent of this host
+    dislocate COMMAND --help            what each command does, with examples
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 no agent.
+    """

@@ -43,6 +43,10 @@ def run(ctx: click.Context, file: Path, seed: int, seeds: str | None, as_json: b
     """Run the scenario in FILE and judge it.
 
     Ends with the digest of all inputs: the same scenario, seed and code give the same digest.
+
+    \b
+    dislocate sim run scenarios/wan-partition.toml --seed 7
+    dislocate sim run scenarios/wan-partition.toml --seeds 1..50
     """
     scenario = read_scenario(file)
     if seeds is not None:
@@ -61,7 +65,13 @@ def run(ctx: click.Context, file: Path, seed: int, seeds: str | None, as_json: b
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_context
 def replay(ctx: click.Context, file: Path, as_json: bool) -> None:
-    """Feed the recording in FILE (`dislocate agent --record`) to a fresh node, and prove that it does the same again."""
+    """Feed the recording in FILE (`dislocate agent --record FILE`) to a fresh node, and prove that it does the same again.
+
+    Exits 1, and shows the first input after which it does not, where the code or the recording is another.
+
+    \b
+    dislocate sim replay today
+    """
     with file.open("rb") as recording:
         report = replay_recording(read_frames(recording))
     click.echo(_replay_json(report) if as_json else "\n".join(_replay_lines(report)))

@@ -2,13 +2,15 @@
 
 import json
 import subprocess
-import sys
+import time
 from typing import Any
 
 import click
 
 from dislocate.cli.output import agent_command
-from dislocate.client.connection import AgentConnection, segment
+from dislocate.client.connection import AgentConnection, NoAgent, segment
+
+RETRY = 2.0  # seconds, as the agent asks of event streams
 
 
 @click.command()
@@ -20,15 +22,33 @@ def watch(agent: AgentConnection, as_json: bool, name: str, once: bool, command:
     """Follow NAME (or a prefix such as 'db.*').
 
     Each change prints one line, or runs COMMAND with the service as JSON on its standard input (as the HTTP API gives
-    it); a command that fails is reported and the watch goes on.
+    it); a command that fails is reported and the watch goes on.  When the agent is restarted, the watch comes back.
+
+    \b
+    dislocate watch shop.web
+    dislocate watch 'db.*' --json
+    dislocate watch shop.web -- sh -c 'jq .instances > pool.json && systemctl reload proxy'
     """
-    for _, data in agent.events(f"/api/watch?service={segment(name)}"):
-        if command:
-            _run(command, data)
-        else:
-            click.echo(json.dumps(data) if as_json else _line(data))
-        if once:
-            return
+    is_known = False
+    while True:
+        try:
+            for _, data in agent.events(f"/api/watch?service={segment(name)}"):
+                is_known = True
+                _show(data, command, as_json)
+                if once:
+                    return
+        except NoAgent:
+            if not is_known:
+                raise
+        click.echo(f"{agent.where} ended the watch; asking again", err=True)
+        time.sleep(RETRY)
+
+
+def _show(data: dict[str, Any], command: tuple[str, ...], as_json: bool) -> None:
+    if command:
+        _run(command, data)
+    else:
+        click.echo(json.dumps(data) if as_json else _line(data))
 
 
 def _run(command: tuple[str, ...], data: dict[str, Any]) -> None:
@@ -45,5 +65,4 @@ def _line(data: dict[str, Any]) -> str:
         f"{i['node']}/{i['id']} {i['address']}:{i['port']} {i['status']}{'' if i['reachable'] else ' unreachable'}"
         for i in data["instances"]
     ]
-    sys.stdout.flush()
     return f"{data['service']} #{data['index']}: " + ("; ".join(instances) or "no instances")

@@ -98,7 +98,7 @@ def read_frames(file: Readable) -> Iterator[Frame]:
             return
         try:
             frame = decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise LocalError(f"recording, frame {number}", got=str(error), expected=_EXPECTED) from error
         yield frame
         number += 1

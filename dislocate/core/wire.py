@@ -87,6 +87,12 @@ class Envelope(Struct, frozen=True, array_like=True):
     facts: tuple[Raw, ...] = ()
 
 
+UNREADABLE = (
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+    RecursionError,
+)  # what decoding may raise, whoever made the bytes
+
 _encoder = msgspec.msgpack.Encoder()
 _envelope_decoder = msgspec.msgpack.Decoder(Envelope)
 _fact_decoder: msgspec.msgpack.Decoder[Fact] = msgspec.msgpack.Decoder(Fact)
@@ -109,7 +115,7 @@ class FactMemo:
         if fact is None:
             try:
                 fact = _fact_decoder.decode(key)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except UNREADABLE as error:
                 raise PeerError(source, f"unreadable fact: {error}") from error
             if len(self._facts) >= _FACT_MEMO_LIMIT:
                 self._facts.clear()
@@ -137,7 +143,7 @@ def decode_envelope(data: bytes, source: str) -> Envelope:
     """The envelope in `data`.  Raises `PeerError` naming `source` for anything else."""
     try:
         envelope = _envelope_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PeerError(source, f"unreadable envelope: {error}") from error
     if envelope.version < PROTOCOL[0]:
         raise PeerError(source, f"protocol version {envelope.version}, at least {PROTOCOL[0]} is spoken here")

@@ -23,10 +23,10 @@ from dislocate.core.boundary.requests import Done, Refused, Register, Request, R
 from dislocate.core.errors import LocalError
 from dislocate.edge.backend import Backend
 from dislocate.edge.bodies import Datagram, request_of
-from dislocate.edge.decoding import decode
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.sockets import bind_unix, unlink_unix
+from dislocate.strict import decode
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 
 from msgspec import Struct, structs
 
-from dislocate.client.connection import NoAgent
+from dislocate.client.connection import NoAgent, Problem
 from dislocate.core.errors import DislocateError
 from dislocate.core.identity import Path
 from dislocate.core.units import SECOND
@@ -240,7 +240,7 @@ class _Story:
     def _answers(self, seen: Observer, holds: Callable[[Observer], bool]) -> bool:
         try:
             return holds(seen)
-        except (NoAgent, OSError, KeyError):
+        except (NoAgent, Problem, OSError, KeyError):
             return False  # not yet: no answer, or one that does not know the name
 
     def _watch_for_deaths(self) -> None:

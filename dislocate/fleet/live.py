@@ -124,8 +124,9 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
             _, _, fault = heappop(due)
             tell(f"{seconds(fault.time):7.1f} s  {in_words(fault)}")
             faults.do(fault)
-        observed.ask_everybody(now)
-        judge.look(now)
+        asked = time.monotonic_ns() - began  # after the faults, which take their time: no answer is older than this
+        observed.ask_everybody(asked)
+        judge.look(asked)
         pause = min(ROUND, (due[0][0] - (time.monotonic_ns() - began)) / SECOND if due else ROUND)
         time.sleep(max(0.0, pause))
     verdicts = judge.conclude(scenario.duration)

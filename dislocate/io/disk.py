@@ -197,9 +197,11 @@ def _lock(state_dir: FilePath) -> int:
 
 def _open_database(path: FilePath) -> sqlite3.Connection:
     try:
+        path.touch(mode=0o600)
+        path.chmod(0o600)  # before SQLite opens it: its log and index get the mode that the database has then
         # Used by one thread at a time: the main one before the writer's first commit, the writer's from then on.
         database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise _unwritable(path, error) from error
     try:
         _prepare(database, path)
@@ -210,7 +212,6 @@ def _open_database(path: FilePath) -> sqlite3.Connection:
     except BaseException:
         database.close()
         raise
-    path.chmod(0o600)
     return database
 
 

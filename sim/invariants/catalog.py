@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from dislocate.core.boundary.events import (
     BrakeChanged,
     DatacenterChanged,
+    InstanceChanged,
     MemberDied,
     MemberForgotten,
     MemberJoined,
@@ -96,6 +97,7 @@ class LastKnownGoodIsKept(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._before: dict[Process, dict[tuple[Path, str], Status]] = {}  # answers at the last look
         self._kept: dict[tuple[Process, str], frozenset[tuple[Path, str]]] = {}
 
     def handlers(self) -> dict[type, Callable[[Process, Any], None]]:
@@ -105,9 +107,12 @@ class LastKnownGoodIsKept(Invariant):
         if event.reachable:
             self._kept.pop((process, event.datacenter), None)
             return
-        answers = _answers(self.world, process.node_id.path)
+        # The event is told after its turn, in which everything may already have been dropped.
+        answers = self._before.get(process) or _answers(self.world, process.node_id.path)
         prefix = f"{event.datacenter}/"
-        self._kept[process, event.datacenter] = frozenset(key for key in answers if key[0].startswith(prefix))
+        self._kept[process, event.datacenter] = frozenset(
+            key for key, status in answers.items() if key[0].startswith(prefix) and status is not Status.CRITICAL
+        )
 
     def check(self) -> None:
         for (process, datacenter), kept in list(self._kept.items()):
@@ -119,6 +124,13 @@ class LastKnownGoodIsKept(Invariant):
             for owner, instance_id in lost:
                 if self._is_still_registered(owner, instance_id):
                     raise self.violated(path, f"dropped {owner}/{instance_id} while {datacenter} is unreachable")
+        if len(self.world.machines) <= WATCHED_FLEETS:
+            self._before = {self._process(path): _answers(self.world, path) for path in self.world.observers_up()}
+
+    def _process(self, path: Path) -> Process:
+        process = self.world.machines[path].process
+        assert process is not None
+        return process
 
     def _is_still_registered(self, owner: Path, instance_id: str) -> bool:
         """Its agent did not leave, nor was it deregistered, nor its disk replaced."""
@@ -186,10 +198,16 @@ class OnlyItsChangesMoveAService(Invariant):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._answers: dict[tuple[Process, str], tuple[int, tuple[InstanceView, ...]]] = {}
+        self._there_and_back: dict[
+            tuple[Process, str], int
+        ] = {}  # when a status last changed, perhaps back in one turn
 
     def handlers(self) -> dict[type, Callable[[Process, Any], None]]:
         small = len(self.world.machines) <= WATCHED_FLEETS
-        return {ServiceChanged: self._changed} if small else {}
+        return {InstanceChanged: self._told, ServiceChanged: self._changed} if small else {}
+
+    def _told(self, process: Process, event: InstanceChanged) -> None:
+        self._there_and_back[process, event.service] = self.world.now
 
     def _changed(self, process: Process, event: ServiceChanged) -> None:
         view = process.node.catalog.service(event.service)
@@ -198,6 +216,8 @@ class OnlyItsChangesMoveAService(Invariant):
         at, before = self._answers.get(key, (-1, ()))
         self._answers[key] = (now, answer)
         self.exercised += 1
+        if self._there_and_back.get(key) == now:
+            return
         if at not in (-1, now) and answer == before:  # several changes of one turn are told after all of them
             raise self.violated(process.node_id.path, f"woke the watchers of {event.service}, whose answer is the same")
 

@@ -14,6 +14,7 @@ from dislocate.core.boundary.events import (
     MemberSuspected,
 )
 from dislocate.core.boundary.values import MemberState
+from dislocate.core.boundary.views import MemberView
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import LIVING
 from dislocate.core.numeric import log10
@@ -25,6 +26,7 @@ from sim.world import World
 
 Handlers = dict[type, Callable[[Process, Any], None]]
 
+WATCHED_FLEETS = 64  # agents: in larger fleets looking at every member of everybody would cost more than the fleet
 RESURRECTION_BOUND = 45 * SECOND  # dead peers are tried every 10 s; four tries under loss, and the gossip after it
 DRAIN_BOUND = 60 * SECOND  # of quiet, in which every rumour queue must have been empty once
 
@@ -187,14 +189,25 @@ class IncarnationsGrow(Invariant):
     ) -> None:
         path = event.member.path
         view = process.node.member(path)
-        if view is None:
-            return
+        if view is not None:
+            self._look_at(process, path, view)
+
+    def _look_at(self, process: Process, path: Path, view: MemberView) -> None:
         now = (view.node.boot, view.incarnation)
         before = self._known.get((process, path), (0, 0))
         self._known[process, path] = now
         self.exercised += 1
         if now < before:
             raise self.violated(process.node_id.path, f"knew {path} as (boot, incarnation) {before}, now as {now}")
+
+    def check(self) -> None:
+        """What no event tells of; in a large fleet events have to do."""
+        if len(self.world.machines) > WATCHED_FLEETS:
+            return
+        for machine in self.world.machines.values():
+            if machine.process is not None and not machine.process.is_paused:
+                for path, view in machine.process.node.members.items():
+                    self._look_at(machine.process, path, view)
 
     def _forgotten(self, process: Process, event: MemberForgotten) -> None:
         self._known.pop((process, event.member.path), None)

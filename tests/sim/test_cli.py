@@ -94,7 +94,8 @@ def test_a_wrong_scenario_exits_2_and_names_the_mend(story):
     story.write_text(STORY.replace("{kind}", "evntually"))
     result = run("sim", "run", story)
     assert result.exit_code == 2
-    assert "expect[0].kind: got 'evntually', expected 'eventually'" in result.output
+    assert "expect[0].kind: got 'evntually', expected one of always, eventually, " in result.output
+    assert "did you mean 'eventually'?" in result.output
 
 
 def test_help_imports_no_command():

@@ -205,6 +205,7 @@ def test_last_known_good_that_is_dropped(watched):
     world, monitor = watched
     world.truth.registered["wdc/a1", "x"] = world.now
     answer(world, "fra/a1", ("wdc/a1", "x", Status.PASSING))
+    invariant(monitor, "last known good is kept").check()
     tell(world, "fra/a1", DatacenterChanged("wdc", False, 9.0, "silent"))
     invariant(monitor, "last known good is kept").check()
     answer(world, "fra/a1")

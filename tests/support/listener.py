@@ -14,6 +14,7 @@ class Listener:
 
     def __init__(self, settings: Settings, keys: dict[Path, bytes]) -> None:
         self.settings = settings
+        self.identity = settings.node
         self.inputs: list[Input] = []
         self._keys = keys
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -128,17 +129,15 @@ def tell(agent_sock: FilePath, own: FilePath, message: bytes) -> dict[str, Any]:
         return dict(json.loads(client.recv(1 << 16)))
 
 
-def command(
-    *arguments: str, agent: str = "", within: float = 30.0, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run `dislocate ARGUMENTS` to its end."""
-    where = ["--agent", agent] if agent else []
+def command(*arguments: str, agent: str = "", within: float = 30.0) -> subprocess.CompletedProcess[str]:
+    """Run `dislocate ARGUMENTS` to its end, with `agent` in DISLOCATE_AGENT."""
+    environment = {**os.environ, **({"DISLOCATE_AGENT": agent} if agent else {})}
     return subprocess.run(
-        [sys.executable, "-m", "dislocate", *arguments, *where],
+        [sys.executable, "-m", "dislocate", *arguments],
         capture_output=True,
         text=True,
         timeout=within,
-        input=stdin,
+        env=environment,
         check=False,
     )
 

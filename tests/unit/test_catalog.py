@@ -525,3 +525,26 @@ def test_load_moves_no_index():
 def test_without_checks_and_changes_a_lone_agent_wants_no_timer():
     a1 = Host(services=(spec(),))
     assert a1.out.deadline() == 1 << 62
+
+
+def test_a_newcomer_is_told_by_repair_how_busy_an_instance_is():
+    a1, a2 = two_hosts()
+    a1.ask(ReportLoad("web-1", Load(0.5, 3, 20.0)))
+    a2.hear(a1.take_said())
+    newcomer = Host("a3")
+    newcomer.sees(a1)
+    newcomer.hear(a2.catalog.facts_of("fra/a1"), repaired=True)
+    assert newcomer.catalog.service("shop.web").instances[0].load == a2.catalog.service("shop.web").instances[0].load
+    assert newcomer.catalog.service("shop.web").instances[0].load.utilization == 0.5
+
+
+def test_the_load_of_a_host_may_come_before_its_first_instance():
+    a1, a2 = two_hosts()
+    a1.catalog.host_load_reported(LoadReported(Load(0.25)))
+    a1.settle()
+    newcomer = Host("a3")
+    newcomer.sees(a1)
+    facts = a2.catalog.facts_of("fra/a1")
+    newcomer.hear([fact for fact in a1.take_said() if isinstance(fact, LoadNote)])
+    newcomer.hear(facts, repaired=True)
+    assert newcomer.catalog.service("shop.web").instances[0].load.utilization == 0.25

@@ -167,3 +167,16 @@ def test_a_directory_that_cannot_be_made_names_the_mend(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LocalError, match="this user may write"):
         Disk(tmp_path / "file" / "state")
+
+
+def test_nobody_else_on_the_host_may_read_what_is_stored(state_dir):
+    opened = Disk(state_dir)
+    try:
+        opened.claim_boot(1)
+        files = sorted(state_dir.glob("state.db*"))
+        assert len(files) > 1  # SQLite's log holds the same as its database
+        assert {file.name: oct(file.stat().st_mode & 0o077) for file in files} == dict.fromkeys(
+            (file.name for file in files), oct(0)
+        )
+    finally:
+        opened.close()

@@ -3,6 +3,7 @@
 from random import Random
 
 import gevent
+import msgspec
 import pytest
 from dnslib import EDNS0, QTYPE, RCODE, DNSRecord, EDNSOption
 from gevent import socket as gevent_socket
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from dislocate.core.boundary.events import DatacenterChanged
 from dislocate.core.boundary.values import Status
+from dislocate.core.boundary.views import ServiceView
 from dislocate.core.units import SECOND
 from dislocate.edge.dns.names import (
     AddressAsked,
@@ -23,7 +25,7 @@ from dislocate.edge.dns.names import (
 )
 from dislocate.edge.dns.preference import rank
 from dislocate.edge.dns.resolver import ENTRIES, Resolver
-from dislocate.edge.dns.server import DnsServer
+from dislocate.edge.dns.server import DRAIN, DnsServer
 from tests.support.fake_dns_backend import FakeBackend
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(
@@ -311,6 +313,24 @@ def test_eight_addresses_at_most_by_udp_and_all_by_tcp(world):
     assert len(world.ask("web.service.dislocate", stream=True).rr) == 20
 
 
+def test_more_addresses_than_any_message_takes_are_cut_and_not_an_error(world):
+    world.backend.runs("web", "10.0.0.1")
+    (first,) = world.backend.catalog.service("web").instances
+    crowd = tuple(msgspec.structs.replace(first, address=f"10.{at >> 8}.{at & 255}.1") for at in range(2_500))
+    world.backend.catalog.services["web"] = ServiceView(name="web", index=2, instances=crowd)
+    reply = world.ask("web.service.dislocate", stream=True)
+    assert (rcode(reply), len(reply.rr)) == ("NOERROR", 2_000)
+
+
+def test_eight_addresses_fit_the_smallest_datagram_under_the_longest_name(world):
+    name = ".".join(["n" * 60] * 3)
+    for at in range(12):
+        world.backend.runs(name, f"2001:db8::{at}")
+    reply = world.ask_bytes(DNSRecord.question(f"{name}.service.dislocate", "AAAA").pack())
+    assert len(reply) <= 512
+    assert len(DNSRecord.parse(reply).rr) == 8
+
+
 @pytest.mark.parametrize(("edns", "limit"), [({}, 512), ({"udp_len": 100}, 512), ({"udp_len": 4096}, 1232)])
 def test_no_datagram_exceeds_what_the_asker_takes(world, edns, limit):
     many(world, 60)
@@ -509,6 +529,36 @@ def test_a_datagram_is_answered_and_the_fast_path_says_the_same(server):
         asker.sendto(b"garbage", server.address)
         asker.sendto(DNSRecord.question("web.service.dislocate").pack(), server.address)
         assert len(DNSRecord.parse(asker.recv(2000)).rr) == 1
+    assert server.counters == {"queries": 5, "unsent": 0, "malformed": 1, "rcode_0": 4}
+
+
+def test_every_query_is_counted_once_by_what_became_of_it_however_fast_it_was_answered(server):
+    names = ("web.service.dislocate", "nobody.service.dislocate", "elsewhere.example")
+    with gevent_socket.socket(gevent_socket.AF_INET, gevent_socket.SOCK_DGRAM) as asker, gevent.Timeout(5):
+        asker.connect(server.address)
+        for _ in range(10):
+            for data in (*(DNSRecord.question(name).pack() for name in names), b"garbage"):
+                asker.send(data)
+            for _ in names:
+                asker.recv(2000)
+    codes = {"rcode_0": 10, "rcode_3": 10, "rcode_5": 10}
+    assert server.counters == {"queries": 40, "unsent": 0, "malformed": 10, **codes}
+
+
+def test_a_flood_is_answered_whole_and_the_loop_gets_its_turn_between_batches(server):
+    turns = []
+    with gevent_socket.socket(gevent_socket.AF_INET, gevent_socket.SOCK_DGRAM) as asker, gevent.Timeout(5):
+        asker.connect(server.address)
+        for number in range(2 * DRAIN + 1):
+            question = DNSRecord.question("web.service.dislocate")
+            question.header.id = number
+            asker.send(question.pack())
+        drain = server._drain
+        for _ in range(3):
+            drain()
+            turns.append(server.queries)
+        assert [DNSRecord.parse(asker.recv(2000)).header.id for _ in range(2 * DRAIN + 1)] == list(range(2 * DRAIN + 1))
+    assert turns == [DRAIN, 2 * DRAIN, 2 * DRAIN + 1]
 
 
 def test_pipelined_questions_on_one_connection_are_answered_in_order(server):

@@ -291,7 +291,7 @@ def test_a_disk_that_does_not_answer_is_503_and_can_be_asked_again(api, backend)
         ({"service": "a", "port": "80"}, "port", "a whole number, 0..65535"),
         ({"service": "a", "port": 70_000}, "port", "a whole number, 0..65535"),
         ({**WEB, "tags": ["a", 3]}, "tags[1]", "str"),
-        ({**WEB, "meta": {"a": 1}}, "meta[...]", "str"),
+        ({**WEB, "meta": {"a": 1}}, "meta.a", "str"),
         ({**WEB, "check": {"intervall": "5s"}}, "check.intervall", "did you mean 'interval'?"),
         ({**WEB, "check": {"tcp": "a:1", "interval": 5}}, "check.interval", "a duration such as '5s'"),
         ({**WEB, "check": {"tcp": "a:1", "interval": "5"}}, "check.interval", "a duration such as '5s'"),

@@ -3,7 +3,7 @@
 import pytest
 
 from dislocate.core.boundary.events import CloneDetected, MemberDied, MemberForgotten, MemberLeft, MemberSuspected
-from dislocate.core.boundary.inputs import Stopped
+from dislocate.core.boundary.inputs import ClockRead, Stopped
 from dislocate.core.boundary.requests import Done, Forget, Leave, Refused, ReplaceConfigured
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.errors import LocalError
@@ -115,6 +115,31 @@ def test_a_half_deaf_member_kills_nobody(seed, loss):
     fleet.loses = lambda _source, target: target == "fra/a2" and stream.chance(loss)
     fleet.run("120s")
     assert {event.member.path for _, path, event in fleet.events(MemberDied) if path != "fra/a2"} <= {"fra/a2"}
+
+
+def seconds_until_suspected(fleet, path):
+    """From the loss of a host to the first accusation, while all clocks agree."""
+    vanished = fleet.now
+    fleet.vanish(path)
+    for _ in range(10):
+        run_with_clocks(fleet, "1s")
+    return (min(at for at, _, _ in fleet.events(MemberSuspected, since=vanished)) - vanished) / SECOND
+
+
+def run_with_clocks(fleet, duration):
+    for path, host in fleet.hosts.items():
+        if host.runs:
+            fleet.give(path, ClockRead(1_700_000_000 * SECOND + fleet.now))
+    fleet.run(duration)
+
+
+@pytest.mark.parametrize("moment", ["0ms", "150ms", "300ms", "450ms", "600ms", "750ms", "900ms"])
+def test_while_clocks_agree_nobody_is_left_unasked_for_two_periods(moment):
+    fleet = settled_fleet(20)
+    run_with_clocks(fleet, "1s")
+    run_with_clocks(fleet, "1s")
+    fleet.run(moment)
+    assert seconds_until_suspected(fleet, "fra/a7") <= 3.0  # two periods at most, and that of the probe
 
 
 # ---- partitions

@@ -69,7 +69,7 @@ class Drains:
                 continue
             try:
                 stored = msgspec.msgpack.decode(record.value, type=StoredDrain)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._out.drop(f"disk: {record.key}", str(error))
                 continue
             age = recovered.unix_ns - stored.order.stamp

@@ -123,6 +123,6 @@ def _decode(out: Outbox, key: str, value: bytes | None, type_: type[Any]) -> Any
         return None
     try:
         return msgspec.msgpack.decode(value, type=type_)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         out.drop(f"disk: {key}", str(error))
         return None

@@ -327,7 +327,7 @@ class OwnInstances:
             return None
         try:
             return msgspec.msgpack.decode(value, type=type_)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._out.drop(f"disk: {key}", str(error))
             return None
 

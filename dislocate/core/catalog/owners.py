@@ -133,8 +133,8 @@ class Owners:
         return True
 
     def on_load(self, _sender: NodeId, fact: LoadNote, repaired: bool) -> bool:
-        """Soft state of a known instance; for one that is not (yet) known it is worth nothing."""
-        owner = self._owners.get(fact.owner.path)
+        """Soft state of a host, or of a known instance; for one that is not (yet) known it is worth nothing."""
+        owner = self._admit(fact.owner)
         if owner is None or owner is self.own or (fact.id != HOST and fact.id not in owner.said.records):
             return False
         known = owner.loads.get(fact.id)
@@ -147,11 +147,12 @@ class Owners:
         return True
 
     def facts_of(self, path: Path) -> list[Fact]:
-        """Records, then manifest; nothing of what only the disk says."""
+        """Records, manifest, then loads, which a newcomer would else not hear before they change; nothing of what only the
+        disk says."""
         owner = self._owners.get(path)
         if owner is None or not owner.is_confirmed:
             return []
-        return [*owner.said.records.values(), *owner.said.manifest]
+        return [*owner.said.records.values(), *owner.said.manifest, *owner.loads.values()]
 
     # ---- the life of owners
 

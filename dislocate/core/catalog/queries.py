@@ -115,7 +115,8 @@ class Services:
             then, now = seen_as(record.status, before), seen_as(record.status, owner.fate)
             if then is not now:
                 self._tell(owner, record, then, now, why)
-            touched[record.service] = None
+            if then is not now or Fate.SUSPECTED in (before, owner.fate):
+                touched[record.service] = None
         for name in touched:
             self.touch(name)
 

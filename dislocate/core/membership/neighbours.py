@@ -71,6 +71,12 @@ class Neighbours:
         count = min(len(self._ring), 2 * LINK_NEIGHBOURS)
         return tuple(self._ring[(at - LINK_NEIGHBOURS + i) % len(self._ring)][1] for i in range(count))
 
+    def successor(self, distance: int) -> Path | None:
+        """Who stands `distance` places after the next one in the ring, round and round; None when nobody is there."""
+        if not self._ring:
+            return None
+        return self._ring[(bisect_left(self._ring, self._place) + distance) % len(self._ring)][1]
+
     def member_changed(self, member: Member, _before: MemberState | None) -> None:
         """Called after each change of another member of this data center."""
         entry = (fingerprint(member.path), member.path)

@@ -1,9 +1,10 @@
 """Reach: what a data center knows of the others, put together from the reports of its relays.
 
 Invariants:
-- A data center is reached when any living relay of ours says so.  A relay's death voids its report, and when no report is
-  left the last verdict stands until UNREACHABLE_FLOOR after the data center was last heard of: losing all relays is a
-  matter of this data center, not of the other.
+- A data center is reached when any living relay of ours says so.  A relay's death voids its report; what one says that is
+  held dead waits until it is known to live, as after a partition, when words overtake rebuttals.  When no report is left,
+  the last verdict stands until UNREACHABLE_FLOOR after the data center was last heard of: losing all relays is a matter of
+  this data center, not of the other.
 - `as_of` only grows, and only by hearing: age is added up per hop, never a difference of two clocks.
 - One `DatacenterChanged` a transition.
 
@@ -119,9 +120,21 @@ class Reach:
         known = self._reports.pop(relay, None)
         return () if known is None else tuple(known.rows)
 
+    def relay_back(self, relay: Path, boot: int) -> tuple[str, ...]:
+        """A relay that was held dead lives: what it said meanwhile counts, unless an older start of it did."""
+        known = self._reports.get(relay)
+        if known is not None and known.boot < boot:
+            return self.relay_lost(relay)
+        return () if known is None else tuple(known.rows)
+
     def rows(self, datacenter: str) -> list[WanRow]:
-        """What relays of ours say of `datacenter`."""
-        return [known.rows[datacenter] for known in self._reports.values() if datacenter in known.rows]
+        """What relays of ours say of `datacenter`; of those held dead nothing, though they may have spoken."""
+        reports = self._reports.items()
+        return [known.rows[datacenter] for path, known in reports if datacenter in known.rows and self._counts(path)]
+
+    def _counts(self, relay: Path) -> bool:
+        member = self._members.get(relay)
+        return member is None or member.is_living
 
     # ---- verdicts
 

@@ -5,6 +5,8 @@ report a minute and data center, for whoever missed the gossip (joiners are brie
 since what is told together travels in the same packets.
 """
 
+from msgspec.structs import replace
+
 from dislocate.core.identity import NodeId
 from dislocate.core.membership.messages import WanReport, WanRow
 from dislocate.core.membership.reach import Reach
@@ -37,8 +39,12 @@ class Reporting:
         self._told: dict[str, tuple[WanReport, int]] = {}  # by data center, and when
 
     def current(self) -> list[WanReport]:
-        """What a newcomer should know."""
-        return [report for report, _ in self._told.values()]
+        """What a newcomer should know: the last reports, which have aged since."""
+        return [self._aged(report) for report, _ in self._told.values()]
+
+    def _aged(self, report: WanReport) -> WanReport:
+        rows = (replace(row, age=self._out.now - self._reach.as_of(row.datacenter)) for row in report.rows)
+        return replace(report, rows=tuple(rows))
 
     def is_news(self, datacenter: str, reachable: bool) -> bool:
         """Whether a relay that reaches it has not said so yet."""

@@ -88,9 +88,10 @@ class Swim:
         self._pings = pings = Pings(out, members, lambda: ledger.total, wan.freshness)
         self._brake = Brake(out, members, period, multiplier, lambda: self._judge.released())
         self._judge = Judge(settings, out, members, beliefs, self._brake, pings)
-        self._prober = Prober(out, members, pings, self._health, streams["probe"], period, self._judge.accuse)
         self._refusals = Refusals(out, members, pings, self._judge, streams["refusal"], settings.refusal_path)
         self._neighbours = Neighbours(out, members, beliefs, streams["neighbours"], self._refusals.look)
+        accuse, successor = self._judge.accuse, self._neighbours.successor
+        self._prober = Prober(out, members, pings, self._health, streams["probe"], period, accuse, successor)
         self._gossip = Gossip(out, members, beliefs, streams["gossip"])
         self._clones = Clones(out, pings, self._take)
         self._contacts = Contacts(out, members, beliefs, recovered)
@@ -158,8 +159,6 @@ class Swim:
         self._contacts.member_changed(member, before)
         if not self._beliefs.is_home(member.node):
             return
-        if member.is_living and before not in (MemberState.ALIVE, MemberState.SUSPECT):
-            self._prober.ring.insert(member)
         self._brake.member_changed(member, before)
         self._judge.member_changed(member, before)
         self._neighbours.member_changed(member, before)

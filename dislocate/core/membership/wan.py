@@ -22,7 +22,7 @@ from dislocate.core.catalog.ledger import Ledger
 from dislocate.core.coordinates import Coordinate, Coordinates, is_coordinate
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.forwarding import Forwarding
-from dislocate.core.membership.members import Member, Members
+from dislocate.core.membership.members import LIVING, Member, Members
 from dislocate.core.membership.mesh import Mesh
 from dislocate.core.membership.messages import Freshness, LinkHeartbeat, WanReport, WanRow
 from dislocate.core.membership.peer import LinkState, WanPeer
@@ -147,6 +147,9 @@ class Wan:
         if not member.is_living:
             for datacenter in self._reach.relay_lost(member.path):
                 self._hold(datacenter, f"relay {member.path} is gone")
+        elif before is not None and before not in LIVING:
+            for datacenter in self._reach.relay_back(member.path, member.node.boot):
+                self._hold(datacenter, f"relay {member.path} is back")
         self._elect()
         if member.state is MemberState.ALIVE and member.path != self._path:
             self._brief(member)  # also one that was never missed: a restart forgets what its predecessor was told
@@ -176,7 +179,7 @@ class Wan:
         relay = self._members.get(fact.relay.path)
         if fact.relay.datacenter != self._own or fact.relay.path == self._path:
             return False
-        if relay is not None and (not relay.is_living or relay.node.boot > fact.relay.boot):
+        if relay is not None and (relay.state is MemberState.LEFT or relay.node.boot > fact.relay.boot):
             return False
         told = tuple(row.datacenter for row in fact.rows) or self._members.datacenters()
         if not self._reach.reported(fact):

@@ -10,7 +10,7 @@ Does not know bytes or sizes (`wire`), nor for how many askers an answer serves 
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from itertools import accumulate
+from itertools import accumulate, islice
 from random import Random
 from typing import Any, Protocol
 
@@ -53,7 +53,8 @@ NEGATIVE_TTL = 5  # the SOA's minimum
 SHELF_LIFE = 5.0  # seconds that an answer may serve without an event: an RTT drifts and no event says so
 TXT_SHELF_LIFE = 1.0  # its ages grow
 ROTATIONS = 32  # orders drawn for one A or AAAA answer: the share of each as the first is right to 1/32
-UDP_ADDRESSES = 8
+UDP_ADDRESSES = 8  # of 28 bytes at most: they fit 512 bytes with any name
+TCP_ADDRESSES = 2_000  # the same for 65,535
 _STRIDE = 13  # coprime to ROTATIONS, so that neighbouring draws start far apart
 
 _ADDRESSES = (QTYPE.A, QTYPE.AAAA)
@@ -92,7 +93,7 @@ class Weighted(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """The parts of a reply.  `pools` are drawn from in turn, each by weight, and stand before `records`."""
+    """The parts of a reply.  Its answers are `records`, or drawn from the `pools` in turn, each by weight."""
 
     rcode: int = RCODE.NOERROR
     authoritative: bool = True
@@ -104,26 +105,35 @@ class Answer(Struct, frozen=True, kw_only=True):
     shelf_life: float = SHELF_LIFE  # seconds
 
     @property
+    def pooled(self) -> list[RR]:
+        """The records of all pools, in order: what `draw` gives positions in."""
+        return [item.record for pool in self.pools for item in pool]
+
+    @property
     def rotations(self) -> int:
         """How many orders are worth drawing."""
         return ROTATIONS if any(len(pool) > 1 for pool in self.pools) else 1
 
-    def draw(self, turn: int, random: Random, limit: int | None) -> list[RR]:
-        """The answer section of one reply, at most `limit` drawn records.  Over `ROTATIONS` turns each record comes first
-        in proportion to its weight; the others follow by weighted sampling (Efraimidis and Spirakis)."""
-        drawn = [item.record for pool in self.pools for item in _draw(pool, turn, random)]
-        return drawn[:limit] + list(self.records)
+    def draw(self, turn: int, random: Random, limit: int) -> list[int]:
+        """An order of the pooled records, at most `limit` of them.  Over `ROTATIONS` turns each comes first in proportion
+        to its weight; the others follow by weighted sampling (Efraimidis and Spirakis)."""
+        drawn: list[int] = []
+        start = 0
+        for pool in self.pools:
+            drawn += [start + at for at in _draw(pool, turn, random)]
+            start += len(pool)
+        return drawn[:limit]
 
 
-def _draw(pool: tuple[Weighted, ...], turn: int, random: Random) -> list[Weighted]:
+def _draw(pool: tuple[Weighted, ...], turn: int, random: Random) -> list[int]:
     if len(pool) < 2:
-        return list(pool)
+        return list(range(len(pool)))
     sums = list(accumulate(item.weight for item in pool))
     point = (turn * _STRIDE % ROTATIONS + random.random()) / ROTATIONS * sums[-1]
     first = min(bisect_right(sums, point), len(pool) - 1)
-    others = [*pool[:first], *pool[first + 1 :]]
-    others.sort(key=lambda item: random.expovariate(item.weight))
-    return [pool[first], *others]
+    others = [at for at in range(len(pool)) if at != first]
+    others.sort(key=lambda at: random.expovariate(pool[at].weight))
+    return [first, *others]
 
 
 def answer(question: Question, knowledge: Knowledge, now: int) -> Answer:
@@ -161,7 +171,7 @@ def _addresses(owner: str, ranks: tuple[tuple[InstanceView, ...], ...], type_: i
     """One record an address, passing before warning; a lone host name in place of an address becomes a CNAME."""
     pools: dict[Status, dict[IpAddress, int]] = {}
     seen: dict[IpAddress, Status] = {}
-    for instance in (i for group in ranks for i in group):
+    for instance in islice((i for group in ranks for i in group), TCP_ADDRESSES):
         ip = to_ip(instance.address)
         if ip is not None and _is_wanted(ip, type_):
             status = seen.setdefault(ip, instance.status)

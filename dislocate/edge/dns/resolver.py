@@ -10,12 +10,12 @@ that, only outdated; memory is bounded by starting again.  Does no I/O and reads
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from random import Random
 from typing import TypeAlias
 
-from dnslib import QTYPE, RCODE
+from dnslib import QTYPE, RCODE, RR
 
 from dislocate.core.boundary.events import (
     BrakeChanged,
@@ -30,18 +30,22 @@ from dislocate.core.boundary.events import (
     ServiceChanged,
 )
 from dislocate.core.units import SECOND
-from dislocate.edge.dns.answers import UDP_ADDRESSES, Answer, Knowledge, Question, answer
+from dislocate.edge.dns.answers import TCP_ADDRESSES, UDP_ADDRESSES, Answer, Knowledge, Question, answer
 from dislocate.edge.dns.wire import (
     ANY_CLASS,
     BADVERS,
     HEADER,
+    TCP_LIMIT,
+    Deck,
     Malformed,
     Query,
     Reply,
+    deal,
     pack_error,
     pack_reply,
     parse_query,
     respell,
+    split_deck,
 )
 
 RECENT = 10_000  # queries
@@ -58,13 +62,14 @@ log = logging.getLogger(__name__)
 class Entry:
     """One answer in as many orders as it has, each packed without id."""
 
-    __slots__ = ("answer", "expires", "made", "replies")
+    __slots__ = ("answer", "deck", "expires", "made", "replies")
 
     def __init__(self, answer: Answer, expires: int) -> None:
         self.answer = answer
         self.expires = expires  # monotonic nanoseconds; 0: outdated
+        self.deck: Deck | None = None  # of an answer with pools
         self.made: list[bytes] = []
-        self.replies: cycle[bytes] | None = None  # endless, once all rotations are made
+        self.replies: Iterator[bytes] | None = None  # endless, once all rotations are made; counts what it gives
 
 
 class Resolver:
@@ -113,7 +118,6 @@ class Resolver:
             self._count(f"rcode_{refusal}")
             return respell(pack_reply(query, Reply(rcode=refusal), query.limit(stream)), query.question)
         entry = self._entry(query, now, stream)
-        self._count(f"rcode_{entry.answer.rcode}")
         packed = self._make(entry, query, stream) if entry.replies is None else next(entry.replies)
         if entry.replies is not None and not stream and _is_plain(query, data):
             if len(self.recent) >= RECENT:
@@ -135,20 +139,27 @@ class Resolver:
         return entry
 
     def _make(self, entry: Entry, query: Query, stream: bool) -> bytes:
+        """One more rotation; the last one completes the entry."""
         said = entry.answer
-        drawn = said.draw(len(entry.made), self._random, None if stream else UDP_ADDRESSES)
-        reply = Reply(
-            rcode=said.rcode,
-            authoritative=said.authoritative,
-            answers=drawn,
-            authority=said.authority,
-            additional=said.additional,
-        )
-        packed = pack_reply(query, reply, query.limit(stream))
+        if said.pools:
+            if entry.deck is None:
+                entry.deck = split_deck(_pack(query, said, said.pooled, TCP_LIMIT), query, len(said.pooled))
+            order = said.draw(len(entry.made), self._random, TCP_ADDRESSES if stream else UDP_ADDRESSES)
+            packed = deal(entry.deck, order)
+        else:
+            packed = _pack(query, said, list(said.records), query.limit(stream))
         entry.made.append(packed)
+        self._count(f"rcode_{said.rcode}")
         if len(entry.made) >= said.rotations:
-            entry.replies = cycle(entry.made)
+            entry.replies = self._deal_out(entry.made, said.rcode)
         return packed
+
+    def _deal_out(self, made: list[bytes], rcode: int) -> Iterator[bytes]:
+        """`made` in turn, for ever, each counted as it goes, so that the fast path need not know what it sends."""
+        counters, name = self.counters, f"rcode_{rcode}"
+        for packed in cycle(made):
+            counters[name] += 1
+            yield packed
 
     def _outdate(self, subject: str) -> None:
         for key in self._keys.pop(subject, ()):
@@ -161,6 +172,17 @@ class Resolver:
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
+
+
+def _pack(query: Query, said: Answer, answers: list[RR], limit: int) -> bytes:
+    reply = Reply(
+        rcode=said.rcode,
+        authoritative=said.authoritative,
+        answers=answers,
+        authority=said.authority,
+        additional=said.additional,
+    )
+    return pack_reply(query, reply, limit)
 
 
 def _refusal(query: Query) -> int | None:

@@ -24,6 +24,7 @@ BADVERS = 16
 _HEAD = Layout("!HHHHHH")
 _TYPE_AND_CLASS = Layout("!HH")
 _RECORD = Layout("!HHIH")  # type, class, ttl, length of data
+_EXTENT = Layout("!H")
 _QR, _OPCODE, _AA, _TC, _RD = 0x8000, 0x7800, 0x0400, 0x0200, 0x0100
 
 
@@ -163,6 +164,31 @@ def _pack(query: Query, answers: list[RR], reply: Reply, additional: tuple[RR, .
         ar=[*additional, *options],
     )
     return bytes(record.pack())
+
+
+class Deck(Struct, frozen=True):
+    """A packed reply taken apart, so that its answers can be dealt in another order without packing again."""
+
+    head: bytes  # header without id, and question
+    cards: tuple[bytes, ...]  # the answers
+    tail: bytes  # all that follows them
+
+
+def split_deck(packed: bytes, query: Query, answers: int) -> Deck:
+    """`packed` (without id) with its `answers`, whose owner is the question's name and in which nothing else points."""
+    end = HEADER - 2 + len(query.question)
+    head, cards = packed[:end], []
+    for _ in range(answers):
+        (extent,) = _EXTENT.unpack_from(packed, end + 10)  # after a pointer, type, class and ttl
+        cards.append(packed[end : end + 12 + extent])
+        end += 12 + extent
+    return Deck(head, tuple(cards), packed[end:])
+
+
+def deal(deck: Deck, order: list[int]) -> bytes:
+    """The reply with the answers at the positions of `order`, and no others."""
+    counted = deck.head[:4] + _EXTENT.pack(len(order)) + deck.head[6:]
+    return b"".join([counted, *[deck.cards[at] for at in order], deck.tail])
 
 
 def respell(packed: bytes, question: bytes) -> bytes:

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from dislocate.core.errors import ConfigError
-from dislocate.edge.decoding import nearest
 from dislocate.edge.http.problems import Rejected, problem
+from dislocate.strict import one_of
 
 PEER_UID = "dislocate.peer_uid"  # in the WSGI environment of a connection on the unix socket; set by `server`
 
@@ -154,7 +154,7 @@ def role_named(text: object, field: str) -> Role:
     """The role of that name.  Raises `ConfigError`."""
     roles = {role.label: role for role in Role}
     if not isinstance(text, str) or text not in roles:
-        raise ConfigError(field, got=text, expected=f"one of {', '.join(roles)}{nearest(str(text), roles)}")
+        raise ConfigError(field, got=text, expected=one_of(str(text), roles))
     return roles[text]
 
 

@@ -18,12 +18,12 @@ import msgspec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.backend import Backend
-from dislocate.edge.decoding import decode
 from dislocate.edge.http import health, instances, members, services, watch
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.strict import decode
 
 log = logging.getLogger(__name__)
 

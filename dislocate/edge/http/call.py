@@ -19,10 +19,10 @@ from dislocate.core.identity import NodeId
 from dislocate.edge.answers import DoneAnswer
 from dislocate.edge.backend import Backend
 from dislocate.edge.bodies import duration
-from dislocate.edge.decoding import nearest
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.problems import Rejected, problem, refused
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.strict import one_of
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -163,8 +163,8 @@ class Call:
         names = [query.name for query in known]
         for name in self._request.params:
             if name not in names:
-                allowed = f"one of {', '.join(names)}" if names else "no query parameters here"
-                raise LocalError(f"?{name[:100]}", got=self.query(name)[:100], expected=allowed + nearest(name, names))
+                allowed = one_of(name, names) if names else "no query parameters here"
+                raise LocalError(f"?{name[:100]}", got=self.query(name)[:100], expected=allowed)
 
 
 def _index(text: str, field: str) -> int | None:

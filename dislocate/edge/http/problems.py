@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.errors import LocalError, require
-from dislocate.edge.decoding import Malformed
+from dislocate.strict import Malformed
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -12,10 +12,10 @@ from dislocate.edge.answers import (
     service_answer,
     service_summary,
 )
-from dislocate.edge.decoding import nearest
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
 from dislocate.edge.http.problems import Rejected, not_found
+from dislocate.strict import nearest
 
 WAIT_DEFAULT = 60.0  # seconds; proxies and clients commonly give up after that
 WAIT_LONGEST = 600.0  # seconds; Consul's limit for blocking queries

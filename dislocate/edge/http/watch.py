@@ -19,6 +19,7 @@ from gevent.event import Event as Flag
 
 from dislocate.core.boundary.events import Event, ServiceChanged
 from dislocate.core.boundary.views import ServiceView
+from dislocate.core.catalog.watches import matches
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.answers import service_answer
@@ -52,7 +53,7 @@ class ChangedServices:
         self._backend = agent.backend
         self._patterns = patterns
         catalog = agent.backend.node.catalog
-        views = [catalog.service(name) for name in catalog.names() if matches(name, patterns)]
+        views = [catalog.service(name) for name in catalog.names() if self._covers(name)]
         known = {view.name: view.index for view in views if view is not None}
         self._opening = b""
         if since is not None:
@@ -61,8 +62,11 @@ class ChangedServices:
             since = 0  # new, or from another agent: tell everything
         self._changed = {name: index for name, index in known.items() if index > since}
 
+    def _covers(self, service: str) -> bool:
+        return any(matches(pattern, service) for pattern in self._patterns)
+
     def note(self, event: Event) -> bool:
-        if type(event) is not ServiceChanged or not matches(event.service, self._patterns):
+        if type(event) is not ServiceChanged or not self._covers(event.service):
             return False
         self._changed[event.service] = event.index
         return True
@@ -163,13 +167,6 @@ def watch_services(call: Call) -> Stream:
 def watch_events(call: Call) -> Stream:
     call.set_header("Cache-Control", "no-store")
     return Stream(call.agent, EventLog(call.agent))
-
-
-def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether `name` is one of `patterns`: a name, a prefix ending in '.*', or '*'."""
-    return any(
-        pattern in ("*", name) or (pattern.endswith(".*") and name.startswith(pattern[:-1])) for pattern in patterns
-    )
 
 
 def frame(event: str, data: bytes, index: int | None = None) -> bytes:

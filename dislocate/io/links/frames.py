@@ -62,7 +62,7 @@ def decode_control(parts: list[bytes], source: str) -> Control:
         raise PeerError(source, "not a link frame")
     try:
         return _decoder.decode(parts[1])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(source, f"unreadable link frame: {error}") from error
 
 

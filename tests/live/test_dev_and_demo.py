@@ -1,0 +1,153 @@
+"""`dislocate dev` and `dislocate demo` as a newcomer types them."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.live import command, descendants, is_alive, until
+
+pytestmark = pytest.mark.live
+
+STORY = """
+title = "An agent is killed and a data center is cut off for a moment"
+why = "Short enough for a test with real processes."
+duration = "16s"
+[datacenters.fra]
+nodes = 3
+[datacenters.wdc]
+nodes = 2
+[[services]]
+name = "shop.web"
+per_datacenter = 1
+interval = "1s"
+timeout = "1s"
+[[at]]
+time = "3s"
+do = "kill"
+target = "fra/a3"
+[[at]]
+time = "5s"
+do = "cut"
+from = "wdc"
+to = "*"
+for = "1s"
+[[at]]
+time = "7s"
+do = "restart"
+target = "fra/a3"
+[[expect]]
+kind = "eventually"
+claim = "dead"
+of = "fra/a3"
+by = "fra/a1"
+after = "3s"
+within = "4s"
+[[expect]]
+kind = "eventually"
+claim = "converged"
+after = "7s"
+within = "9s"
+[[expect]]
+kind = "eventually"
+claim = "died"
+within = "10s"
+[[expect]]
+kind = "budget"
+claim = "msgs_per_node_s"
+at_most = 200.0
+after = "2s"
+"""
+
+
+class Running:
+    """`dislocate ARGUMENTS`, and all processes that it ever had."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dislocate", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def read_until(self, text: str) -> list[str]:
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line.rstrip("\n"))
+            if text in line:
+                return lines
+        raise AssertionError(f"ended without {text!r}: {lines} {self.process.stderr.read()}")
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code.  No process is left."""
+        family = [self.process.pid, *descendants(self.process.pid)]
+        assert len(family) > 1
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.communicate(timeout=20)
+        finally:
+            self.process.kill()
+        until("no process is left", lambda: not any(is_alive(pid) for pid in family))
+        return self.process.returncode
+
+
+def test_dev_prints_lines_that_work_as_they_stand_and_ctrl_c_ends_it_all(tmp_path):
+    dev = Running("dev", "--dcs", "2", "--nodes", "2", "--dir", str(tmp_path / "a fleet"))
+    try:
+        lines = [line.strip() for line in dev.read_until("Ctrl-C ends it all")]
+        environment = dict(os.environ)
+        exported = next(line for line in lines if line.startswith("export DISLOCATE_AGENT="))
+        environment["DISLOCATE_AGENT"] = shlex.split(exported, comments=True)[1].partition("=")[2]
+        program = f"{shlex.quote(sys.executable)} -m dislocate"
+        tried = [line for line in lines if re.match(r"(dislocate|curl|dig|cat) ", line)]
+        assert len(tried) >= 12
+        for line in tried:
+            line = re.sub(r"^dislocate", program, line)
+            if " watch " in line:
+                line += " --once"
+            done = subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            assert done.stdout.strip(), f"{line} printed nothing"
+        for line in ("dev do kil fra/a1", "dev do kill fra/a9", "dev do slow fra"):
+            done = command(*line.split(), "--dir", str(tmp_path / "a fleet"))
+            assert (done.returncode, "Traceback" in done.stderr, bool(done.stderr)) == (1, False, True), done.stderr
+    finally:
+        assert dev.interrupt() == 0
+    assert command("dev", "do", "cut", "fra", "--dir", str(tmp_path / "a fleet")).returncode == 3
+
+
+def test_dev_plays_a_scenario_with_real_processes_and_judges_it(tmp_path):
+    story = tmp_path / "story.toml"
+    story.write_text(STORY)
+    done = command("dev", "--scenario", str(story), "--json", within=90)
+    verdicts = json.loads(done.stdout)
+    assert [one["holds"] for one in verdicts] == [True] * 4, verdicts
+    assert done.returncode == 0
+
+
+def test_dev_refuses_a_story_that_only_the_simulator_can_tell(tmp_path):
+    story = tmp_path / "story.toml"
+    story.write_text(STORY.replace('do = "restart"\ntarget', 'do = "disk_fail"\ntarget'))
+    done = command("dev", "--scenario", str(story))
+    assert (done.returncode, "at[2].do" in done.stderr, "sim run" in done.stderr) == (1, True, True), done.stderr
+
+
+def test_the_demo_meets_its_bounds():
+    done = command("demo", "--json", within=150)
+    assert done.returncode == 0, done.stderr
+    steps = json.loads(done.stdout)
+    assert len(steps) >= 9
+    assert all(step["took"] <= step["bound"] for step in steps)
+
+
+def test_ctrl_c_in_the_demo_leaves_no_process():
+    demo = Running("demo")
+    demo.read_until("all processes are up")
+    assert demo.interrupt() == 1

@@ -1,0 +1,26 @@
+"""Every story in `scenarios/` holds, whatever the seed; what was once found wrong stays mended (`scenarios/regressions/`)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sim.run import simulate
+from sim.scenario import read_scenario
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+STORIES = sorted(SCENARIOS.glob("**/*.toml"))
+SEEDS = range(1, 51) if os.environ.get("DISLOCATE_PROFILE") == "full" else range(1, 4)
+
+
+@pytest.mark.parametrize("path", STORIES, ids=lambda path: str(path.relative_to(SCENARIOS).with_suffix("")))
+def test_a_story_holds_for_every_seed(path):
+    story = read_scenario(path)
+    for seed in SEEDS:
+        report = simulate(story, seed)
+        assert report.holds, report.as_text(f"dislocate sim run {path.relative_to(SCENARIOS.parent)} --seed {seed}")
+
+
+def test_there_are_stories_and_each_says_why():
+    assert len(STORIES) >= 12
+    assert all(len(read_scenario(path).why) > 40 for path in STORIES)

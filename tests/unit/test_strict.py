@@ -1,0 +1,65 @@
+"""Files and bodies are read by one reader: its errors name the field as its author wrote it."""
+
+import pytest
+from msgspec import Struct
+
+from dislocate.core.errors import ConfigError, LocalError
+from dislocate.core.units import SECOND
+from dislocate.strict import GOT_LIMIT, LISTED, Duration, decode, one_of, parse_toml
+
+
+class Stop(Struct, frozen=True, forbid_unknown_fields=True):
+    pause: Duration
+    tags: tuple[str, ...] = ()
+
+
+class Route(Struct, frozen=True, forbid_unknown_fields=True):
+    stops: dict[str, Stop]
+    last: Duration | None = None
+
+
+def mistake(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_toml(text, Route)
+    return caught.value
+
+
+def test_durations_are_words_in_a_file_and_nanoseconds_in_a_struct():
+    route = parse_toml("last = '1s'\n[stops.fra]\npause = '5s'", Route)
+    assert (route.stops["fra"].pause, route.last) == (5 * SECOND, SECOND)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "mend"),
+    [
+        ("[stops.fra]\npause = 5", "stops.fra.pause", "a duration"),
+        ("[stops.fra]\npause = '5s'\n[stops.wdc]\npause = '5s'\ntag = []", "stops.wdc.tag", "did you mean 'tags'?"),
+        ("[stops.fra]\npause = '5s'\ntags = ['a', 1]", "stops.fra.tags[1]", "'str'"),
+        ("[stops.fra]\n", "stops.fra.pause", "required"),
+        ("stops = 3", "stops", "object"),
+        ("", "stops", "required"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_table(text, field, mend):
+    error = mistake(text)
+    assert error.field == field
+    assert mend in error.expected
+
+
+def test_the_same_mistake_is_named_alike_in_json():
+    with pytest.raises(LocalError) as caught:
+        decode(b'{"stops": {"fra": {"pause": 1}, "wdc": {"pause": 1, "tag": []}}}', Route)
+    assert caught.value.field == "stops.wdc.tag"
+    assert caught.value.expected == "one of pause, tags, did you mean 'tags'?"
+
+
+def test_a_long_name_is_not_repeated_whole():
+    with pytest.raises(LocalError) as caught:
+        decode(b'{"stops": {"%s": 1}}' % (b"x" * 10_000), Route)
+    assert len(caught.value.field) <= GOT_LIMIT + len("stops.")
+
+
+def test_of_many_names_some_and_the_nearest_are_told():
+    words = one_of("name-9", [f"name-{number}" for number in range(10, 100)])
+    assert words.count("name-") == LISTED + 1
+    assert ", ..." in words
