@@ -307,6 +307,9 @@ class World:
         if process.armed != at or process.is_paused:
             return
         process.armed = NEVER
+        if process.node.deadline() > at:  # what it waited for was outdated meanwhile
+            self._arm(process)
+            return
         self.deliver(process, TimeReached())
 
     def _clock_due(self, process: Process, _: None, __: None) -> None:

@@ -54,6 +54,7 @@ class Outbox:
         self._clock: tuple[int, int] | None = None  # (unix, now) of the last ClockRead
         self._timers: list[tuple[int, int, Timer]] = []
         self._timer_seq = 0
+        self._outdated: dict[int, None] = {}  # numbers of timers that still wait
         self._store_seq = 0
         self._awaiting: dict[int, tuple[Callable[[], None], Callable[[str], None]]] = {}
 
@@ -149,19 +150,32 @@ class Outbox:
         """Wall time in nanoseconds as last read, carried forward; 0 before the first reading."""
         return 0 if self._clock is None else self._clock[0] + self.now - self._clock[1]
 
-    def arm(self, at: int, timer: Timer) -> None:
-        """Give `timer` back at `at` or later."""
+    def arm(self, at: int, timer: Timer) -> int:
+        """Give `timer` back at `at` or later.  Returns its number, for `outdate`."""
         self._timer_seq += 1
         heappush(self._timers, (at, self._timer_seq, timer))
+        return self._timer_seq
+
+    def outdate(self, number: int) -> None:
+        """The timer of this number would find nothing to do: it need not wake anybody.  For those that nearly always are
+        outdated; whoever gets one back checks that all the same."""
+        self._outdated[number] = None
+        self._skip_outdated()
+
+    def _skip_outdated(self) -> None:
+        while self._outdated and self._timers and self._timers[0][1] in self._outdated:
+            del self._outdated[heappop(self._timers)[1]]
 
     def deadline(self) -> int:
         return self._timers[0][0] if self._timers else NEVER
 
     def due(self) -> Timer | None:
         """The next timer whose time has come."""
-        if self._timers and self._timers[0][0] <= self.now:
-            return heappop(self._timers)[2]
-        return None
+        if not self._timers or self._timers[0][0] > self.now:
+            return None
+        timer = heappop(self._timers)[2]
+        self._skip_outdated()
+        return timer
 
 
 def _nothing() -> None:

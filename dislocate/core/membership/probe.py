@@ -66,12 +66,14 @@ class LocalHealth:
 class Probe:
     """The probe of this period."""
 
-    __slots__ = ("asked", "boot", "member", "nacks", "seq")
+    __slots__ = ("asked", "boot", "is_overdue", "member", "nacks", "seq", "timer")
 
-    def __init__(self, member: Member, seq: int) -> None:
+    def __init__(self, member: Member, seq: int, timer: int) -> None:
         self.member = member
         self.boot = member.node.boot
         self.seq = seq
+        self.timer = timer  # the number of its `ProbeUnanswered`
+        self.is_overdue = False  # which has come
         self.asked = 0  # relays
         self.nacks: dict[Path, None] = {}
 
@@ -138,9 +140,8 @@ class Prober:
                 else Suspect(member.node, member.record.incarnation, suspicion.sorted_accusers)
             )
             seq = self._pings.ping(member.record.gossip, member.path, self._answered, telling)
-            self._probe = Probe(member, seq)
             wait = self._health.stretch(probe_timeout(member.srtt, member.rttvar))
-            self._out.arm(self._out.now + wait, ProbeUnanswered(seq))
+            self._probe = Probe(member, seq, self._out.arm(self._out.now + wait, ProbeUnanswered(seq)))
         self._out.arm(self._out.now + self._health.stretch(self._period), ProbeDue())
 
     def _next(self) -> Member | None:
@@ -156,6 +157,8 @@ class Prober:
 
     def _answered(self, sender: NodeId) -> None:
         if self._probe is not None and self._probe.member.path == sender.path:
+            if not self._probe.is_overdue:
+                self._out.outdate(self._probe.timer)
             self._probe = None
             self._health.improve()
 
@@ -163,6 +166,7 @@ class Prober:
         probe = self._probe
         if probe is None or probe.seq != timer.seq:
             return
+        probe.is_overdue = True
         self._out.count("probes_unanswered")
         member = probe.member
         relays = [m for m in self._stream.sample(self._members.peers, INDIRECT_PROBES + 1) if m is not member]
