@@ -44,7 +44,8 @@ def is_coordinate(value: Coordinate) -> bool:
     """Whether `value`, from outside, has the right shape and range."""
     return (
         len(value) == VIVALDI_DIMENSIONS + 2
-        and all(isfinite(component) and abs(component) <= 100.0 for component in value)
+        and all(map(isfinite, value))
+        and max(map(abs, value)) <= 100.0
         and value[-2] >= 0.0
         and 0.0 < value[-1] <= ERROR_MAX
     )

@@ -75,6 +75,7 @@ class Node:
         self, settings: Settings, streams: Streams, recovered: Recovered, memo: FactMemo | None = None
     ) -> None:
         self.settings = settings
+        self._patience = settings.probe_period
         self._started_unix = recovered.unix_ns
         self._out = out = Outbox(settings.node, Rumors())
         self._memo = memo or FactMemo()
@@ -178,9 +179,11 @@ class Node:
     def handle(self, input_: Input, now: int) -> list[Effect]:
         """What `input_` causes, and what has become due by `now` (monotonic nanoseconds, never decreasing)."""
         out = self._out
-        stalled = now - max(out.now, out.deadline())  # only a timer that was due and not served tells of a stall
+        stalled = now - out.now
+        if stalled > self._patience:  # only a timer that was due and not served tells of a stall
+            stalled = now - max(out.now, out.deadline())
         out.now = now
-        if stalled > self.settings.probe_period:
+        if stalled > self._patience:
             self._swim.stalled(stalled)
             self._wan.stalled(stalled)
         self._inputs[type(input_)](input_)
@@ -207,7 +210,7 @@ class Node:
     @property
     def queued_rumors(self) -> int:
         """Facts that wait to be spread: drains to 0 without new input."""
-        return len(self._out.rumors)
+        return self._out.rumors.count
 
     @property
     def digest(self) -> int:
@@ -259,7 +262,7 @@ class Node:
         name = source if peer is None else peer.path
         try:
             envelope = decode_envelope(data, name or "")
-            facts = [self._memo.decode(raw, name or "") for raw in envelope.facts]
+            facts = [self._memo.decode(raw, name or "") for raw in envelope.facts] if envelope.facts else ()
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
             return

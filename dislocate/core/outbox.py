@@ -61,7 +61,7 @@ class Outbox:
 
     def send(self, address: Address, body: Message | None) -> None:
         """Send `body` with as many rumours as fit."""
-        facts = self.rumors.take(self.room(body), self.members) if len(self.rumors) else ()
+        facts = self.rumors.take(self.room(body), self.members) if self.rumors.count else ()
         data = encode_envelope(self.node, body, facts)
         require(len(data) <= DATAGRAM_BUDGET, f"datagram of {len(data)} bytes")
         self.effects.append(SendDatagram(address, data))

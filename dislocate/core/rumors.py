@@ -25,22 +25,15 @@ MISFITS = 8  # rumours passed over, as too large for what is left of a packet, b
 
 
 class Rumor:
-    """One fact under way."""
+    """One fact under way.  Encoded when it is told: when a fleet starts, thousands wait and most are never told."""
 
-    __slots__ = ("_encoded", "agreements", "fact", "is_listed", "key")
+    __slots__ = ("agreements", "fact", "is_listed", "key")
 
     def __init__(self, key: str, fact: Fact, agreements: int) -> None:
         self.key = key
         self.fact = fact
         self.is_listed = isinstance(fact, LISTED)
         self.agreements = agreements  # of the queue, as far as they were counted
-        self._encoded: Raw | None = None  # when a fleet starts, most rumours are never told
-
-    @property
-    def encoded(self) -> Raw:
-        if self._encoded is None:
-            self._encoded = encode_fact(self.fact)
-        return self._encoded
 
 
 def retransmit_limit(members: int) -> int:
@@ -54,18 +47,18 @@ class Rumors:
 
     def __init__(self) -> None:
         self._tiers: list[dict[str, Rumor]] = []  # by how often they were told, in order of arrival
-        self._count = 0
+        self.count = 0  # of facts that wait; to be read, each turn
         self._agreements = 0  # peers of this data center that showed our digest
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def put(self, key: str, fact: Fact) -> None:
         """Spread `fact`, in place of an older one of the same `key`."""
         self.drop(key)
         self._place(Rumor(key, fact, self._agreements), 0)
-        self._count += 1
-        if self._count > QUEUE_LIMIT:
+        self.count += 1
+        if self.count > QUEUE_LIMIT:
             most_told = next(tier for tier in reversed(self._tiers) if tier)
             self.drop(next(iter(most_told)))
 
@@ -73,13 +66,13 @@ class Rumors:
         """Stop spreading `key`."""
         for tier in self._tiers:
             if tier.pop(key, None) is not None:
-                self._count -= 1
+                self.count -= 1
                 return
 
     def clear(self) -> None:
         """Stop spreading everything."""
         self._tiers.clear()
-        self._count = 0
+        self.count = 0
 
     def agreed(self) -> None:
         """Some peer of this data center showed our own digest."""
@@ -87,10 +80,11 @@ class Rumors:
 
     def take(self, budget: int, members: int) -> tuple[Raw, ...]:
         """The facts for one datagram with `budget` bytes left, counted as told once."""
-        if not self._count:
+        if not self.count:
             return ()
         limit = retransmit_limit(members)
         chosen: list[tuple[int, Rumor]] = []
+        packet: list[Raw] = []
         misfits = 0
         for told, tier in enumerate(self._tiers):
             known: list[Rumor] = []
@@ -98,9 +92,11 @@ class Rumors:
                 if rumor.is_listed and rumor.agreements != self._agreements:
                     known.append(rumor)
                     continue
-                size = len(memoryview(rumor.encoded))
+                encoded = encode_fact(rumor.fact)
+                size = len(memoryview(encoded))
                 if size <= budget:
                     budget -= size
+                    packet.append(encoded)
                     chosen.append((told, rumor))
                 else:
                     misfits += 1
@@ -113,7 +109,7 @@ class Rumors:
                 break
         for told, rumor in reversed(chosen):
             self._move(rumor, told, told + 1, limit)
-        return tuple(rumor.encoded for _, rumor in chosen)
+        return tuple(packet)
 
     def _move(self, rumor: Rumor, origin: int, tier: int, limit: int) -> None:
         del self._tiers[origin][rumor.key]
@@ -122,7 +118,7 @@ class Rumors:
         if tier < limit:
             self._place(rumor, tier)
         else:
-            self._count -= 1
+            self.count -= 1
 
     def _place(self, rumor: Rumor, tier: int) -> None:
         while len(self._tiers) <= tier:

@@ -235,7 +235,7 @@ _CATALOGUE = (
         name="the-dead-stay-in-the-ledger",
         why="Who came after a death has an entry less for ever, and no repair mends that.",
         module="dislocate.core.membership.beliefs",
-        original='self._ledger.remove(f"m/{member.path}")\n        self._out.count("deaths_refused"',
+        original='self._ledger.remove("m", member.path)\n        self._out.count("deaths_refused"',
         planted='self._out.count("deaths_refused"',
         invariant="views converge",
         scenario=story(190, "12 kill target=fra/a3", "20 restart target=fra/a2", fra=3),

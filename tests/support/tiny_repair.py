@@ -51,9 +51,9 @@ class View:
             return
         self.known[node.path] = fact
         if isinstance(fact, Alive):
-            self.ledger.put(f"m/{node.path}", fingerprint(f"{node}/{incarnation}"))
+            self.ledger.put("m", node.path, fingerprint(f"{node}/{incarnation}"))
         else:
-            self.ledger.remove(f"m/{node.path}")
+            self.ledger.remove("m", node.path)
 
     def living(self):
         return sorted(path for path, fact in self.known.items() if isinstance(fact, Alive))

@@ -96,7 +96,7 @@ def test_a_bucket_that_outgrows_a_datagram_is_told_in_ranges_that_leave_nothing_
     crowd = [alive(f"fra/agent-{i:05}") for i in range(6_000)]
     one, other = View("one", *crowd), View("other", *crowd[1:], alive("fra/agent-00001", 2))
     missing = other.known.pop("fra/agent-04000")
-    other.ledger.remove("m/fra/agent-04000")
+    other.ledger.remove("m", "fra/agent-04000")
     talk = Talk(one, other)
     settle(talk, one, other)
     assert other.known["fra/agent-04000"] == missing

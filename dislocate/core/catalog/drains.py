@@ -174,7 +174,7 @@ class Drains:
         self._settle(target)
         if len(self._orders) > DRAIN_ORDERS:
             oldest = next((one for one in self._orders if not self._is_draining(one)), next(iter(self._orders)))
-            self._ledger.remove(f"d/{oldest}")
+            self._ledger.remove("d", oldest)
             del self._orders[oldest]
             self._out.store((StoredRecord(PREFIX + oldest, None),), sync=False)
 
@@ -187,9 +187,9 @@ class Drains:
     def _settle(self, target: str) -> None:
         order, _ = self._orders[target]
         if self._is_draining(target):
-            self._ledger.put(f"d/{target}", fingerprint(f"{target}/{order.stamp}/{order.issuer}"))
+            self._ledger.put("d", target, fingerprint(f"{target}/{order.stamp}/{order.issuer}"))
         else:
-            self._ledger.remove(f"d/{target}")
+            self._ledger.remove("d", target)
         if target in (self._out.node.path, self._out.node.datacenter):
             self._obey()
 

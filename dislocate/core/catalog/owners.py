@@ -251,7 +251,7 @@ class Owners:
         del self._owners[owner.path]
         owner.is_kept = False
         self._unknown.pop(owner.path, None)
-        self._ledger.remove(f"c/{owner.path}")
+        self._ledger.remove("c", owner.path)
         records = list(owner.said.records.values())
         for record in records:
             self._services.changed(owner, Change(record, None), why)
@@ -267,14 +267,15 @@ class Owners:
 
     def _enter(self, owner: Owner) -> None:
         """Keep the ledger in step."""
-        key = f"c/{owner.path}"
         member = self._members.get(owner.path)
         is_living = owner is self.own or (member is not None and member.is_living)
         if owner.said.manifest and owner.is_confirmed and is_living:
             boot, version = owner.said.stamp  # of two starts with nothing to say, too, one is newer
-            self._ledger.put(key, (fingerprint(f"{owner.path}/{boot}/{version}") + owner.said.content) & MASK)
+            self._ledger.put(
+                "c", owner.path, (fingerprint(f"{owner.path}/{boot}/{version}") + owner.said.content) & MASK
+            )
         else:
-            self._ledger.remove(key)
+            self._ledger.remove("c", owner.path)
 
 
 def manifest_key(fact: Manifest) -> str:

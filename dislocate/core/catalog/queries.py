@@ -21,6 +21,12 @@ from dislocate.core.identity import Path
 from dislocate.core.outbox import Outbox
 from dislocate.core.tunables import EMPTY_SERVICES, VIEW_REUSE
 
+# In words, made once: every node remembers every instance's.
+TRANSITIONS = {
+    (then, now): f"{then.value if then else 'absent'} -> {now.value if now else 'gone'}"
+    for then in (None, *Status)
+    for now in (None, *Status)
+}
 RANK = {status: rank for rank, status in enumerate(Status)}  # best first
 
 
@@ -157,7 +163,7 @@ class Services:
 
     def _tell(self, owner: Owner, record: InstanceRecord, then: Status | None, now: Status | None, why: str) -> None:
         self._out.notify(InstanceChanged(owner.path, record.id, record.service, now, then, why))
-        what = f"{then.value if then else 'absent'} -> {now.value if now else 'gone'}"
+        what = TRANSITIONS[then, now]
         subject = f"{owner.path}/{record.id}"
         self._history.record(subject, what, why, (owner.path,))
         self._history.record(record.service, f"{subject}: {what}", why, (owner.path,))

@@ -165,7 +165,7 @@ class Beliefs:
         self._raise_incarnation(member, incarnation)
         member.suspicion, member.accusers, member.refused = None, accusers, refused
         self._members.set_state(member, MemberState.DEAD, self._out.now)
-        self._ledger.remove(f"m/{member.path}")
+        self._ledger.remove("m", member.path)
         self._out.count("deaths_refused" if refused else "deaths_silent")
         self._out.notify(MemberDied(member.node, refused, accusers))
         self._spread(member, Dead(member.node, member.record.incarnation, accusers, refused))
@@ -177,7 +177,7 @@ class Beliefs:
         self._raise_incarnation(member, incarnation)
         member.suspicion = None
         self._members.set_state(member, MemberState.LEFT, self._out.now)
-        self._ledger.remove(f"m/{member.path}")
+        self._ledger.remove("m", member.path)
         self._out.notify(MemberLeft(member.node))
         self._spread(member, Left(member.node, member.record.incarnation))
         self._changed(member, before)
@@ -210,7 +210,7 @@ class Beliefs:
             return
         before = member.state
         self.gone.pop(path, None)
-        self._ledger.remove(f"m/{path}")
+        self._ledger.remove("m", path)
         self._members.set_state(member, MemberState.LEFT, self._out.now)
         self._members.remove(path)
         self._out.notify(MemberForgotten(member.node, reason))
@@ -240,7 +240,7 @@ class Beliefs:
         self._changed(member, None)
 
     def _enter_ledger(self, member: Member) -> None:
-        self._ledger.put(f"m/{member.path}", fingerprint(f"{member.node}/{member.record.incarnation}"))
+        self._ledger.put("m", member.path, fingerprint(f"{member.node}/{member.record.incarnation}"))
 
     def _raise_incarnation(self, member: Member, incarnation: int) -> None:
         if incarnation > member.record.incarnation:

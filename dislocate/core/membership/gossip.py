@@ -47,7 +47,7 @@ class Gossip:
             self._had_company = self._out.now
         elif self._out.now - self._had_company > ALONE:
             self._out.rumors.clear()
-        if self._armed or not len(self._out.rumors) or not self._members.peers:
+        if self._armed or not self._out.rumors.count or not self._members.peers:
             return
         self._armed = True
         soonest = self._out.now + 1 + self._stream.below(QUICKLY)
@@ -57,7 +57,7 @@ class Gossip:
         self._armed = False
         self._last = self._out.now
         for member in self._stream.sample(self._members.peers, GOSSIP_FANOUT):
-            if not len(self._out.rumors):
+            if not self._out.rumors.count:
                 return
             self._out.send(member.record.gossip, None)
         self._tell_one_of_the_dead()
@@ -65,7 +65,7 @@ class Gossip:
     def _tell_one_of_the_dead(self) -> None:
         since = self._out.now - DEAD_HEAR_FOR
         hearing = [m for m in self._beliefs.gone.values() if _died_silently(m) and m.since >= since]
-        if hearing and len(self._out.rumors):
+        if hearing and self._out.rumors.count:
             self._out.send(self._stream.choice(hearing).record.gossip, None)
 
 

@@ -87,7 +87,10 @@ class Phi:
         return surprise((now - self.last - mean) / deviation)
 
     def standing(self, now: int) -> Standing:
-        return standing(self.value(now), now - self.last)
+        silence = now - self.last
+        if silence * len(self._intervals) <= self._sum:
+            return Standing.LIVE  # as long as usual, phi is 0.3 at most: nearly always, and without a logarithm
+        return standing(self.value(now), silence)
 
     def _remember(self, interval: int) -> None:
         self._intervals.append(interval)

@@ -1,7 +1,8 @@
 """Reporting: a relay tells its data center what it reaches, when that changed.
 
 Invariant: the queue holds at most one report a data center, each small enough for a datagram; without change there is one
-report a minute and data center, for whoever missed the gossip (joiners are briefed at once).
+report a minute and data center, for whoever missed the gossip (joiners are briefed at once).  They are repeated together,
+since what is told together travels in the same packets.
 """
 
 from msgspec.structs import replace
@@ -50,16 +51,24 @@ class Reporting:
         told = self._told.get(datacenter)
         return reachable and (told is None or not told[0].rows[0].reachable)
 
-    def tell(self, row: WanRow, phi: float) -> None:
-        """Gossip `row` if it is worth it."""
+    def is_worth(self, row: WanRow) -> bool:
+        """Whether `row` is to be told: it is new, clearly different, or was not told in this minute."""
         told = self._told.get(row.datacenter)
-        if told is not None and self._out.now - told[1] < REPEAT and not is_material(row, told[0].rows[0]):
-            return
+        if told is None or self._minute(told[1]) != self._minute(self._out.now):
+            return True
+        return is_material(row, told[0].rows[0])
+
+    def tell(self, row: WanRow, phi: float) -> None:
+        """Gossip `row`."""
         self._version += 1
         report = WanReport(self._node, self._version, (row,))
         self._told[row.datacenter] = (report, self._out.now)
         self._reach.reported(report, phi)
         self._out.rumors.put(f"w/{self._node.path}/{row.datacenter}", report)
+
+    def _minute(self, instant: int) -> int:
+        """Counted from when this node became a relay: all rows are repeated in its first second."""
+        return (instant - self.since) // REPEAT
 
     def step_down(self) -> None:
         """This node is a relay no more: its word is void."""

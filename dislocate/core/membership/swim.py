@@ -149,7 +149,7 @@ class Swim:
 
     def heard(self, sender: NodeId, source: Address | None) -> None:
         member = self._members.get(sender.path)
-        if member is not None and member.node.boot == sender.boot:
+        if member is not None and member.record.node.boot == sender.boot:
             member.heard = self._out.now
 
     def _member_changed(self, member: Member, before: MemberState | None) -> None:

@@ -236,9 +236,7 @@ class Wan:
     def _tick(self, _timer: WanTick) -> None:
         self._ticks += 1
         self._mesh.tend(self.is_relay)
-        for peer in self._mesh.peers.values():
-            if peer.state is LinkState.OPEN:
-                self._beat(peer)
+        self._beat(*(peer for peer in self._mesh.peers.values() if peer.state is LinkState.OPEN))
         if self.is_relay:
             self._report()
         self._ticking = self.is_relay or bool(self._mesh.peers)
@@ -247,19 +245,14 @@ class Wan:
 
     # ---- heartbeats
 
-    def _beat(self, peer: WanPeer) -> None:
-        ages = self._reach.ages()
+    def _beat(self, *peers: WanPeer) -> None:
+        ages, reached = self._reach.ages(), self._reach.reached()
         if self._ticks % COORDINATES_EVERY == 0:
             ages = tuple(Freshness(row.datacenter, row.age, self._coordinate(row.datacenter)) for row in ages)
-        heartbeat = peer.next_heartbeat(
-            self._out.now,
-            self._ledger.total,
-            ages,
-            self._coordinates.here,
-            self._members.brake,
-            self._reach.reached(),
-        )
-        self._out.send_message(peer.node, heartbeat)
+        here, brake = self._coordinates.here, self._members.brake
+        for peer in peers:
+            heartbeat = peer.next_heartbeat(self._out.now, self._ledger.total, ages, here, brake, reached)
+            self._out.send_message(peer.node, heartbeat)
 
     def on_heartbeat(self, sender: NodeId, source: Address | None, body: LinkHeartbeat) -> None:
         peer = self._mesh.peers.get(sender.path)
@@ -297,7 +290,8 @@ class Wan:
                 row = WanRow(
                     datacenter, True, True, 0, 0, living, (), self._coordinates.settled, self._members.brake, True
                 )
-                self._reporting.tell(row, 0.0)
+                if self._reporting.is_worth(row):
+                    self._reporting.tell(row, 0.0)
             return
         now = self._out.now
         peers = [peer for peer in self._mesh.peers.values() if peer.node.datacenter == datacenter]
@@ -316,7 +310,9 @@ class Wan:
             any(peer.is_heard(now) for peer in peers)
             or now - self._mesh.heard_at.get(datacenter, 0) < UNREACHABLE_FLOOR,
         )
-        self._reporting.tell(row, min((peer.phi.value(now) for peer in peers if peer.has_spoken), default=0.0))
+        if self._reporting.is_worth(row):
+            phi = min((peer.phi.value(now) for peer in peers if peer.has_spoken), default=0.0)
+            self._reporting.tell(row, phi)
 
     def _coordinate(self, datacenter: str) -> Coordinate:
         """The surest known for another data center, fit to be told; empty while all are unsure."""
