@@ -78,7 +78,7 @@ Message: TypeAlias = (
 )
 
 
-class Envelope(Struct, frozen=True, array_like=True):
+class Envelope(Struct, frozen=True, gc=False, array_like=True):
     """What one datagram or message holds."""
 
     version: int

@@ -43,7 +43,7 @@ BURST = 32  # packets: 37 kB of datagrams fit any socket buffer; 2 MiB on a link
 SPACING_MIN = 250 * MILLISECOND  # between conversations with different peers
 SPACING_MAX = 30 * SECOND  # reached by doubling while they change nothing
 PEERS_REMEMBERED = 256
-SLICES = 8  # packets of inventory a conversation; each may be answered by as many of facts as its entries need
+SLICES = 16  # packets of inventory a conversation; each may be answered by as many of facts as its entries need
 INVENTORY_HEAD = 288  # bytes beside the entries: two keys with the longest names, 64 buckets
 ENTRY_OVERHEAD = 12  # bytes: array head, string head, a 64-bit fingerprint
 
@@ -134,7 +134,8 @@ class Repair:
 
     def on_inventory(self, sender: NodeId, source: Address | None, body: LedgerInventory) -> None:
         listed = dict(body.entries)
-        differing = {key: self._ledger.get(key) or 0 for key, value in body.entries if self._ledger.get(key) != value}
+        known = ((key, value, self._ledger.get(key)) for key, value in body.entries)
+        differing = {key: mine or 0 for key, value, mine in known if mine != value}
         if body.complete:
             for bucket in dict.fromkeys(body.buckets):
                 for key, value in self._ledger.entries(bucket) if 0 <= bucket < BUCKETS else ():

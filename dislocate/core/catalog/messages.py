@@ -6,7 +6,7 @@ from dislocate.core.boundary.values import Load, Status
 from dislocate.core.identity import NodeId
 
 
-class Base(Struct, frozen=True, array_like=True):
+class Base(Struct, frozen=True, array_like=True, gc=False):
     """A message or fact about instances."""
 
 

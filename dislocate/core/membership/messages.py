@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 from dislocate.core.identity import Address, NodeId, Path
 
 
-class Base(Struct, frozen=True, array_like=True):
+class Base(Struct, frozen=True, array_like=True, gc=False):
     """A message or fact between members."""
 
 

@@ -64,14 +64,17 @@ class Reach:
 
     def heard_of(self, datacenter: str, instant: int) -> None:
         """At `instant` the knowledge of `datacenter` was current."""
-        known = datacenter in self._as_of or bool(self._members.of(datacenter))  # nobody may fill memory with names
-        if datacenter != self._own and known and instant > self._as_of.get(datacenter, -1):
+        before = self._as_of.get(datacenter)
+        if before is None:
+            if datacenter != self._own and self._members.of(datacenter):  # nobody may fill memory with names
+                self._as_of[datacenter] = instant
+        elif instant > before:
             self._as_of[datacenter] = instant
 
     def ages(self) -> tuple[Freshness, ...]:
         """Of every other data center heard of."""
         now = self._out.now
-        return tuple(Freshness(datacenter, now - instant) for datacenter, instant in self._as_of.items())
+        return tuple([Freshness(datacenter, now - instant) for datacenter, instant in self._as_of.items()])
 
     def some_ages(self) -> tuple[Freshness, ...]:
         """Of FRESHNESS_ROWS other data centers, other ones each time."""
