@@ -10,6 +10,9 @@ from sim.world import World
 REACH_BOUND = 45 * SECOND  # a redial waits 30 s at most, and jitter
 CONVERGENCE_BOUND = 120 * SECOND  # a brake holds removals for 60 s after the last change
 AGE_SLACK = 4 * SECOND  # a cut comes up to a look later than the look before; what was under way then still arrives
+START_BOUND = (
+    5 * SECOND
+)  # until somebody has told a new process the age of what it learned, its own start stands for it
 PASSES = (Channel.UDP, Channel.LINKS)
 
 
@@ -55,6 +58,9 @@ class AgeIsHonest(Invariant):
             for origin in self._audible(target, names):
                 self._heard[target, origin] = world.now
         for path in world.observers_up():
+            process = world.machines[path].process
+            if process is None or world.now - process.started < START_BOUND:
+                continue
             own = world.machines[path].datacenter
             for name, seen in world.datacenters(path).items():
                 cut_off_since = self._heard.get((own, name), 0)
