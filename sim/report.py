@@ -1,15 +1,12 @@
 """The report of a run: as data, as text for people, as JSON for programs."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from dislocate.core.units import SECOND, seconds
+from dislocate.core.units import SECOND
 from sim.expectations import Verdict
-
-if TYPE_CHECKING:
-    from sim.run import Run
 
 
 class Failure(Struct, frozen=True):
@@ -50,29 +47,6 @@ class Report(Struct, frozen=True, kw_only=True):
     def holds(self) -> bool:
         """Everything expected held, and nothing happened that must not."""
         return self.failure is None and all(verdict.holds for verdict in self.verdicts)
-
-    @classmethod
-    def of(cls, run: "Run", failure: Failure | None, wall: float) -> "Report":
-        """The report of a run that is over."""
-        world = run.world
-        return cls(
-            title=run.scenario.title,
-            why=run.scenario.why,
-            seed=world.seed,
-            agents=len(world.machines),
-            datacenters=len(world.layout.nodes),
-            instances=sum(len(machine.services) for machine in world.machines.values()),
-            virtual_seconds=seconds(world.now),
-            story=tuple(str(line) for line in run.story.lines()),
-            verdicts=tuple(run.judge.conclude(world.now) if failure is None else run.judge.verdicts()),
-            invariants=tuple(Watched(one.name, one.exercised) for one in run.monitor.invariants),
-            failure=failure,
-            inputs=world.digest.count,
-            messages_per_agent_second=world.measured("messages", 0),
-            bytes_per_agent_second=world.measured("bytes", 0),
-            wall_seconds=wall,
-            digest=world.digest.hex(),
-        )
 
     def as_json(self) -> str:
         """One JSON object; `holds` says whether all is well."""

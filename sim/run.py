@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-from dislocate.core.units import MILLISECOND
+from dislocate.core.units import MILLISECOND, seconds
 from sim.expectations import Judge
 from sim.faults import schedule_faults
 from sim.invariants import INVARIANTS, Invariant, InvariantViolated, Monitor
-from sim.report import Failure, Report
+from sim.report import Failure, Report, Watched
 from sim.scenario import Scenario
 from sim.story import Story
 from sim.world import START_SPREAD, Tracer, World
@@ -54,7 +54,28 @@ class Run:
             failure = Failure("invariant", str(violation))
         except Exception as error:  # noqa: BLE001  whatever leaves the core is a finding, and the report must name the seed
             failure = Failure("bug", self._in_words(error))
-        return Report.of(self, failure, perf_counter() - began)
+        return self._report(failure, perf_counter() - began)
+
+    def _report(self, failure: Failure | None, wall: float) -> Report:
+        world = self.world
+        return Report(
+            title=self.scenario.title,
+            why=self.scenario.why,
+            seed=world.seed,
+            agents=len(world.machines),
+            datacenters=len(world.layout.nodes),
+            instances=sum(len(machine.services) for machine in world.machines.values()),
+            virtual_seconds=seconds(world.now),
+            story=tuple(str(line) for line in self.story.lines()),
+            verdicts=tuple(self.judge.conclude(world.now) if failure is None else self.judge.verdicts()),
+            invariants=tuple(Watched(one.name, one.exercised) for one in self.monitor.invariants),
+            failure=failure,
+            inputs=world.digest.count,
+            messages_per_agent_second=world.measured("messages", 0),
+            bytes_per_agent_second=world.measured("bytes", 0),
+            wall_seconds=wall,
+            digest=world.digest.hex(),
+        )
 
     def _in_words(self, error: Exception) -> str:
         trace = error.__traceback__
