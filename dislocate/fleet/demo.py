@@ -28,6 +28,8 @@ SERVICE_VICTIM = "fra/shop.web#1"
 AGENT_VICTIM = "wdc/a2"
 CUT = "tok"
 SEED = 7
+MIB = 1024 * 1024
+MEMORY = 1536 * MIB
 
 DISCOVERED = "every agent knows every agent and service"
 CRITICAL = "the dead instance is critical in every agent's HTTP answer"
@@ -96,6 +98,7 @@ class _Story:
         self._lose_an_agent()
         self._lose_a_datacenter()
         self._heal()
+        self._weigh()
         return self._steps
 
     # ---- the story
@@ -209,6 +212,14 @@ class _Story:
         if self._deaths:
             raise StepFailed(f"nobody may die of a cut, but {', '.join(self._deaths)} was declared dead")
         self._say(f"  deaths by the cut, in all answers since: 0 (only {AGENT_VICTIM}, which was killed, is dead)")
+
+    def _weigh(self) -> None:
+        """Raises `StepFailed` when the fleet takes more memory than a laptop can spare."""
+        processes = [*self._fleet.agents.values(), *self._fleet.services.values()]
+        total = sum(process.proportional_memory() for process in processes if process.is_running)
+        self._say(f"\nAll processes together take {total / MIB:.0f} MiB (PSS).")
+        if total > MEMORY:
+            raise StepFailed(f"memory: {total / MIB:.0f} MiB, at most {MEMORY / MIB:.0f}")
 
     # ---- asking
 

@@ -123,7 +123,7 @@ def _connection(scheme: str, host: str, port: int | None, verify: bool) -> _Conn
 
 
 def _check_command(spec: CheckSpec) -> tuple[Status, str]:
-    """By exit status: 0 passing, 1 warning, anything else critical.  Its process group dies with a timeout."""
+    """By exit status: 0 passing, 1 warning, anything else critical.  Its process group dies with it."""
     process = Popen(spec.command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True)
     heard = bytearray()
     listener = gevent.spawn(_listen, process.stdout, heard)
@@ -131,9 +131,8 @@ def _check_command(spec: CheckSpec) -> tuple[Status, str]:
         code = process.wait()
         listener.join(_LAST_WORDS)  # not for its end: a daemon that the command left behind may hold the pipe open
     finally:
-        if process.poll() is None:
-            with suppress(ProcessLookupError):  # it ended in this very moment
-                os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # nobody is left of its group; what it put into the background is
+            os.killpg(process.pid, signal.SIGKILL)
         listener.kill()
         process.stdout.close()
     output = heard.decode(errors="replace").strip()

@@ -237,21 +237,13 @@ def _derive(secret: bytes, salt: bytes) -> AESGCM:
 
 
 class NodeKeys(Struct, frozen=True):
-    """A CURVE25519 key pair, 32 raw bytes each; ZeroMQ's options take them as `z85`."""
+    """A CURVE25519 key pair, 32 raw bytes each."""
 
     public: bytes
     secret: bytes
 
     def __repr__(self) -> str:
         return f"NodeKeys(public={self.public.hex()})"
-
-    @property
-    def public_z85(self) -> bytes:
-        return bytes(z85.encode(self.public))
-
-    @property
-    def secret_z85(self) -> bytes:
-        return bytes(z85.encode(self.secret))
 
 
 def load_node_keys(state_dir: FilePath) -> NodeKeys:

@@ -38,9 +38,9 @@ ALLOWED_MODULES = {
 }
 EXACT_MATH = {"ceil", "floor", "frexp", "ldexp", "sqrt", "inf", "isfinite", "isnan", "isqrt"}
 
-# What may be done with a set without learning its order.
-ORDERLESS = {"sorted", "len", "min", "max", "sum", "any", "all", "set", "frozenset", "bool", "isinstance"}
+# What learns the order of a set.  `min` and `sorted` with a key leave ties in it.
 ORDERED = {"list", "tuple", "iter", "enumerate", "map", "filter", "zip", "next", "reversed", "dict"}
+KEYED = {"sorted", "min", "max"}
 ORDERED_METHODS = {"join", "extend", "fromkeys"}
 
 
@@ -54,7 +54,12 @@ def violations(tree: ast.Module) -> list[tuple[int, str]]:
 class _Finder(ast.NodeVisitor):
     def __init__(self, tree: ast.Module) -> None:
         self.found: list[tuple[int, str]] = []
-        self._sets = {name for node in ast.walk(tree) for name in _names_bound_to_sets(node)}
+        self._sets: set[str] = set()
+        while True:  # until no name is found that is bound to one already found
+            found = {name for node in ast.walk(tree) for name in self._names_bound_to_sets(node)}
+            if found <= self._sets:
+                break
+            self._sets |= found
 
     def _say(self, node: ast.AST, what: str) -> None:
         self.found.append((getattr(node, "lineno", 0), what))
@@ -81,12 +86,18 @@ class _Finder(ast.NodeVisitor):
         if isinstance(function, ast.Name):
             if function.id in ("hash", "id"):
                 self._say(node, f"calls {function.id}()")
-            if function.id in ORDERED and any(self._is_set(argument) for argument in node.args):
+            has_key = any(keyword.arg == "key" for keyword in node.keywords)
+            learns = function.id in ORDERED or (function.id in KEYED and has_key)
+            if learns and any(self._is_set(argument) for argument in node.args):
                 self._say(node, "iterates a set")
         if isinstance(function, ast.Attribute):
             takes_order = function.attr in ORDERED_METHODS and any(self._is_set(argument) for argument in node.args)
             if takes_order or (function.attr == "pop" and not node.args and self._is_set(function.value)):
                 self._say(node, "iterates a set")
+        self.generic_visit(node)
+
+    def visit_YieldFrom(self, node: ast.YieldFrom) -> None:
+        self._iterated(node.value)
         self.generic_visit(node)
 
     def visit_For(self, node: ast.For) -> None:
@@ -121,8 +132,12 @@ class _Finder(ast.NodeVisitor):
         match node:
             case ast.Set() | ast.SetComp():
                 return True
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in self._sets:
+                return True
             case ast.Call(func=ast.Name(id="set" | "frozenset")):
                 return True
+            case ast.Call(func=ast.Attribute(attr="copy", value=value)):
+                return self._is_set(value)
             case ast.Call(func=ast.Attribute(attr="union" | "intersection" | "difference" | "symmetric_difference")):
                 return True
             case ast.BinOp(op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor(), left=left, right=right):
@@ -131,25 +146,28 @@ class _Finder(ast.NodeVisitor):
                 return name in self._sets
         return False
 
+    def _names_bound_to_sets(self, node: ast.AST) -> Iterator[str]:
+        """Names, attributes and functions that `node` annotates, assigns or returns as a set anywhere in the module.
 
-def _names_bound_to_sets(node: ast.AST) -> Iterator[str]:
-    """Names and attributes that `node` annotates as, or assigns, a set anywhere in the module.
-
-    Deliberately coarse: a name that means a set in one function means one everywhere in the file."""
-    match node:
-        case ast.AnnAssign(target=target, annotation=annotation) if _is_set_annotation(annotation):
-            yield from _name(target)
-        case ast.arg(arg=name, annotation=annotation) if annotation is not None and _is_set_annotation(annotation):
-            yield name
-        case ast.Assign(
-            targets=targets, value=ast.Set() | ast.SetComp() | ast.Call(func=ast.Name(id="set" | "frozenset"))
-        ):
-            for target in targets:
+        Deliberately coarse: a name that means a set in one function means one everywhere in the file."""
+        match node:
+            case ast.AnnAssign(target=target, annotation=annotation) if _is_set_annotation(annotation):
                 yield from _name(target)
+            case ast.arg(arg=name, annotation=annotation) if annotation is not None and _is_set_annotation(annotation):
+                yield name
+            case ast.FunctionDef(name=name, returns=returns) if returns is not None and _is_set_annotation(returns):
+                yield name
+            case ast.Assign(targets=targets, value=value) if self._is_set(value):
+                for target in targets:
+                    yield from _name(target)
 
 
 def _is_set_annotation(node: ast.expr) -> bool:
     match node:
+        case ast.Constant(value=str(text)):
+            return text.partition("[")[0] in ("set", "frozenset")
+        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+            return _is_set_annotation(inner)
         case ast.Subscript(value=value):
             return _is_set_annotation(value)
         case ast.Name(id=name):

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 import gevent
 import pytest
@@ -207,3 +208,17 @@ def _self_signed(directory) -> tuple[str, str]:
     key_file.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     certificate_file.write_bytes(certificate.public_bytes(pem))
     return os.fspath(key_file), os.fspath(certificate_file)
+
+
+def test_what_a_command_leaves_in_the_background_dies_with_it(tmp_path):
+    left = tmp_path / "left"
+    outcome = run_check(CheckSpec(command=("sh", "-c", f"sleep 97 & echo $! > {left}; exit 0")))
+    assert outcome.status is Status.PASSING
+    deadline = time.monotonic() + 5.0
+    while Path(f"/proc/{left.read_text().strip()}/cmdline").exists() and not is_zombie(left.read_text().strip()):
+        assert time.monotonic() < deadline, "it lives on"
+        gevent.sleep(0.01)
+
+
+def is_zombie(pid: str) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

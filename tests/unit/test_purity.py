@@ -49,6 +49,12 @@ def test_the_core_has_modules_to_look_at():
         ("def f(a, b):\n    return [*(set(a) | set(b))]", "iterates a set"),
         ("def f(a):\n    s = set(a)\n    return s.pop()", "iterates a set"),
         ("def f(a):\n    x, y = {1, 2}", "iterates a set"),
+        ("def f(a):\n    s = set(a)\n    yield from s", "iterates a set"),
+        ("def f(a):\n    s = set(a)\n    t = s\n    for x in t:\n        pass", "iterates a set"),
+        ("def f(a):\n    s = set(a) | set(a)\n    for x in s:\n        pass", "iterates a set"),
+        ("def g() -> set[int]: ...\ndef f():\n    for x in g():\n        pass", "iterates a set"),
+        ("def f(s: 'set[int]'):\n    return list(s.copy())", "iterates a set"),
+        ("def f(s: set[str]):\n    return min(s, key=len)", "iterates a set"),
     ],
 )
 def test_a_planted_impurity_is_found(code, says):

@@ -226,7 +226,7 @@ def test_the_death_of_all_relays_is_not_the_death_of_the_data_center():
     gone = [path for path, node in wan.nodes.items() if node.is_relay and path.startswith("fra")]
     for path in gone:
         wan.kill(path)
-    for path in list(wan.nodes):  # the skeleton of Swim notices no death: its word, as it will come
+    for path in list(wan.nodes):  # this wire carries no refusals: the word of their home, as it would come
         for dead in gone:
             bury(wan, path, dead)
     wan.run(20 * SECOND)

@@ -4,8 +4,6 @@ from enum import Enum
 
 from msgspec import Struct
 
-from dislocate.core.identity import Address
-
 
 class MemberState(Enum):
     """What a data center believes of one of its members."""
@@ -95,10 +93,3 @@ class StoredRecord(Struct, frozen=True, array_like=True):
 
     key: str  # 'instance/web-1', 'member/fra/a1' ...: the first word names the part that owns it
     value: bytes | None
-
-
-class Endpoint(Struct, frozen=True, array_like=True, gc=False):
-    """Where an agent listens: gossip datagrams, and links."""
-
-    gossip: Address
-    links: Address

@@ -24,7 +24,8 @@ from dislocate.edge.sockets import listen_tcp
 DRAIN = 64  # datagrams in one callback
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes asked of the kernel; it may give less
 CHUNK = 4_096  # bytes read at once from a connection
-CONNECTIONS = 64  # at once; more wait in the backlog
+CONNECTIONS = 512  # at once; more wait in the backlog
+FIRST = 2.0  # seconds for the first whole query: who says nothing must not keep others waiting
 IDLE = (
     10.0  # seconds for the next whole query on a connection, and for a reply to be taken (RFC 7766 asks for 'seconds')
 )
@@ -98,9 +99,10 @@ class DnsServer:
     def _converse(self, connection: Any, _peer: object) -> None:
         """Queries on one connection, each after two bytes of length, answered in order until it is idle."""
         waiting = b""
+        patience = FIRST
         try:
             while True:
-                with Timeout(IDLE):
+                with Timeout(patience):
                     while len(waiting) < 2 or len(waiting) < 2 + int.from_bytes(waiting[:2], "big"):
                         received = connection.recv(CHUNK)
                         if not received:
@@ -113,6 +115,7 @@ class DnsServer:
                     if reply is None:  # no query at all: whoever speaks something else is not kept
                         return
                     connection.sendall(len(reply).to_bytes(2, "big") + reply)
+                patience = IDLE
                 sleep(0)  # neither recv nor sendall yields while the other side keeps up
         except (Timeout, OSError):
             return  # idle, or gone: nothing is owed
