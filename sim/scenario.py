@@ -169,10 +169,15 @@ def checked(scenario: Scenario) -> Scenario:
             if name not in scenario.datacenters:
                 raise ConfigError(f"services[{at}].datacenters", got=name, expected=one_of(name, scenario.datacenters))
     layout = scenario.layout()
-    for at, fault in enumerate(scenario.at):
-        _check_fault(fault, layout, f"at[{at}]")
+    existing = layout.declared()
+    for at, fault in sorted(enumerate(scenario.at), key=lambda numbered: numbered[1].time):
+        _check_fault(fault, layout, existing, f"at[{at}]")
+        if fault.do == "register":
+            for path in layout.agents(fault.target):
+                key = (path.partition("/")[0], fault.service)
+                existing[key] = existing.get(key, 0) + 1
     for at, expect in enumerate(scenario.expect):
-        _check_expect(expect, layout, f"expect[{at}]")
+        _check_expect(expect, layout, existing, f"expect[{at}]")
     return scenario
 
 
@@ -201,7 +206,7 @@ def _check_links(scenario: Scenario) -> None:
             rtt_between(scenario, origin, target)
 
 
-def _check_fault(fault: Fault, layout: Layout, field: str) -> None:
+def _check_fault(fault: Fault, layout: Layout, existing: dict[tuple[str, str], int], field: str) -> None:
     verb = VERBS.get(fault.do)
     if verb is None:
         raise ConfigError(f"{field}.do", got=fault.do, expected=one_of(fault.do, VERBS))
@@ -215,7 +220,7 @@ def _check_fault(fault: Fault, layout: Layout, field: str) -> None:
             raise ConfigError(f"{field}.{info}", got=getattr(fault, name), expected=f"none: {fault.do!r} takes {takes}")
     for name, selector in (("target", fault.target), ("from", fault.origin), ("to", fault.dest)):
         for one in as_tuple(selector):
-            layout.check(one, f"{field}.{name}")
+            layout.check(one, f"{field}.{name}", existing=existing)
 
 
 _FAULT_DEFAULTS = dict(
@@ -223,7 +228,7 @@ _FAULT_DEFAULTS = dict(
 )
 
 
-def _check_expect(expect: Expect, layout: Layout, field: str) -> None:
+def _check_expect(expect: Expect, layout: Layout, existing: dict[tuple[str, str], int], field: str) -> None:
     if expect.kind not in KINDS:
         raise ConfigError(f"{field}.kind", got=expect.kind, expected=one_of(expect.kind, KINDS))
     if expect.kind == "eventually" and expect.within is None:
@@ -232,4 +237,4 @@ def _check_expect(expect: Expect, layout: Layout, field: str) -> None:
         raise ConfigError(f"{field}.at_most", got="nothing", expected="a number: the budget")
     for name, selector in (("of", expect.of), ("by", expect.by), ("except", expect.excepting)):
         for one in as_tuple(selector):
-            layout.check(one, f"{field}.{name}", services=name != "by")
+            layout.check(one, f"{field}.{name}", services=name != "by", existing=existing)

@@ -95,6 +95,9 @@ def test_every_claim_says_what_it_claims():
         ("nodes = 3", "nodes = '3'", "datacenters.fra.nodes", "'int'"),
         ('"4s"', "4", "at[0].time", "duration"),
         ('"fra/a1"\nfor', '"fra/b1"\nfor', "at[0].target", "'fra/a1'"),
+        ('"fra/a1"\nfor', '"fra/shop.web#5"\nfor', "at[0].target", "fra/shop.web#1 to fra/shop.web#4"),
+        ('"fra/a1"\nfor', '"fra/shop.wib#1"\nfor', "at[0].target", "did you mean 'shop.web'"),
+        ('of = "fra/a1"', 'of = "wdc/shop.web#9"', "expect[0].of", "wdc/shop.web#4"),
         ("for =", "fro =", "at[0].fro", "'from'"),
         ('target = "fra/a1"', "", "at[0].target", "'pause' needs it"),
         ("for =", "factor = 2.0\nfor =", "at[0].factor", "'pause' takes target"),
@@ -134,3 +137,24 @@ def test_a_claim_that_nobody_can_judge_is_an_error(fields, mend):
 def test_an_unknown_region_asks_for_a_known_one_or_a_link():
     with pytest.raises(ConfigError, match=r"or one of .* did you mean 'fra'"):
         parse_scenario(TEXT.replace("[datacenters.wdc]\nnodes = 2", "[datacenters.wdc]\nnodes = 2\nregion = 'frx'"))
+
+
+REGISTERED = """
+[[at]]
+time = "{registered}"
+do = "register"
+target = "fra/a1"
+service = "db.orders"
+[[at]]
+time = "20s"
+do = "deregister"
+target = "fra/db.orders#{number}"
+"""
+
+
+def test_an_instance_may_be_named_once_it_was_registered():
+    assert parse_scenario(TEXT + REGISTERED.format(registered="10s", number=1)).at[2].do == "deregister"
+    for registered, number in (("10s", 2), ("30s", 1)):
+        with pytest.raises(ConfigError) as caught:
+            parse_scenario(TEXT + REGISTERED.format(registered=registered, number=number))
+        assert caught.value.field == "at[2].target"
