@@ -98,6 +98,19 @@ def test_every_claim_says_what_it_claims():
         ('"fra/a1"\nfor', '"fra/shop.web#5"\nfor', "at[0].target", "fra/shop.web#1 to fra/shop.web#4"),
         ('"fra/a1"\nfor', '"fra/shop.wib#1"\nfor', "at[0].target", "did you mean 'shop.web'"),
         ('of = "fra/a1"', 'of = "wdc/shop.web#9"', "expect[0].of", "wdc/shop.web#4"),
+        ('"2m"', '"0s"', "duration", "such as '2m'"),
+        ("nodes = 3", "nodes = 3\nloss = -0.1", "datacenters.fra.loss", "0 to 1"),
+        ("nodes = 3", "nodes = 3\nregion = 'frx'", "datacenters.fra.region", "did you mean 'fra'"),
+        ('rtt = "95ms"', "loss = 1.5", "links[0].loss", "0 to 1"),
+        ('rtt = "95ms"', "jitter = -0.5", "links[0].jitter", "0 to 1"),
+        ('rtt = "95ms"', "duplicate = nan", "links[0].duplicate", "0 to 1"),
+        ("[[at]]", "[[services]]\nname = 'shop.web'\n[[at]]", "services[1].name", "per_datacenter"),
+        ('"4s"', '"121s"', "at[0].time", "no later than the end"),
+        ("within =", "after = '3m'\nwithin =", "expect[0].after", "no later than the end"),
+        ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"\nfactor = -2.0', "at[0].factor", "more than 0"),
+        ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"\nfactor = 0.0', "at[0].factor", "more than 0"),
+        ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"', "at[0].factor", "'slow' needs it"),
+        ('"pause"\ntarget = "fra/a1"', '"drop"\nfrom = "fra"\nloss = 1.1', "at[0].loss", "0 to 1"),
         ("for =", "fro =", "at[0].fro", "'from'"),
         ('target = "fra/a1"', "", "at[0].target", "'pause' needs it"),
         ("for =", "factor = 2.0\nfor =", "at[0].factor", "'pause' takes target"),
@@ -132,6 +145,13 @@ def test_a_claim_that_nobody_can_judge_is_an_error(fields, mend):
     with pytest.raises(ConfigError) as caught:
         check_claim(scenario.expect[0], scenario.layout(), "expect[0]")
     assert mend in caught.value.expected
+
+
+def test_one_data_center_alone_may_not_be_in_an_unknown_region():
+    alone = 'title = "t"\nwhy = "w"\nduration = "9s"\n[datacenters.home]\nnodes = 1\n'
+    assert parse_scenario(alone).datacenters["home"].nodes == 1
+    with pytest.raises(ConfigError, match="did you mean 'fra'"):
+        parse_scenario(alone + "region = 'frx'")
 
 
 def test_an_unknown_region_asks_for_a_known_one_or_a_link():
