@@ -63,9 +63,9 @@ def in_words(fault: Fault) -> str:
         words += [", ".join(as_tuple(fault.origin)), arrow, ", ".join(as_tuple(fault.dest))]
         if fault.channels != Fault(0, "").channels:
             words.append("(" + ", ".join(channel.value for channel in fault.channels) + ")")
-    if fault.factor:
+    if fault.factor is not None:
         words.append(f"x{fault.factor:g}")
-    if fault.loss:
+    if fault.loss is not None:
         words.append(f"{fault.loss:.1%} lost")
     if fault.service:
         words.append(fault.service)
@@ -90,12 +90,14 @@ def _heal(world: World, fault: Fault) -> None:
 
 
 def _slow(world: World, fault: Fault) -> None:
+    assert fault.factor is not None  # the verb needs it
     for origins, targets in pairs(world.layout, fault):
         world.network.slow(origins, targets, fault.factor)
     world.network_changed()
 
 
 def _drop(world: World, fault: Fault) -> None:
+    assert fault.loss is not None  # the verb needs it
     for origins, targets in pairs(world.layout, fault):
         world.network.drop(origins, targets, fault.loss)
     world.network_changed()

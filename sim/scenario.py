@@ -5,13 +5,14 @@ checked as far as it can be without running it: names of verbs and claims, the f
 Does not know how a fault is done or a claim is judged: see `faults` and `claims`.
 """
 
+import math
 from pathlib import Path as FilePath
 
 from msgspec import Struct
 
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import check_label, check_service_name
-from dislocate.core.units import SECOND
+from dislocate.core.units import SECOND, format_duration
 from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
 from dislocate.strict import Duration, one_of, parse_toml, read_toml
@@ -60,8 +61,8 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "
     oneway: bool = False
     channels: tuple[Channel, ...] = tuple(sorted(ALL_CHANNELS, key=lambda channel: channel.value))
     lasting: Duration | None = None  # undone after so long (`UNDO`)
-    factor: float = 0.0  # slow: delays are multiplied by it
-    loss: float = 0.0  # drop: of datagrams
+    factor: float | None = None  # slow: delays are multiplied by it
+    loss: float | None = None  # drop: of datagrams, 0..1
     midway: bool = False  # kill: the process dies between two effects of its next turn
     service: str = ""  # register: the name
     offset: Duration | None = None  # clock: ahead by so much
@@ -146,33 +147,51 @@ UNDO = {
 
 def read_scenario(path: FilePath) -> Scenario:
     """The scenario in the file at `path`.  Raises `ConfigError`."""
-    return checked(read_toml(path, Scenario))
+    return checked(_that_takes_time(read_toml(path, Scenario)))
 
 
 def parse_scenario(text: str) -> Scenario:
     """The scenario in `text`.  Raises `ConfigError`."""
-    return checked(parse_toml(text, Scenario))
+    return checked(_that_takes_time(parse_toml(text, Scenario)))
+
+
+def _that_takes_time(scenario: Scenario) -> Scenario:
+    """Only the fleet of `dislocate dev`, which stays, has no duration; a file has one.  Raises `ConfigError`."""
+    if scenario.duration <= 0:
+        raise ConfigError("duration", got="0s", expected="more than nothing, such as '2m'")
+    return scenario
 
 
 def checked(scenario: Scenario) -> Scenario:
-    """`scenario` itself when every name in it means something.  Raises `ConfigError`."""
+    """`scenario` itself when every name and number in it means something.  Raises `ConfigError`."""
     for name, datacenter in scenario.datacenters.items():
         check_label(name, f"datacenters.{name}")
         if datacenter.nodes < 1:
             raise ConfigError(f"datacenters.{name}.nodes", got=datacenter.nodes, expected="1 or more")
+        _check_part(datacenter.loss, f"datacenters.{name}.loss")
     if not scenario.datacenters:
         raise ConfigError("datacenters", got="none", expected="at least one, such as [datacenters.fra]")
     _check_links(scenario)
     for at, service in enumerate(scenario.services):
         check_service_name(service.name, f"services[{at}].name")
+        if service.name in [earlier.name for earlier in scenario.services[:at]]:
+            mend = "another name: `per_datacenter` and `datacenters` say how many there are and where"
+            raise ConfigError(f"services[{at}].name", got=service.name, expected=mend)
         for name in service.datacenters:
             if name not in scenario.datacenters:
                 raise ConfigError(f"services[{at}].datacenters", got=name, expected=one_of(name, scenario.datacenters))
     layout = scenario.layout()
-    for at, fault in enumerate(scenario.at):
-        _check_fault(fault, layout, f"at[{at}]")
+    existing = layout.declared()
+    for at, fault in sorted(enumerate(scenario.at), key=lambda numbered: numbered[1].time):
+        _check_fault(fault, layout, existing, f"at[{at}]")
+        _check_moment(fault.time, scenario, f"at[{at}].time")
+        if fault.do == "register":
+            for path in layout.agents(fault.target):
+                key = (path.partition("/")[0], fault.service)
+                existing[key] = existing.get(key, 0) + 1
     for at, expect in enumerate(scenario.expect):
-        _check_expect(expect, layout, f"expect[{at}]")
+        _check_expect(expect, layout, existing, f"expect[{at}]")
+        _check_moment(expect.after, scenario, f"expect[{at}].after")
     return scenario
 
 
@@ -196,12 +215,30 @@ def _check_links(scenario: Scenario) -> None:
         for field, name in (("from", link.origin), ("to", link.target)):
             if name not in scenario.datacenters:
                 raise ConfigError(f"links[{at}].{field}", got=name, expected=one_of(name, scenario.datacenters))
+        for field in ("jitter", "loss", "duplicate"):
+            _check_part(getattr(link, field), f"links[{at}].{field}")
     for origin in scenario.datacenters:
         for target in scenario.datacenters:
             rtt_between(scenario, origin, target)
+    # A region that is not needed, since there is one data center or `links` say it all, is still a mistake when unknown.
+    for name, datacenter in scenario.datacenters.items():
+        if datacenter.region and datacenter.region not in region_table():
+            mend = one_of(datacenter.region, region_table())
+            raise ConfigError(f"datacenters.{name}.region", got=datacenter.region, expected=mend)
 
 
-def _check_fault(fault: Fault, layout: Layout, field: str) -> None:
+def _check_part(value: float, field: str) -> None:
+    if not 0.0 <= value <= 1.0:  # not a number is outside too
+        raise ConfigError(field, got=value, expected="0 to 1, such as 0.05 for 5 %")
+
+
+def _check_moment(moment: int, scenario: Scenario, field: str) -> None:
+    if moment > scenario.duration:
+        mend = f"no later than the end, `duration`: {format_duration(scenario.duration)}"
+        raise ConfigError(field, got=format_duration(moment), expected=mend)
+
+
+def _check_fault(fault: Fault, layout: Layout, existing: dict[tuple[str, str], int], field: str) -> None:
     verb = VERBS.get(fault.do)
     if verb is None:
         raise ConfigError(f"{field}.do", got=fault.do, expected=one_of(fault.do, VERBS))
@@ -213,9 +250,13 @@ def _check_fault(fault: Fault, layout: Layout, field: str) -> None:
         if given and name not in needed and name not in allowed:
             takes = ", ".join((*needed, *allowed))
             raise ConfigError(f"{field}.{info}", got=getattr(fault, name), expected=f"none: {fault.do!r} takes {takes}")
+    if fault.factor is not None and not 0.0 < fault.factor < math.inf:
+        raise ConfigError(f"{field}.factor", got=fault.factor, expected="more than 0, such as 5 for five times as slow")
+    if fault.loss is not None:
+        _check_part(fault.loss, f"{field}.loss")
     for name, selector in (("target", fault.target), ("from", fault.origin), ("to", fault.dest)):
         for one in as_tuple(selector):
-            layout.check(one, f"{field}.{name}")
+            layout.check(one, f"{field}.{name}", existing=existing)
 
 
 _FAULT_DEFAULTS = dict(
@@ -223,7 +264,7 @@ _FAULT_DEFAULTS = dict(
 )
 
 
-def _check_expect(expect: Expect, layout: Layout, field: str) -> None:
+def _check_expect(expect: Expect, layout: Layout, existing: dict[tuple[str, str], int], field: str) -> None:
     if expect.kind not in KINDS:
         raise ConfigError(f"{field}.kind", got=expect.kind, expected=one_of(expect.kind, KINDS))
     if expect.kind == "eventually" and expect.within is None:
@@ -232,4 +273,4 @@ def _check_expect(expect: Expect, layout: Layout, field: str) -> None:
         raise ConfigError(f"{field}.at_most", got="nothing", expected="a number: the budget")
     for name, selector in (("of", expect.of), ("by", expect.by), ("except", expect.excepting)):
         for one in as_tuple(selector):
-            layout.check(one, f"{field}.{name}", services=name != "by")
+            layout.check(one, f"{field}.{name}", services=name != "by", existing=existing)

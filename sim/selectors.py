@@ -1,6 +1,6 @@
 """Selectors: 'dc', 'dc/aJ', 'dc/service#i', 'service' and '*', resolved against who exists in a scenario."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -40,6 +40,10 @@ class Layout:
         self._known = frozenset(self.paths)  # asked only whether it holds one
         self.services = services
 
+    def declared(self) -> dict[tuple[str, str], int]:
+        """How many instances a scenario begins with, by data center and service."""
+        return {(name, service): count for service, (count, names) in self.services.items() for name in names}
+
     def owner(self, instance: Instance) -> Path:
         """The agent that hosts `instance`: they are dealt out in turn."""
         paths = self.nodes[instance.datacenter]
@@ -78,15 +82,28 @@ class Layout:
         """The data centers in which the selectors mean somebody."""
         return tuple(dict.fromkeys(path.partition("/")[0] for path in self.agents(selectors)))
 
-    def check(self, selector: str, field: str, *, services: bool = True) -> None:
-        """Raises `ConfigError` naming `field` for a selector that can mean nobody."""
+    def check(
+        self, selector: str, field: str, *, services: bool = True, existing: Mapping[tuple[str, str], int] | None = None
+    ) -> None:
+        """Raises `ConfigError` naming `field` for a selector that can mean nobody.
+
+        `existing` counts the instances as `declared` does, which it is when it is not given."""
         if selector == "*" or selector in self.nodes or selector in self._known:
             return
         if services and selector in self.services:
             return
         one = parse_instance(selector)
         if one is not None and services and one.datacenter in self.nodes:
-            return
+            counts = self.declared() if existing is None else existing
+            count = counts.get((one.datacenter, one.service), 0)
+            if one.number <= count:
+                return
+            if count:
+                first, last = (f"{one.datacenter}/{one.service}#{number}" for number in (1, count))
+                raise ConfigError(field, got=selector, expected=first if count == 1 else f"{first} to {last}")
+            names = [service for datacenter, service in counts if datacenter == one.datacenter]
+            mend = one_of(one.service, names) if names else "one that [[services]] declares: there is none"
+            raise ConfigError(field, got=selector, expected=f"a service in {one.datacenter}: {mend}")
         known = ["*", *self.nodes, *self.paths[:50], *(self.services if services else ())]
         raise ConfigError(field, got=selector, expected="dc/service#i, or " + one_of(selector, known))
 

@@ -16,8 +16,14 @@ _STORY = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group(invoke_without_command=True)
-@click.option("--dcs", default=3, show_default=True, help="Data centers, as far apart as real regions.")
-@click.option("--nodes", default=3, show_default=True, help="Agents in each data center.")
+@click.option(
+    "--dcs",
+    type=click.IntRange(1, 12),
+    default=3,
+    show_default=True,
+    help="Data centers, as far apart as real regions.",
+)
+@click.option("--nodes", type=click.IntRange(1, 50), default=3, show_default=True, help="Agents in each data center.")
 @click.option("--scenario", type=_STORY, help="Play this story, then end.")
 @click.option("--dir", "directory", type=_DIRECTORY, help="Keep state and logs there.")
 @click.option("--record", is_flag=True, help="Each agent records itself, for `dislocate sim replay`.")
@@ -38,13 +44,13 @@ def dev(context: click.Context, **options: Any) -> None:
 @dev.command()
 @click.argument("verb")
 @click.argument("target")
-@click.argument("to", default="*")
+@click.argument("to", required=False)
 @click.option("--oneway", is_flag=True, help="cut, heal, slow, drop: this direction only.")
 @click.option("--factor", type=float, help="slow: delays are multiplied by it.")
 @click.option("--loss", type=float, help="drop: the part of the datagrams that is lost, 0..1.")
 @click.option("--dir", "directory", type=_DIRECTORY, help="Of the fleet, where it was started with --dir.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def do(verb: str, target: str, to: str, directory: Path | None, as_json: bool, **options: Any) -> None:
+def do(verb: str, target: str, to: str | None, directory: Path | None, as_json: bool, **options: Any) -> None:
     """Do to the running fleet what a scenario can: VERB TARGET, or VERB FROM [TO] between two places.
 
     \b
@@ -61,9 +67,13 @@ def do(verb: str, target: str, to: str, directory: Path | None, as_json: bool, *
     from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail
     from dislocate.fleet.control import FleetRefused, NoFleet, ask_fleet, find_fleet
 
-    command: dict[str, Any] = {"do": verb, **{name: value for name, value in options.items() if value}}
     between = verb in ("cut", "heal", "slow", "drop")
-    command |= {"from": target, "to": to} if between else {"target": target}
+    if to is not None and not between:
+        raise click.UsageError(f"{verb!r} takes one target: got {target!r} and {to!r}, expected one command for each")
+    # What was not given is left out; a 0 was given.
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    command: dict[str, Any] = {"do": verb, **given}
+    command |= {"from": target, "to": "*" if to is None else to} if between else {"target": target}
     try:
         did = ask_fleet(directory or find_fleet(), command)
     except NoFleet as error:

@@ -32,7 +32,9 @@ def sim() -> None:
 
 @sim.command()
 @click.argument("file", type=FILE)
-@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random follows from it."
+)
 @click.option("--seeds", metavar="A..B", help="Run with each of these seeds, and tell those that fail.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option(

@@ -65,6 +65,8 @@ class Control:
             self._faults.do(fault)
         except (DislocateError, ValueError, OSError) as error:
             return {"error": str(error).removeprefix("at[0].")}
+        except KeyError as error:  # a mistyped command must not end the fleet
+            return {"error": f"nobody is named {error}"}
         return {"did": in_words(fault)}
 
 

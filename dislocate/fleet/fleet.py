@@ -12,11 +12,12 @@ from typing import Any, Self
 
 import msgspec
 
-from dislocate.core.errors import DislocateError
+from dislocate.core.errors import ConfigError, DislocateError
 from dislocate.core.identity import Path
 from dislocate.fleet.blueprint import AgentPlan, ServicePlan, claim_network, write
 from dislocate.fleet.observer import Observer
 from dislocate.fleet.processes import FleetProcess, stop_all
+from dislocate.strict import one_of
 from sim.scenario import Scenario
 
 STEERING_TIMEOUT = 2.0  # seconds
@@ -133,7 +134,10 @@ class Fleet:
             raise SteeringFailed(f"{path}: {answer.decode()}")
 
     def _process(self, name: str) -> FleetProcess:
-        return self.agents[name] if name in self.agents else self.services[name]
+        process = self.agents.get(name) or self.services.get(name)
+        if process is None:
+            raise ConfigError("target", got=name, expected=one_of(name, [*self.agents, *self.services]))
+        return process
 
     def _agent(self, plan: AgentPlan, record: bool) -> FleetProcess:
         home = self.home(plan.path)

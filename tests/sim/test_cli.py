@@ -56,6 +56,10 @@ def test_a_story_is_told_and_ends_with_its_digest(story):
     assert run("sim", "run", story, "--seed", 8).output.splitlines()[-1] != lines[-1]
 
 
+def test_a_negative_seed_is_a_mistake_of_usage(story):
+    assert run("sim", "run", story, "--seed", -1).exit_code == 2
+
+
 def test_a_failed_expectation_exits_1_and_says_how_to_repeat_it(story):
     story.write_text(STORY.replace("{kind}", "eventually").replace("everyone_sees", 'dead"\nof = "fra/a1'))
     result = run("sim", "run", story, "--seed", 7)

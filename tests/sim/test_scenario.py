@@ -95,6 +95,22 @@ def test_every_claim_says_what_it_claims():
         ("nodes = 3", "nodes = '3'", "datacenters.fra.nodes", "'int'"),
         ('"4s"', "4", "at[0].time", "duration"),
         ('"fra/a1"\nfor', '"fra/b1"\nfor', "at[0].target", "'fra/a1'"),
+        ('"fra/a1"\nfor', '"fra/shop.web#5"\nfor', "at[0].target", "fra/shop.web#1 to fra/shop.web#4"),
+        ('"fra/a1"\nfor', '"fra/shop.wib#1"\nfor', "at[0].target", "did you mean 'shop.web'"),
+        ('of = "fra/a1"', 'of = "wdc/shop.web#9"', "expect[0].of", "wdc/shop.web#4"),
+        ('"2m"', '"0s"', "duration", "such as '2m'"),
+        ("nodes = 3", "nodes = 3\nloss = -0.1", "datacenters.fra.loss", "0 to 1"),
+        ("nodes = 3", "nodes = 3\nregion = 'frx'", "datacenters.fra.region", "did you mean 'fra'"),
+        ('rtt = "95ms"', "loss = 1.5", "links[0].loss", "0 to 1"),
+        ('rtt = "95ms"', "jitter = -0.5", "links[0].jitter", "0 to 1"),
+        ('rtt = "95ms"', "duplicate = nan", "links[0].duplicate", "0 to 1"),
+        ("[[at]]", "[[services]]\nname = 'shop.web'\n[[at]]", "services[1].name", "per_datacenter"),
+        ('"4s"', '"121s"', "at[0].time", "no later than the end"),
+        ("within =", "after = '3m'\nwithin =", "expect[0].after", "no later than the end"),
+        ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"\nfactor = -2.0', "at[0].factor", "more than 0"),
+        ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"\nfactor = 0.0', "at[0].factor", "more than 0"),
+        ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"', "at[0].factor", "'slow' needs it"),
+        ('"pause"\ntarget = "fra/a1"', '"drop"\nfrom = "fra"\nloss = 1.1', "at[0].loss", "0 to 1"),
         ("for =", "fro =", "at[0].fro", "'from'"),
         ('target = "fra/a1"', "", "at[0].target", "'pause' needs it"),
         ("for =", "factor = 2.0\nfor =", "at[0].factor", "'pause' takes target"),
@@ -131,6 +147,34 @@ def test_a_claim_that_nobody_can_judge_is_an_error(fields, mend):
     assert mend in caught.value.expected
 
 
+def test_one_data_center_alone_may_not_be_in_an_unknown_region():
+    alone = 'title = "t"\nwhy = "w"\nduration = "9s"\n[datacenters.home]\nnodes = 1\n'
+    assert parse_scenario(alone).datacenters["home"].nodes == 1
+    with pytest.raises(ConfigError, match="did you mean 'fra'"):
+        parse_scenario(alone + "region = 'frx'")
+
+
 def test_an_unknown_region_asks_for_a_known_one_or_a_link():
     with pytest.raises(ConfigError, match=r"or one of .* did you mean 'fra'"):
         parse_scenario(TEXT.replace("[datacenters.wdc]\nnodes = 2", "[datacenters.wdc]\nnodes = 2\nregion = 'frx'"))
+
+
+REGISTERED = """
+[[at]]
+time = "{registered}"
+do = "register"
+target = "fra/a1"
+service = "db.orders"
+[[at]]
+time = "20s"
+do = "deregister"
+target = "fra/db.orders#{number}"
+"""
+
+
+def test_an_instance_may_be_named_once_it_was_registered():
+    assert parse_scenario(TEXT + REGISTERED.format(registered="10s", number=1)).at[2].do == "deregister"
+    for registered, number in (("10s", 2), ("30s", 1)):
+        with pytest.raises(ConfigError) as caught:
+            parse_scenario(TEXT + REGISTERED.format(registered=registered, number=number))
+        assert caught.value.field == "at[2].target"

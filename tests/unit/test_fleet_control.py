@@ -1,0 +1,35 @@
+"""`dislocate dev do` with a mistake in it gets an answer, and the fleet goes on."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from dislocate.fleet.control import Control, FleetRefused, ask_fleet
+from dislocate.fleet.dev import dev_scenario
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    """A fleet without processes: it knows only the agent fra/a1."""
+    running = {"fra/a1": []}
+    fleet = SimpleNamespace(scenario=dev_scenario(1, 2), directory=tmp_path, running=running)
+    fleet.kill = lambda name: running[name].append("killed")
+    for verb in ("restart", "wipe", "pause", "resume", "stop_gently"):
+        setattr(fleet, verb, fleet.kill)
+    threading.Thread(target=Control(fleet).serve, daemon=True).start()
+    return fleet
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("fra/shop.web#9", "target: got 'fra/shop.web#9', expected fra/shop.web#1 to fra/shop.web#2"),
+        ("fra/a2", "'fra/a2'"),  # in the scenario, unknown to the processes
+    ],
+)
+def test_a_command_about_nobody_is_answered_and_the_fleet_goes_on(fleet, target, words):
+    with pytest.raises(FleetRefused, match=words):
+        ask_fleet(fleet.directory, {"do": "kill", "target": target})
+    assert ask_fleet(fleet.directory, {"do": "kill", "target": "fra/a1"}) == "kill fra/a1"
+    assert fleet.running["fra/a1"] == ["killed"]
