@@ -146,7 +146,11 @@ def _tracing(path: Path | None, scenario: Scenario, seed: int) -> Iterator[Trace
     if path is None:
         yield None
         return
-    with path.open("wb") as file:
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise ConfigError("--trace", got=str(path), expected=f"a file to write ({error.strerror})") from error
+    with file:
         head = {"trace": VERSION, "title": scenario.title, "seed": seed}
         file.write(msgspec.json.encode(head) + b"\n")
         yield _tracer(file)

@@ -1,0 +1,76 @@
+"""What the commands say to a slip of the person at the keyboard: one sentence that names the mend, and an end."""
+
+import json
+from collections import deque
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from click.testing import CliRunner
+
+from dislocate.cli.main import cli
+
+
+def run(*words):
+    return CliRunner().invoke(cli, words, prog_name="dislocate")
+
+
+@contextmanager
+def agent_that_answers(*answers):
+    """The URL of a server that gives `answers`, (status, body) each, in turn, and the requests it got."""
+    waiting, asked = deque(answers), []
+
+    class Answering(BaseHTTPRequestHandler):
+        def answer(self):
+            asked.append((self.path, self.headers))
+            status, body = waiting.popleft()
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815 (the names http.server calls)
+
+        def log_message(self, *_):
+            """Nothing: the test judges."""
+
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("where", ["http://127.7.7.1:xx", "http://127.7.7.1:70000", "http://[::1", "ftp://a"])
+def test_an_agent_that_cannot_be_meant_is_named_with_its_option(where):
+    done = run("members", "--agent", where)
+    assert (done.exit_code, done.output) == (1, f"--agent: got {where!r}, expected http://HOST:PORT or unix:/PATH\n")
+
+
+def test_a_trace_that_cannot_be_written_is_a_mistake_of_usage():
+    done = run("sim", "run", "scenarios/wan-partition.toml", "--trace", "/nope/x")
+    assert done.exit_code == 2
+    assert "--trace: got '/nope/x', expected a file to write (No such file or directory)" in done.output
+
+
+def test_a_watch_once_of_an_unknown_name_ends():
+    names = 'event: names\ndata: {"names": []}\n\n'
+    with agent_that_answers((200, names), (200, names)) as (url, asked):
+        done = run("watch", "nope", "--once", "--agent", url)
+        as_json = run("watch", "nope", "--once", "--json", "--agent", url)
+    assert (done.exit_code, done.output) == (0, "nope #0: no instances\n")
+    assert json.loads(as_json.output) == {"service": "nope", "index": 0, "instances": []}
+    assert [headers["Last-Event-ID"] for _, headers in asked] == ["0", "0"]
+
+
+def test_a_watch_once_of_a_prefix_tells_every_service_and_ends():
+    events = 'event: names\ndata: {"names": ["db.a", "db.b"]}\n\n' + "".join(
+        f'event: service\nid: {index}\ndata: {{"service": "{name}", "index": {index}, "instances": []}}\n\n'
+        for index, name in ((4, "db.b"), (5, "db.a"), (6, "db.a"))
+    )
+    with agent_that_answers((200, events)) as (url, _):
+        done = run("watch", "db.*", "--once", "--agent", url)
+    assert done.output == "db.b #4: no instances\ndb.a #5: no instances\n"
