@@ -28,7 +28,7 @@ def register(agent: AgentConnection, as_json: bool, service: str, port: int, **o
     \b
     dislocate register shop.web --port 8000 --http http://127.0.0.1:8000/health
     dislocate register cache --port 11211 --tcp 127.0.0.1:11211 --interval 1s --tag blue
-    dislocate register job --id job-7 --port 0 --ttl 30s
+    dislocate register job --id job-7 --port 9000 --ttl 30s
     """
     instance = options["instance"] or f"{service}-{port}"
     body: dict[str, Any] = {"service": service, "port": port}

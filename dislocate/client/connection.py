@@ -44,7 +44,7 @@ class Problem(DislocateError):
     def __str__(self) -> str:
         text = str(self.answer.get("detail") or self.answer.get("title") or f"HTTP {self.status}")
         field, hint = self.answer.get("field", ""), self.answer.get("hint", "")
-        if field and field not in text:
+        if field and not text.startswith(f"{field}:"):
             text = f"{field}: {text}"
         return f"{text}\n{hint}" if hint else text
 

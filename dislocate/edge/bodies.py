@@ -44,7 +44,7 @@ class InstanceBody(Body, frozen=True, kw_only=True):
     """One instance of a service on this host."""
 
     service: Annotated[str, Meta(description="lower-case labels joined by dots, such as 'db.orders.replica'")]
-    port: Annotated[int, Meta(description="a whole number, 0..65535", ge=0, le=65535)]
+    port: Annotated[int, Meta(description="a whole number, 1..65535", ge=1, le=65535)]
     address: Annotated[str, Meta(description="a host without a port; empty: what the agent advertises")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="a list of texts")] = ()
     meta: Annotated[dict[str, str], Meta(description="an object of texts")] = {}

@@ -10,6 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from dislocate.cli.main import cli
+from dislocate.client.connection import Problem
+from dislocate.core.boundary.values import InstanceSpec
+from dislocate.core.catalog.validation import check_instance
+from dislocate.core.errors import LocalError
+from dislocate.edge.bodies import InstanceBody
+from dislocate.strict import decode
 
 
 def run(*words):
@@ -74,3 +80,28 @@ def test_a_watch_once_of_a_prefix_tells_every_service_and_ends():
     with agent_that_answers((200, events)) as (url, _):
         done = run("watch", "db.*", "--once", "--agent", url)
     assert done.output == "db.b #4: no instances\ndb.a #5: no instances\n"
+
+
+@pytest.mark.parametrize(
+    ("detail", "field", "said"),
+    [
+        ("got 0, expected a port", "port", "port: got 0, expected a port"),
+        ("port: expected a port", "port", "port: expected a port"),
+        ("the agent leaves", "", "the agent leaves"),
+    ],
+)
+def test_a_refusal_leads_with_its_field_once(detail, field, said):
+    assert str(Problem(422, {"detail": detail, "field": field})) == said
+
+
+def test_the_shape_and_the_meaning_of_a_port_have_the_same_bounds():
+    with pytest.raises(LocalError) as shape:
+        decode(b'{"service": "job", "port": 0}', InstanceBody)
+    with pytest.raises(LocalError) as meaning:
+        check_instance(InstanceSpec(id="job", service="job", port=0))
+    assert str(shape.value) == str(meaning.value) == "port: got 0, expected a whole number, 1..65535"
+
+
+def test_a_reserved_service_name_is_told_why():
+    with pytest.raises(LocalError, match=r"63 characters a label .* none is 'service' or 'node', which are reserved"):
+        check_instance(InstanceSpec(id="job", service="service", port=1))

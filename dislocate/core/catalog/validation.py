@@ -30,7 +30,7 @@ def check_instance(spec: InstanceSpec, field_prefix: str = "") -> InstanceSpec:
     at = field_prefix
     check_id(spec.id, at + "id")
     check_service_name(spec.service, at + "service")
-    _claim(0 < spec.port < 65536, at + "port", spec.port, "a port from 1 to 65535")
+    _claim(0 < spec.port < 65536, at + "port", spec.port, "a whole number, 1..65535")
     _claim(
         _HOST.fullmatch(spec.address) is not None and spec.address.count(":") != 1,
         at + "address",
