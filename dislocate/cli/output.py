@@ -44,10 +44,20 @@ def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = N
     sys.exit(code)
 
 
-def show(as_json: bool, answer: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], hint: str = "") -> None:
-    """Print `answer` as JSON, or `rows` as a table with the next useful command under it."""
+def show(
+    as_json: bool,
+    answer: Any,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    hint: str = "",
+    nothing: str = "",
+) -> None:
+    """Print `answer` as JSON, or `rows` as a table with the next useful command under it; `nothing` where none is."""
     if as_json:
         click.echo(json.dumps(answer))
+        return
+    if nothing and not rows:
+        click.echo(nothing)
         return
     click.echo(table(columns, rows))
     if hint and sys.stdout.isatty():

@@ -105,3 +105,38 @@ def test_the_shape_and_the_meaning_of_a_port_have_the_same_bounds():
 def test_a_reserved_service_name_is_told_why():
     with pytest.raises(LocalError, match=r"63 characters a label .* none is 'service' or 'node', which are reserved"):
         check_instance(InstanceSpec(id="job", service="service", port=1))
+
+
+@pytest.mark.parametrize("path", ["nope", "fra/", "fra/a1/web-1"])
+def test_who_is_to_be_forgotten_is_asked_for_by_data_center_and_name(path):
+    done = run("members", "forget", path)
+    assert done.exit_code == 2
+    assert f"got {path!r}, expected DC/NAME" in done.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("register", "web", "--port", "80", "--id", "a/b"),
+        ("deregister", "a/b"),
+        ("drain", "instance", "a/b"),
+        ("maint", "a/b"),
+    ],
+)
+def test_an_id_with_a_slash_is_a_mistake_in_the_id(words):
+    done = run(*words)
+    assert (done.exit_code, done.output) == (1, "id: got 'a/b', expected 1 to 128 of a-z A-Z 0-9 and '._:-'\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "answer", "said"),
+    [
+        (("members", "--dc", "mars"), {"members": []}, "no members match\n"),
+        (("services", "--prefix", "mars"), {"services": []}, "no services match\n"),
+        (("services",), {"services": []}, "no services\n"),
+        (("services", "--json"), {"services": []}, '{"services": []}\n'),
+    ],
+)
+def test_an_empty_answer_is_said_in_words(words, answer, said):
+    with agent_that_answers((200, json.dumps(answer))) as (url, _):
+        assert run(*words, "--agent", url).output == said
