@@ -4,6 +4,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -42,6 +43,11 @@ def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = N
     """Say what is wrong on standard error (as JSON where that was asked for) and end with `code`."""
     click.echo(json.dumps(answer or {"error": words}) if as_json else words, err=True)
     sys.exit(code)
+
+
+def about(path: Path, error: LocalError) -> str:
+    """What is wrong with the file at `path`, which is named once: an error that it cannot be read names it already."""
+    return str(error) if error.got == str(path) else f"{path}: {error}"
 
 
 def show(
@@ -89,4 +95,4 @@ def milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} ms"
 
 
-__all__ = ["AgentConnection", "age", "agent_command", "fail", "milliseconds", "show", "table"]
+__all__ = ["AgentConnection", "about", "age", "agent_command", "fail", "milliseconds", "show", "table"]

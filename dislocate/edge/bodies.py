@@ -151,8 +151,11 @@ def load_of(body: LoadBody) -> Load:
 
 
 def _check_spec(body: CheckBody) -> CheckSpec:
+    ttl = duration(body.ttl, "check.ttl")
+    if body.ttl and not ttl:  # said here: in the core a ttl of 0 is none
+        raise LocalError("check.ttl", got=body.ttl, expected="a duration above 0, such as '15s'")
     return CheckSpec(
-        ttl=duration(body.ttl, "check.ttl"),
+        ttl=ttl,
         tcp=body.tcp,
         http=body.http,
         command=body.command,

@@ -11,10 +11,11 @@ from click.testing import CliRunner
 
 from dislocate.cli.main import cli
 from dislocate.client.connection import Problem
-from dislocate.core.boundary.values import InstanceSpec
-from dislocate.core.catalog.validation import check_instance
+from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load
+from dislocate.core.catalog.validation import check_instance, check_load
 from dislocate.core.errors import LocalError
-from dislocate.edge.bodies import InstanceBody
+from dislocate.core.units import MILLISECOND
+from dislocate.edge.bodies import InstanceBody, instance_spec
 from dislocate.strict import decode
 
 
@@ -140,3 +141,40 @@ def test_an_id_with_a_slash_is_a_mistake_in_the_id(words):
 def test_an_empty_answer_is_said_in_words(words, answer, said):
     with agent_that_answers((200, json.dumps(answer))) as (url, _):
         assert run(*words, "--agent", url).output == said
+
+
+def test_a_file_that_is_no_scenario_is_named():
+    done = run("sim", "run", "README.md")
+    assert (done.exit_code, "README.md: line " in done.output) == (2, True)
+
+
+def test_a_configuration_that_is_not_there_is_named_once():
+    done = run("agent", "--config", "nofile")
+    assert done.exit_code == 2
+    assert done.output == "--config: got 'nofile', expected a readable TOML file (No such file or directory)\n"
+
+
+def test_a_ttl_of_nothing_is_refused_as_a_ttl():
+    body = decode(b'{"service": "job", "port": 1, "check": {"ttl": "0s"}}', InstanceBody)
+    with pytest.raises(LocalError, match=r"check\.ttl: got '0s', expected a duration above 0"):
+        instance_spec("job", body)
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (CheckSpec(tcp="a:1", interval=MILLISECOND), "check.interval: got '1ms', expected a duration of 100ms to 24h"),
+        (CheckSpec(tcp="a:1", timeout=0), "check.timeout: got '0s', expected a duration above 0, at most 10m"),
+        (CheckSpec(ttl=MILLISECOND), "check.ttl: got '1ms', expected a duration of 100ms to 24h"),
+    ],
+)
+def test_durations_are_told_as_they_are_written(check, said):
+    with pytest.raises(LocalError) as refused:
+        check_instance(InstanceSpec(id="job", service="job", port=1, check=check))
+    assert str(refused.value) == said
+
+
+def test_more_than_all_is_no_utilization():
+    assert check_load(Load(1.0)) == Load(1.0)
+    with pytest.raises(LocalError, match="utilization: got 7, expected a number from 0 to 1"):
+        check_load(Load(7))
