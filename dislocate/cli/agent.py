@@ -7,6 +7,7 @@ import click
 
 from dislocate.agent import run_agent
 from dislocate.cli.logs import LEVELS, start_logging
+from dislocate.cli.output import about
 from dislocate.config import load_config
 from dislocate.core.errors import LocalError
 
@@ -32,7 +33,7 @@ def agent(path: FilePath, record: FilePath | None, shaping: FilePath | None, log
     try:
         config = load_config(path)
     except LocalError as error:
-        click.echo(f"{path}: {error}", err=True)
+        click.echo(about(path, error), err=True)
         sys.exit(2)
     try:
         sys.exit(run_agent(config, record=record, shaping=shaping, reread=lambda: load_config(path)))

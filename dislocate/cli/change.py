@@ -6,6 +6,8 @@ import click
 
 from dislocate.cli.output import agent_command, show
 from dislocate.client.connection import AgentConnection, segment
+from dislocate.core.catalog.validation import check_id
+from dislocate.core.identity import check_service_name
 
 
 @click.command()
@@ -28,8 +30,9 @@ def register(agent: AgentConnection, as_json: bool, service: str, port: int, **o
     \b
     dislocate register shop.web --port 8000 --http http://127.0.0.1:8000/health
     dislocate register cache --port 11211 --tcp 127.0.0.1:11211 --interval 1s --tag blue
-    dislocate register job --id job-7 --port 0 --ttl 30s
+    dislocate register job --id job-7 --port 9000 --ttl 30s
     """
+    check_service_name(service, "service")
     instance = options["instance"] or f"{service}-{port}"
     body: dict[str, Any] = {"service": service, "port": port}
     for name in ("address", "weight"):
@@ -42,7 +45,7 @@ def register(agent: AgentConnection, as_json: bool, service: str, port: int, **o
     check = {name: options[name] for name in ("http", "tcp", "ttl", "interval", "timeout") if options[name] is not None}
     if check:
         body["check"] = check
-    answer = agent.send("PUT", f"/api/instances/{segment(instance)}", body)
+    answer = agent.send("PUT", f"/api/instances/{_id(instance)}", body)
     show(
         as_json, answer, ("REGISTERED", "SERVICE", "PORT"), [(instance, service, port)], f"dislocate service {service}"
     )
@@ -57,7 +60,7 @@ def deregister(agent: AgentConnection, as_json: bool, instance: str) -> None:
     \b
     dislocate deregister shop.web-8000
     """
-    answer = agent.send("DELETE", f"/api/instances/{segment(instance)}")
+    answer = agent.send("DELETE", f"/api/instances/{_id(instance)}")
     show(as_json, answer, ("DEREGISTERED",), [(instance,)])
 
 
@@ -86,7 +89,7 @@ def drain(
     if expires:
         body["expires"] = expires
     if scope == "instance":
-        answer = agent.send("POST", f"/api/instances/{segment(target)}/drain", body)
+        answer = agent.send("POST", f"/api/instances/{_id(target)}/drain", body)
     else:
         answer = agent.send("PUT", "/api/drains/" + "/".join(map(segment, parts)), body)
     show(as_json, answer, ("TARGET", "DRAINING"), [(target, "no" if off else "yes")])
@@ -105,7 +108,7 @@ def maint(agent: AgentConnection, as_json: bool, instance: str, off: bool, reaso
     dislocate maint shop.web-8000 --off
     """
     body = {"enabled": not off, "reason": reason}
-    answer = agent.send("POST", f"/api/instances/{segment(instance)}/maint", body)
+    answer = agent.send("POST", f"/api/instances/{_id(instance)}/maint", body)
     show(as_json, answer, ("INSTANCE", "MAINTENANCE"), [(instance, "no" if off else "yes")])
 
 
@@ -121,6 +124,11 @@ def leave(agent: AgentConnection, as_json: bool) -> None:
     path = agent.get("/api/health")["node"]
     answer = agent.send("POST", "/api/leave", {})
     show(as_json, answer, ("LEFT",), [(path,)])
+
+
+def _id(instance: str) -> str:
+    """An instance id as a segment of a path.  Raises `LocalError`: with a '/' in it no agent would know the path."""
+    return segment(check_id(instance, "id"))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -35,7 +35,8 @@ def members(
         (f"{m['datacenter']}/{m['name']}", m["state"], m["address"], age(m["age"]), ",".join(m["tags"]) or "-")
         for m in answer["members"]
     ]
-    show(as_json, answer, ("MEMBER", "STATE", "ADDRESS", "AGE", "TAGS"), rows, "why: dislocate history DC/NAME")
+    columns = ("MEMBER", "STATE", "ADDRESS", "AGE", "TAGS")
+    show(as_json, answer, columns, rows, "why: dislocate history DC/NAME", nothing="no members match")
 
 
 @members.command()
@@ -47,7 +48,10 @@ def forget(agent: AgentConnection, as_json: bool, path: str) -> None:
     \b
     dislocate members forget fra/a3
     """
-    answer = agent.send("DELETE", "/api/members/" + "/".join(segment(part) for part in path.split("/")))
+    parts = path.split("/")
+    if len(parts) != 2 or not all(parts):
+        raise click.UsageError(f"members forget: got {path!r}, expected DC/NAME, such as fra/a3")
+    answer = agent.send("DELETE", "/api/members/" + "/".join(map(segment, parts)))
     show(as_json, answer, ("FORGOTTEN",), [(path,)])
 
 
@@ -79,7 +83,9 @@ def services(agent: AgentConnection, as_json: bool, prefix: str) -> None:
     """
     answer = agent.get(f"/api/services?prefix={segment(prefix)}" if prefix else "/api/services")
     rows = [(s["name"], f"{s['passing']}/{s['instances']}", ",".join(s["datacenters"])) for s in answer["services"]]
-    show(as_json, answer, ("SERVICE", "PASSING", "DATACENTERS"), rows, "instances: dislocate service NAME")
+    nothing = "no services match" if prefix else "no services"
+    columns = ("SERVICE", "PASSING", "DATACENTERS")
+    show(as_json, answer, columns, rows, "instances: dislocate service NAME", nothing)
 
 
 @click.command()

@@ -4,6 +4,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -44,10 +45,25 @@ def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = N
     sys.exit(code)
 
 
-def show(as_json: bool, answer: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], hint: str = "") -> None:
-    """Print `answer` as JSON, or `rows` as a table with the next useful command under it."""
+def about(path: Path, error: LocalError) -> str:
+    """What is wrong with the file at `path`, which is named once: an error that it cannot be read names it already."""
+    return str(error) if error.got == str(path) else f"{path}: {error}"
+
+
+def show(
+    as_json: bool,
+    answer: Any,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    hint: str = "",
+    nothing: str = "",
+) -> None:
+    """Print `answer` as JSON, or `rows` as a table with the next useful command under it; `nothing` where none is."""
     if as_json:
         click.echo(json.dumps(answer))
+        return
+    if nothing and not rows:
+        click.echo(nothing)
         return
     click.echo(table(columns, rows))
     if hint and sys.stdout.isatty():
@@ -79,4 +95,4 @@ def milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} ms"
 
 
-__all__ = ["AgentConnection", "age", "agent_command", "fail", "milliseconds", "show", "table"]
+__all__ = ["AgentConnection", "about", "age", "agent_command", "fail", "milliseconds", "show", "table"]

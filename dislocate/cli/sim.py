@@ -9,9 +9,10 @@ from typing import IO
 import click
 import msgspec
 
+from dislocate.cli.output import about
 from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.inputs import Input
-from dislocate.core.errors import ConfigError
+from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.recording import ReplayReport, read_frames
 from dislocate.core.recording import replay as replay_recording
 from dislocate.core.units import seconds
@@ -50,7 +51,10 @@ def run(ctx: click.Context, file: Path, seed: int, seeds: str | None, as_json: b
     dislocate sim run scenarios/wan-partition.toml --seed 7
     dislocate sim run scenarios/wan-partition.toml --seeds 1..50
     """
-    scenario = read_scenario(file)
+    try:
+        scenario = read_scenario(file)
+    except LocalError as error:
+        raise click.UsageError(about(file, error)) from error
     if seeds is not None:
         held = _run_many(scenario, file, parse_seeds(seeds), as_json)
     else:
@@ -148,7 +152,11 @@ def _tracing(path: Path | None, scenario: Scenario, seed: int) -> Iterator[Trace
     if path is None:
         yield None
         return
-    with path.open("wb") as file:
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise ConfigError("--trace", got=str(path), expected=f"a file to write ({error.strerror})") from error
+    with file:
         head = {"trace": VERSION, "title": scenario.title, "seed": seed}
         file.write(msgspec.json.encode(head) + b"\n")
         yield _tracer(file)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -29,19 +30,39 @@ def watch(agent: AgentConnection, as_json: bool, name: str, once: bool, command:
     dislocate watch 'db.*' --json
     dislocate watch shop.web -- sh -c 'jq .instances > pool.json && systemctl reload proxy'
     """
+    stream = f"/api/watch?service={segment(name)}"
+    if once:
+        for service in _now(agent, stream, name):
+            _show(service, command, as_json)
+        return
     is_known = False
     while True:
         try:
-            for _, data in agent.events(f"/api/watch?service={segment(name)}"):
+            for _, data in agent.events(stream):
                 is_known = True
                 _show(data, command, as_json)
-                if once:
-                    return
         except NoAgent:
             if not is_known:
                 raise
         click.echo(f"{agent.where} ended the watch; asking again", err=True)
         time.sleep(RETRY)
+
+
+def _now(agent: AgentConnection, stream: str, name: str) -> Iterator[dict[str, Any]]:
+    """The services that match as they are; one without instances when none does.
+
+    A fresh watch says nothing about a name nobody has; one resumed from index 0 begins with the names that match."""
+    missing: set[str] = set()
+    for event, data in agent.events(stream, since=0):
+        if event == "names":
+            missing = set(data["names"])
+            if not missing:
+                yield {"service": name, "index": 0, "instances": []}
+        else:
+            missing.discard(data["service"])
+            yield data
+        if not missing:
+            return
 
 
 def _show(data: dict[str, Any], command: tuple[str, ...], as_json: bool) -> None:

@@ -4,8 +4,9 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -43,7 +44,7 @@ class Problem(DislocateError):
     def __str__(self) -> str:
         text = str(self.answer.get("detail") or self.answer.get("title") or f"HTTP {self.status}")
         field, hint = self.answer.get("field", ""), self.answer.get("hint", "")
-        if field and field not in text:
+        if field and not text.startswith(f"{field}:"):
             text = f"{field}: {text}"
         return f"{text}\n{hint}" if hint else text
 
@@ -93,11 +94,14 @@ class AgentConnection:
         finally:
             connection.close()
 
-    def events(self, path: str) -> Iterator[tuple[str, Any]]:
-        """(event name, data) of a stream of server-sent events, until the agent ends it.  Raises as `send`."""
+    def events(self, path: str, since: int | None = None) -> Iterator[tuple[str, Any]]:
+        """(event name, data) of a stream of server-sent events, until the agent ends it.  Raises as `send`.
+
+        With `since`, an index, the stream is resumed after it: a watch then begins with 'names', all that match."""
         connection = self._connection(None)
+        resume = {} if since is None else {"Last-Event-ID": str(since)}
         try:
-            response = self._request(connection, "GET", path, None)
+            response = self._request(connection, "GET", path, None, resume)
             if response.status != 200:
                 _answer(response.status, response.read())
             name, data = "message", []
@@ -119,15 +123,25 @@ class AgentConnection:
     def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         if self.where.startswith("unix:"):
             return _UnixConnection(self.where.removeprefix("unix:"), timeout)
-        url = urlsplit(self.where if "//" in self.where else f"http://{self.where}")
+        mistake = LocalError("--agent", got=self.where, expected="http://HOST:PORT or unix:/PATH")
+        try:
+            url = urlsplit(self.where if "//" in self.where else f"http://{self.where}")
+            port = url.port or 49700
+        except ValueError:  # a port that is no number or beyond 65535, a bracket too few
+            raise mistake from None
         if url.scheme != "http" or not url.hostname:
-            raise LocalError("agent", got=self.where, expected="http://HOST:PORT or unix:/PATH")
-        return http.client.HTTPConnection(url.hostname, url.port or 49700, timeout=timeout)
+            raise mistake
+        return http.client.HTTPConnection(url.hostname, port, timeout=timeout)
 
     def _request(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: object
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: object,
+        more_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> http.client.HTTPResponse:
-        headers = dict(self._headers)
+        headers = {**self._headers, **more_headers}
         data = None
         if body is not None:
             data = json.dumps(body).encode()

@@ -50,7 +50,12 @@ def check_service_name(text: str, field: str) -> str:
     """`text` itself when it may name a service: DNS labels joined by dots, 200 characters at most.  Raises `LocalError`."""
     labels = text.split(".")
     if len(text) > 200 or not all(_LABEL.fullmatch(label) and label not in RESERVED_LABELS for label in labels):
-        raise LocalError(field, got=text, expected="lower-case labels joined by dots, such as 'db.orders.replica'")
+        raise LocalError(
+            field,
+            got=text,
+            expected="lower-case labels joined by dots, such as 'db.orders.replica': 63 characters a label at most, "
+            "200 in all, and none is 'service' or 'node', which are reserved",
+        )
     return text
 
 

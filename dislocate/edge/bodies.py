@@ -44,7 +44,7 @@ class InstanceBody(Body, frozen=True, kw_only=True):
     """One instance of a service on this host."""
 
     service: Annotated[str, Meta(description="lower-case labels joined by dots, such as 'db.orders.replica'")]
-    port: Annotated[int, Meta(description="a whole number, 0..65535", ge=0, le=65535)]
+    port: Annotated[int, Meta(description="a whole number, 1..65535", ge=1, le=65535)]
     address: Annotated[str, Meta(description="a host without a port; empty: what the agent advertises")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="a list of texts")] = ()
     meta: Annotated[dict[str, str], Meta(description="an object of texts")] = {}
@@ -151,8 +151,11 @@ def load_of(body: LoadBody) -> Load:
 
 
 def _check_spec(body: CheckBody) -> CheckSpec:
+    ttl = duration(body.ttl, "check.ttl")
+    if body.ttl and not ttl:  # said here: in the core a ttl of 0 is none
+        raise LocalError("check.ttl", got=body.ttl, expected="a duration above 0, such as '15s'")
     return CheckSpec(
-        ttl=duration(body.ttl, "check.ttl"),
+        ttl=ttl,
         tcp=body.tcp,
         http=body.http,
         command=body.command,

@@ -288,8 +288,8 @@ def test_a_disk_that_does_not_answer_is_503_and_can_be_asked_again(api, backend)
     [
         ({"service": "a", "prt": 1}, "prt", "did you mean 'port'?"),
         ({"port": 1}, "service", "lower-case labels"),
-        ({"service": "a", "port": "80"}, "port", "a whole number, 0..65535"),
-        ({"service": "a", "port": 70_000}, "port", "a whole number, 0..65535"),
+        ({"service": "a", "port": "80"}, "port", "a whole number, 1..65535"),
+        ({"service": "a", "port": 70_000}, "port", "a whole number, 1..65535"),
         ({**WEB, "tags": ["a", 3]}, "tags[1]", "str"),
         ({**WEB, "meta": {"a": 1}}, "meta.a", "str"),
         ({**WEB, "check": {"intervall": "5s"}}, "check.intervall", "did you mean 'interval'?"),

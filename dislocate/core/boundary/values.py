@@ -48,7 +48,7 @@ class ConnectOutcome(Enum):
 class Load(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """How busy an instance is: soft state, never in a log."""
 
-    utilization: float = 0.0  # 0..1 of what it can do; above 1 is clipped
+    utilization: float = 0.0  # 0..1 of what it can do
     in_flight: int = 0  # requests being served
     rate: float = 0.0  # requests a second
 

@@ -12,7 +12,7 @@ from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name, split_address
 from dislocate.core.tunables import SPEC_BUDGET
-from dislocate.core.units import HOUR, MILLISECOND, MINUTE
+from dislocate.core.units import HOUR, MILLISECOND, MINUTE, format_duration
 from dislocate.core.wire import encoded_size
 
 MIN_INTERVAL = 100 * MILLISECOND  # below it, checking costs more than serving
@@ -30,7 +30,7 @@ def check_instance(spec: InstanceSpec, field_prefix: str = "") -> InstanceSpec:
     at = field_prefix
     check_id(spec.id, at + "id")
     check_service_name(spec.service, at + "service")
-    _claim(0 < spec.port < 65536, at + "port", spec.port, "a port from 1 to 65535")
+    _claim(0 < spec.port < 65536, at + "port", spec.port, "a whole number, 1..65535")
     _claim(
         _HOST.fullmatch(spec.address) is not None and spec.address.count(":") != 1,
         at + "address",
@@ -64,11 +64,11 @@ def check_id(text: str, field: str) -> str:
 
 
 def check_load(load: Load, field_prefix: str = "load.") -> Load:
-    """`load` with its utilization clipped to 1.  Raises `LocalError` for what cannot be measured (NaN fails each claim)."""
-    _claim(0.0 <= load.utilization < 1e9, field_prefix + "utilization", load.utilization, "a number from 0 to 1")
+    """`load` itself when it can be measured.  Raises `LocalError` (NaN fails each claim)."""
+    _claim(0.0 <= load.utilization <= 1.0, field_prefix + "utilization", load.utilization, "a number from 0 to 1")
     _claim(0 <= load.in_flight < 10**9, field_prefix + "in_flight", load.in_flight, "a count of requests")
     _claim(0.0 <= load.rate < 1e12, field_prefix + "rate", load.rate, "requests a second")
-    return Load(min(1.0, load.utilization), load.in_flight, load.rate)
+    return load
 
 
 def refused(error: LocalError) -> Refused:
@@ -89,12 +89,10 @@ def _check_labels(spec: InstanceSpec, at: str) -> None:
 def _check_check(check: CheckSpec, at: str) -> None:
     kinds = [kind for kind in ("ttl", "tcp", "http", "command") if getattr(check, kind)]
     _claim(len(kinds) == 1, at[:-1], ", ".join(kinds) or "nothing", "exactly one of ttl, tcp, http, command")
-    _claim(
-        MIN_INTERVAL <= check.interval <= MAX_INTERVAL, at + "interval", check.interval, "a duration of 100ms to 24h"
-    )
-    _claim(0 < check.timeout <= MAX_TIMEOUT, at + "timeout", check.timeout, "a duration of at most 10m")
+    _check_duration(check.interval, MIN_INTERVAL, MAX_INTERVAL, at + "interval")
+    _check_duration(check.timeout, 1, MAX_TIMEOUT, at + "timeout")
     if check.ttl:
-        _claim(MIN_INTERVAL <= check.ttl <= MAX_INTERVAL, at + "ttl", check.ttl, "a duration of 100ms to 24h")
+        _check_duration(check.ttl, MIN_INTERVAL, MAX_INTERVAL, at + "ttl")
     if check.tcp and not (check.tcp.startswith("unix:/") and len(check.tcp) <= 128):
         split_address(check.tcp, at + "tcp")
     if check.http:
@@ -108,6 +106,12 @@ def _check_check(check: CheckSpec, at: str) -> None:
     _claim(len(check.body) <= 1_024, at + "body", len(check.body), "a text of at most 1024 characters")
     for status in check.statuses:
         _claim(100 <= status < 600, at + "statuses", status, "HTTP statuses from 100 to 599")
+
+
+def _check_duration(value: int, least: int, most: int, field: str) -> None:
+    """Nanoseconds, told in the words that they are written in."""
+    bounds = f"of {format_duration(least)} to" if least > 1 else "above 0, at most"
+    _claim(least <= value <= most, field, format_duration(value), f"a duration {bounds} {format_duration(most)}")
 
 
 def _claim(holds: bool, field: str, got: object, expected: str) -> None:

@@ -361,10 +361,10 @@ class Swim:
     def forget(self, request_id: int, request: Forget) -> None:
         member = self._members.get(request.path)
         if member is None:
-            self._out.reply(request_id, Refused("unknown", "path", f"no member {request.path}"))
+            self._out.reply(request_id, Refused("unknown", "", f"no member {request.path}"))
         elif member.is_living:
             reason = f"{request.path} is {member.state.value}: stop its agent, or wait until it is declared dead"
-            self._out.reply(request_id, Refused("conflict", "path", reason))
+            self._out.reply(request_id, Refused("conflict", "", reason))
         else:
             self._beliefs.forget(member.node, "an operator dropped it")
             self._out.reply(request_id, Done())
