@@ -120,6 +120,7 @@ def test_a_second_agent_of_the_same_name_is_reported_and_the_older_keeps_it(agen
         clone.start()
         until("the older reports it", lambda: agent.metric('dislocate_core_total{what="clones"}') >= 1, 30)
         until("and so does its log", lambda: "fra/a1" in agent.log and "clone" in agent.log)
+        until("the newer is told", lambda: f"fra/a1 is taken by {agent.host}:49701: rename this agent" in clone.log, 30)
         member = agent.api.get("/api/members")["members"][0]
         assert (member["address"], member["state"]) == (f"{agent.host}:49701", "alive")
     finally:
