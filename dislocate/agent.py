@@ -25,6 +25,7 @@ from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId, join_address, split_address
 from dislocate.core.units import MILLISECOND
+from dislocate.edge.alone import warn_when_alone
 from dislocate.edge.dns import DnsServer
 from dislocate.edge.eventlog import log_events
 from dislocate.edge.http.access import Access, load_tokens
@@ -126,6 +127,7 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
         opening.pop_all()  # they are the driver's now
     for face in faces:
         face.start()
+    opened.callback(warn_when_alone(driver, lambda: keyring.strangers))
     return driver
 
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path as FilePath
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ from dislocate.core.membership.messages import ItIsI, WhoIsThere
 from dislocate.core.units import SECOND
 from dislocate.core.wire import decode_envelope, encode_envelope
 from dislocate.edge.sockets import UNIX_PATH_LIMIT
+from dislocate.host.facts import find_own_address
 from dislocate.io.keyring import Keyring, fingerprint, read_secrets
 
 ANSWER_WITHIN = 1.0  # seconds for one question to a seed, more than twice the longest RTT of the region table
@@ -229,9 +231,22 @@ def _seed(config: Config, keyring: Keyring, seed: Address) -> Iterator[Finding]:
         return
     path = answer.record.node.path
     yield Finding(what, Level.OK, f"{path} answers over UDP in {took * 1000:.1f} ms, with the same secret")
+    if path == config.path and answer.record.gossip not in _own_gossip(config):
+        mend = "give this agent another node.name, or stop the other; if it is this one, correct node.advertise"
+        yield Finding("node.name", Level.FAIL, f"{path} is taken: an agent at {seed} answers to it", mend)
     yield _link_port(path, answer.record.wan_links or answer.record.links)
     if answer.unix:
         yield _compared_clock(path, answer.unix / SECOND - (time.time() - took / 2))
+
+
+def _own_gossip(config: Config) -> list[Address]:
+    """Where an agent with this configuration may say that it is: at `advertise`, or what it binds or sends from."""
+    host = config.node.advertise or config.node.bind
+    try:
+        hosts = [find_own_address("node.advertise")] if ip_address(host).is_unspecified else [host]
+    except ConfigError:
+        hosts = []  # no default route: an agent would not start without node.advertise either
+    return [join_address(host, config.ports.gossip) for host in hosts]
 
 
 def _ask(config: Config, keyring: Keyring, seed: Address) -> tuple[ItIsI, float]:

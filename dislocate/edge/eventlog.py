@@ -44,7 +44,19 @@ _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 def log_events(backend: Backend) -> Callable[[], None]:
     """Log every event of `backend`; returns how to end that."""
-    return backend.subscribe(_log)
+    settings = backend.node.settings
+
+    def hear(event: Event) -> None:
+        if type(event) is CloneDetected and (event.member.path, event.rejected) == (
+            settings.node.path,
+            settings.gossip,
+        ):
+            line = f"node.name: {event.member.path} is taken by {event.kept}: rename this agent or stop the other"
+            log.error("%s", line, extra={"event": event})
+        else:
+            _log(event)
+
+    return backend.subscribe(hear)
 
 
 def _log(event: Event) -> None:

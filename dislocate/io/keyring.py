@@ -177,6 +177,11 @@ class Keyring:
         self._counter = 0
         self._senders: OrderedDict[bytes, Sender] = OrderedDict()  # by key id and salt
 
+    @property
+    def strangers(self) -> int:
+        """Datagrams dropped until now that another secret had sealed, or nobody's."""
+        return self.rejected[Rejection.UNKNOWN_KEY] + self.rejected[Rejection.NOT_AUTHENTIC]
+
     def seal(self, plain: bytes) -> bytes:
         """`plain` (at most `DATAGRAM_BUDGET` bytes) as it travels: `OVERHEAD` bytes longer."""
         self._counter += 1

@@ -120,10 +120,26 @@ def test_a_second_agent_of_the_same_name_is_reported_and_the_older_keeps_it(agen
         clone.start()
         until("the older reports it", lambda: agent.metric('dislocate_core_total{what="clones"}') >= 1, 30)
         until("and so does its log", lambda: "fra/a1" in agent.log and "clone" in agent.log)
+        until("the newer is told", lambda: f"fra/a1 is taken by {agent.host}:49701: rename this agent" in clone.log, 30)
         member = agent.api.get("/api/members")["members"][0]
         assert (member["address"], member["state"]) == (f"{agent.host}:49701", "alive")
     finally:
         clone.process.kill()
+
+
+def test_an_agent_with_another_secret_says_that_no_seed_answers_and_the_seed_that_a_stranger_speaks(
+    agent, tmp_path, network
+):
+    secret = tmp_path / "secret"
+    secret.write_text(base64.b64encode(other_secret(agent)).decode())
+    secret.chmod(0o600)
+    stranger = HandAgent(tmp_path / "stranger", f"{network}.8.3", "fra/a3", [agent.host], secret)
+    try:
+        stranger.start()
+        until("it says what to do", lambda: "no seed has answered for 10s: run `dislocate doctor" in stranger.log, 30)
+        until("so does the seed", lambda: "under another secret and dropped: run `dislocate doctor" in agent.log, 90)
+    finally:
+        stranger.process.kill()
 
 
 # ---- HTTP

@@ -47,6 +47,14 @@ def test_before_the_start_all_is_well_and_the_seed_answers(pair):
     assert findings["secret"][1].split("fingerprint ")[1] == same
 
 
+def test_a_name_that_the_seed_has_already_is_named_before_the_start(pair):
+    first, second = pair
+    second.file.write_text(second.file.read_text().replace('name = "a2"', 'name = "a1"'))
+    code, findings = examine(second)
+    assert (code, levels(findings)) == (1, {"node.name": "FAIL"})
+    assert f"fra/a1 is taken: an agent at {first.host}:49701 answers to it" in findings["node.name"][1]
+
+
 def test_beside_the_running_agent_its_ports_are_its_own_and_its_view_is_told(pair):
     first, second = pair
     second.start()

@@ -72,6 +72,15 @@ def test_events_are_logged_as_they_happen_and_the_frequent_ones_only_for_debuggi
     assert backend.listeners == []
 
 
+def test_the_agent_that_has_to_be_renamed_says_so_as_an_error(caplog):
+    backend = FakeBackend()
+    log_events(backend)
+    backend.tell(events.CloneDetected(NodeId("fra", "a1", 3), "10.0.0.9:49701", "10.0.0.1:49701"))
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "node.name: fra/a1 is taken by 10.0.0.9:49701: rename this agent or stop the other")
+    ]
+
+
 def record(text: str, **extra: object) -> logging.LogRecord:
     made = logging.LogRecord("dislocate.test", logging.WARNING, "", 0, text, (), None)
     made.__dict__.update(extra)

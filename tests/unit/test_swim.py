@@ -267,6 +267,17 @@ def test_a_clone_is_reported_and_the_older_keeps_the_name():
     assert not fleet.events(MemberDied)
 
 
+@pytest.mark.parametrize("seed", ["fra-a2:1", "fra-a1:1"], ids=["the older itself", "another"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_both_claimants_of_a_name_are_told(size, seed):
+    fleet = settled_fleet(size)
+    fleet.start("fra/a2", boot=9, host="elsewhere", seeds=(seed,))
+    fleet.run("30s")
+    reports = [(path, event.kept, event.rejected) for _, path, event in fleet.events(CloneDetected)]
+    for path in ("fra/a2", "fra/a2@elsewhere"):
+        assert reports.count((path, "fra-a2:1", "elsewhere:1")) == 1, reports
+
+
 def test_a_machine_that_moved_keeps_its_name_when_the_old_address_is_silent():
     fleet = settled_fleet(4)
     fleet.vanish("fra/a2")

@@ -12,11 +12,12 @@ from typing import TypeAlias
 from dislocate.core.boundary.events import CloneDetected
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import Member
-from dislocate.core.membership.messages import MemberRecord
+from dislocate.core.membership.messages import Alive, MemberRecord
 from dislocate.core.membership.pings import Pings
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.tunables import PROBE_TIMEOUT_MAX
 from dislocate.core.units import MINUTE
+from dislocate.core.wire import encode_fact
 
 REPORT_AGAIN = 1 * MINUTE  # the same clone
 REPORTED_KEPT = 100
@@ -55,14 +56,17 @@ class Clones:
         self._out.arm(self._out.now + PROBE_TIMEOUT_MAX, OldAddressSilent(member.path, seq))
 
     def dispute(self, older: MemberRecord, newer: MemberRecord, other: MemberRecord) -> None:
-        """Both claim this node's own name, and `other` is not this node: if it lives, the operator is to know."""
+        """Both claim this node's own name, and `other` is not this node: if it lives, the operators of both are to know."""
         if self._reported.get(_claim(newer), 0) > self._out.now:
             return
-        self._pings.ping(other.gossip, other.node.path, partial(self._rival_answered, older, newer, other.node))
+        self._pings.ping(other.gossip, other.node.path, partial(self._rival_answered, older, newer, other))
 
-    def _rival_answered(self, older: MemberRecord, newer: MemberRecord, asked: NodeId, sender: NodeId) -> None:
-        if sender == asked:
+    def _rival_answered(self, older: MemberRecord, newer: MemberRecord, other: MemberRecord, sender: NodeId) -> None:
+        if sender == other.node:
             self.report(older, newer)
+            # It learns of us by nobody else when we are its only seed.  It disputes in turn, and by then we have reported.
+            own = newer if other is older else older
+            self._out.send_facts(other.gossip, None, (encode_fact(Alive(own)),))
 
     def is_rival(self, known: MemberRecord, claim: MemberRecord) -> bool:
         """Whether `claim` has the same boot and is another process; reports it."""

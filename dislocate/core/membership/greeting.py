@@ -113,10 +113,13 @@ class Greeter:
 
     def on_hello(self, sender: NodeId, source: Address | None, body: Hello) -> None:
         """Somebody wants in, or to be known before it dials."""
-        if body.record.node != sender or sender.path == self._members.own:
+        if body.record.node != sender:
             self._out.drop(source or sender.path, f"greets as {body.record.node}")
             return
         self._accept(body.record, False)
+        if sender.path == self._members.own:
+            self._out.drop(source or sender.path, f"greets as {body.record.node}")
+            return
         if source is None or self._stopped:
             return
         slices = self._contacts(sender) if body.wants_contacts else [()]
