@@ -267,11 +267,15 @@ def test_a_clone_is_reported_and_the_older_keeps_the_name():
     assert not fleet.events(MemberDied)
 
 
-@pytest.mark.parametrize("seed", ["fra-a2:1", "fra-a1:1"], ids=["the older itself", "another"])
+@pytest.mark.parametrize(
+    ("boot", "seed"),
+    [(9, "fra-a2:1"), (9, "fra-a1:1"), (1, "fra-a2:1")],
+    ids=["greets the older", "greets another", "a copied disk greets the older"],
+)
 @pytest.mark.parametrize("size", [2, 4])
-def test_both_claimants_of_a_name_are_told(size, seed):
+def test_both_claimants_of_a_name_are_told(boot, size, seed):
     fleet = settled_fleet(size)
-    fleet.start("fra/a2", boot=9, host="elsewhere", seeds=(seed,))
+    fleet.start("fra/a2", boot=boot, nonce=9, host="elsewhere", seeds=(seed,))
     fleet.run("30s")
     reports = [(path, event.kept, event.rejected) for _, path, event in fleet.events(CloneDetected)]
     for path in ("fra/a2", "fra/a2@elsewhere"):

@@ -198,10 +198,12 @@ class Swim:
     def _consider_own(self, record: MemberRecord) -> None:
         """Somebody repeats what is said under our name."""
         own = self.record
-        if record.node.boot == own.node.boot:
-            if self._clones.is_rival(own, record) or record.incarnation <= own.incarnation:
-                return
-            self._beliefs.renew(record.incarnation)
+        if record.node.boot == own.node.boot and record.nonce != own.nonce:
+            older, newer = sorted((own, record), key=lambda one: one.nonce)
+            self._clones.dispute(older, newer, other=record)
+        elif record.node.boot == own.node.boot:
+            if record.incarnation > own.incarnation:
+                self._beliefs.renew(record.incarnation)
         elif record.gossip != own.gossip:
             older, newer = (own, record) if own.node.boot < record.node.boot else (record, own)
             self._clones.dispute(older, newer, other=record)
