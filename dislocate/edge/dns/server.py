@@ -24,6 +24,7 @@ from dislocate.edge.sockets import listen_tcp
 DRAIN = 64  # datagrams in one callback
 RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes asked of the kernel; it may give less
 CHUNK = 4_096  # bytes read at once from a connection
+CHANCES = 10  # to find a port that is free for UDP and TCP, where any will do
 CONNECTIONS = 512  # at once; more wait in the backlog
 FIRST = 2.0  # seconds for the first whole query: who says nothing must not keep others waiting
 IDLE = (
@@ -40,12 +41,7 @@ class DnsServer:
         self.queries = 0
         self.unsent = 0  # replies that the kernel did not take
         self._backend = backend
-        self._udp = _bind_udp(host, port)
-        try:
-            listener = listen_tcp(host, self.address[1], "ports.dns")
-        except ConfigError:
-            self._udp.close()
-            raise
+        self._udp, listener = _bind(host, port)
         self._exchange = open_exchange(self._udp, DRAIN, EDNS_LIMIT)
         self._watcher = get_hub().loop.io(self._udp.fileno(), 1)
         self._streams = StreamServer(listener, self._converse, spawn=Pool(CONNECTIONS))
@@ -121,6 +117,19 @@ class DnsServer:
             return  # idle, or gone: nothing is owed
         finally:
             connection.close()
+
+
+def _bind(host: str, port: int) -> tuple[socket.socket, Any]:
+    """UDP and TCP on one port; where any will do (0), one that is free for both.  Raises `ConfigError`."""
+    for chance in range(CHANCES):
+        udp = _bind_udp(host, port)
+        try:
+            return udp, listen_tcp(host, udp.getsockname()[1], "ports.dns")
+        except ConfigError:
+            udp.close()
+            if port != 0 or chance == CHANCES - 1:
+                raise
+    raise AssertionError("the last chance returns or raises")
 
 
 def _bind_udp(host: str, port: int) -> socket.socket:
