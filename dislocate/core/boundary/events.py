@@ -123,6 +123,50 @@ class SendRefused(Base, frozen=True, tag=15):
     reason: Refusal
 
 
+class GroupJoined(Base, frozen=True, tag=16):
+    """This agent learned which group keeps the store; from now on it refuses any other."""
+
+    group: str
+    epoch: int
+
+
+class LeaderElected(Base, frozen=True, tag=17):
+    """This server leads the store in `term`."""
+
+    term: int
+
+
+class LeaderDeposed(Base, frozen=True, tag=18):
+    """This server leads the store no more."""
+
+    term: int
+    reason: str
+
+
+class EntriesApplied(Base, frozen=True, tag=19):
+    """The log was applied up to `index`.  `digest` is chained over all entries ever applied: equal digests at one index
+    mean equal logs up to there."""
+
+    index: int
+    term: int
+    digest: int
+    revision: int
+
+
+class ServersChanged(Base, frozen=True, tag=20):
+    """The group's configuration at `index` of its log."""
+
+    index: int
+    voters: tuple[str, ...]  # 'dc/name@disk'; both halves of a joint configuration
+    learners: tuple[str, ...]
+
+
+class StoreTroubled(Base, frozen=True, tag=21):
+    """This agent's part in the store cannot work, or (empty) can again.  Says the mend."""
+
+    problem: str
+
+
 Event: TypeAlias = (
     MemberJoined
     | MemberSuspected
@@ -139,4 +183,10 @@ Event: TypeAlias = (
     | InputDropped
     | RelayChanged
     | SendRefused
+    | GroupJoined
+    | LeaderElected
+    | LeaderDeposed
+    | EntriesApplied
+    | ServersChanged
+    | StoreTroubled
 )

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from dislocate.core.boundary.store import StoreRequest, StoreResult
 from dislocate.core.boundary.values import InstanceSpec, Load, Status
 from dislocate.core.identity import Path
 
@@ -96,7 +97,7 @@ class Done(Base, frozen=True, tag=1):
 class Refused(Base, frozen=True, tag=2):
     """It was not done and nothing was changed."""
 
-    kind: str  # 'unknown', 'conflict', 'invalid', 'storage', 'leaving': picks the HTTP status
+    kind: str  # 'unknown', 'conflict', 'invalid', 'storage', 'leaving', 'unavailable': picks the HTTP status
     field: str
     reason: str  # says the mend
 
@@ -119,5 +120,6 @@ Request: TypeAlias = (
     | Watch
     | Leave
     | Forget
+    | StoreRequest
 )
-Result: TypeAlias = Done | Refused | Changed
+Result: TypeAlias = Done | Refused | Changed | StoreResult

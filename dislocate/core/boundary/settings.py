@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from dislocate.core.boundary.values import InstanceSpec, StoredRecord
-from dislocate.core.identity import Address, NodeId
+from dislocate.core.identity import Address, NodeId, Path
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -20,6 +20,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     seeds: tuple[Address, ...] = ()  # gossip addresses of any agents, in any data center
     services: tuple[InstanceSpec, ...] = ()  # from the configuration file
     processors: int = 1
+    servers: tuple[Path, ...] = ()  # of the store, for its bootstrap: the same everywhere; who is named is a server
 
     # What scenarios and notebooks vary; the defaults are in `core.tunables` with their reasons.
     probe_period: int = 1_000_000_000

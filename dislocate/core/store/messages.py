@@ -1,0 +1,92 @@
+"""What agents say to each other about the store, besides what servers say in `consensus`.
+
+`Asked` and `Answered` carry every request from the agent that was asked to a server that can answer.  `Follow` and what
+follows it keep a prefix current on an agent that is no server.
+"""
+
+from msgspec import Struct
+
+from dislocate.core.boundary.requests import Done, Refused
+from dislocate.core.boundary.store import KeyChange, KeyValue, StoreRequest, StoreResult
+from dislocate.core.consensus.messages import GroupId, ServerId
+from dislocate.core.identity import Path
+
+
+class Part(Struct, frozen=True, array_like=True):
+    """A message, or part of one."""
+
+
+class Asked(Part, frozen=True, tag=61):
+    """Do this for me; sent again, with the same `seq`, when nobody answered."""
+
+    seq: int  # of the sender's start (its boot is on the envelope), from 1
+    floor: int  # what is below has been answered
+    request: StoreRequest
+    wait: int  # nanoseconds that the asker will still wait: not worth keeping for longer
+
+
+class Answered(Part, frozen=True, tag=62):
+    """The answer to `Asked(seq)`, or (`result` None) where to ask instead."""
+
+    seq: int
+    result: StoreResult | Done | Refused | None
+    leader: Path | None = None
+    reason: str = ""  # why there is no result
+
+
+class AskingEnded(Part, frozen=True, tag=63, gc=False):
+    """Nobody waits for the answer any more."""
+
+    seq: int
+
+
+class GroupAsked(Part, frozen=True, tag=64):
+    """Which group do you know, and what have you promised?  With the same of the asker, where it is to be a server."""
+
+    disk: int  # of the asker; 0: it is no server
+    servers: tuple[Path, ...]  # its configured list
+    promised: tuple[ServerId, ...]  # the one set that it promised, durably
+
+
+class GroupTold(Part, frozen=True, tag=65):
+    """The answer to `GroupAsked`; also sent when something changed."""
+
+    group: GroupId | None  # that this agent belongs to
+    disk: int
+    servers: tuple[Path, ...]
+    promised: tuple[ServerId, ...]
+    leader: Path | None = None
+    members: tuple[ServerId, ...] = ()  # voters and learners, as last heard of
+
+
+class Follow(Part, frozen=True, tag=66):
+    """Tell me what happens below `prefix` after `revision`; 0: tell me all of it first."""
+
+    group: GroupId
+    prefix: str
+    revision: int
+
+
+class Unfollow(Part, frozen=True, tag=67):
+    prefix: str
+
+
+class FollowedState(Part, frozen=True, tag=68):
+    """Everything below `prefix` as of `revision`, in parts; `first` begins anew, `last` makes it whole."""
+
+    prefix: str
+    revision: int
+    keys: tuple[KeyValue, ...]
+    first: bool
+    last: bool
+    age: int  # nanoseconds that the sender may be behind the leader
+
+
+class FollowedChanges(Part, frozen=True, tag=69):
+    """What changed below `prefix` after `since` up to `revision`; without changes, that there were none."""
+
+    prefix: str
+    since: int
+    revision: int
+    changes: tuple[KeyChange, ...]
+    age: int
