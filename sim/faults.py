@@ -202,8 +202,36 @@ def _disk_fail(world: World, fault: Fault) -> None:
 
 
 def _disk_mend(world: World, fault: Fault) -> None:
+    """Whatever was wrong with it, short of damage to what is on it."""
     for machine in _machines(world, fault):
-        machine.disk.is_failing = False
+        disk = machine.disk
+        disk.is_failing = disk.is_full = False
+        disk.factor = 1.0
+        disk.stalled_until = 0
+
+
+def _disk_fill(world: World, fault: Fault) -> None:
+    for machine in _machines(world, fault):
+        machine.disk.is_full = True
+
+
+def _disk_slow(world: World, fault: Fault) -> None:
+    assert fault.factor is not None  # the verb needs it
+    for machine in _machines(world, fault):
+        machine.disk.factor = fault.factor
+
+
+def _disk_stall(world: World, fault: Fault) -> None:
+    """The device answers nothing for a while, then everything: a controller that resets, a volume that moves."""
+    assert fault.lasting is not None  # the verb needs it
+    for machine in _machines(world, fault):
+        machine.disk.stalled_until = world.now + fault.lasting
+
+
+def _disk_damage(world: World, fault: Fault) -> None:
+    """What is on it can not be read any more; the agent that runs does not know, the next start does, and fails."""
+    for machine in _machines(world, fault):
+        machine.disk.is_damaged = True
 
 
 def _clock(world: World, fault: Fault) -> None:
@@ -307,6 +335,10 @@ VERBS: dict[str, Verb] = {
     "register": _register,
     "deregister": _deregister,
     "disk_fail": _disk_fail,
+    "disk_fill": _disk_fill,
+    "disk_slow": _disk_slow,
+    "disk_stall": _disk_stall,
+    "disk_damage": _disk_damage,
     "disk_mend": _disk_mend,
     "clock": _clock,
 }

@@ -61,7 +61,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "
     oneway: bool = False
     channels: tuple[Channel, ...] = tuple(sorted(ALL_CHANNELS, key=lambda channel: channel.value))
     lasting: Duration | None = None  # undone after so long (`UNDO`)
-    factor: float | None = None  # slow: delays are multiplied by it
+    factor: float | None = None  # slow, disk_slow: delays are multiplied by it
     loss: float | None = None  # drop: of datagrams, 0..1
     midway: bool = False  # kill: the process dies between two effects of its next turn
     service: str = ""  # register: the name
@@ -128,6 +128,10 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "register": (("target", "service"), ()),
     "deregister": (("target",), ()),
     "disk_fail": (("target",), ("lasting",)),
+    "disk_fill": (("target",), ("lasting",)),  # what is written is refused while it lasts; reads go on
+    "disk_slow": (("target", "factor"), ("lasting",)),
+    "disk_stall": (("target", "lasting"), ()),  # nothing is answered before its end
+    "disk_damage": (("target",), ()),  # the next start fails, until the disk is wiped
     "disk_mend": (("target",), ()),
     "clock": (("target",), ("offset", "behind", "drift")),
 }
@@ -142,6 +146,8 @@ UNDO = {
     "vanish": "return",
     "stop": "restart",
     "disk_fail": "disk_mend",
+    "disk_fill": "disk_mend",
+    "disk_slow": "disk_mend",
 }
 
 

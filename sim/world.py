@@ -67,6 +67,7 @@ class Truth:
         self.stopped: dict[NodeId, int] = {}  # when a start was asked to end, for a planned restart
         self.registered: dict[tuple[Path, str], int] = {}  # (owner, instance id): when `Register` was acknowledged
         self.deregistered: dict[tuple[Path, str], int] = {}
+        self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
 
 
 class World:
@@ -183,8 +184,12 @@ class World:
     # ---- life: used by `faults`
 
     def start(self, machine: Machine) -> None:
-        """Start an agent on `machine`, unless one runs or the host is off."""
+        """Start an agent on `machine`, unless one runs, the host is off, or its disk cannot be read: then it says so and
+        ends, as `io.disk` does."""
         if machine.process is not None or not machine.is_powered:
+            return
+        if machine.disk.is_damaged:
+            self.truth.refused_to_start[machine.path] = self.now
             return
         now = self.now
         machine.starts += 1
