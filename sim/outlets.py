@@ -155,9 +155,9 @@ class Outlets:
         self._deliver(process, StoreFailed(seq, failure) if failure else Stored(seq))
 
     def _reply(self, process: Process, effect: Reply) -> None:
-        then = process.requests.pop(effect.request_id, None)
-        if then is not None:
-            then(effect.result)
+        asker = process.requests.pop(effect.request_id, None)
+        if asker is not None:
+            asker.then(effect.result)
 
     def _run_check(self, process: Process, effect: RunCheck) -> None:
         outcome, takes = refused()

@@ -17,6 +17,7 @@ from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
 from dislocate.strict import Duration, one_of, parse_toml, read_toml
 from sim.selectors import Layout, as_tuple
+from sim.workload.plan import Workload, check_workloads
 
 
 class Datacenter(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +96,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     datacenters: dict[str, Datacenter]
     links: tuple[LinkOverride, ...] = ()
     services: tuple[Service, ...] = ()
+    servers: tuple[str, ...] = ()  # of the store, 'dc/aJ'; none: nobody keeps one
+    workloads: tuple[Workload, ...] = ()
     at: tuple[Fault, ...] = ()
     expect: tuple[Expect, ...] = ()
 
@@ -187,6 +190,10 @@ def checked(scenario: Scenario) -> Scenario:
             if name not in scenario.datacenters:
                 raise ConfigError(f"services[{at}].datacenters", got=name, expected=one_of(name, scenario.datacenters))
     layout = scenario.layout()
+    for at, path in enumerate(scenario.servers):
+        if path not in layout.paths:
+            raise ConfigError(f"servers[{at}]", got=path, expected=one_of(path, layout.paths))
+    check_workloads(scenario.workloads, layout)
     existing = layout.declared()
     for at, fault in sorted(enumerate(scenario.at), key=lambda numbered: numbered[1].time):
         _check_fault(fault, layout, existing, f"at[{at}]")

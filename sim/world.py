@@ -13,6 +13,7 @@ Faults act through `faults.do`; what must always hold is watched by `invariants`
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from dislocate.core.boundary.effects import (
@@ -24,6 +25,7 @@ from dislocate.core.boundary.inputs import (
     ClockRead,
     DatagramReceived,
     Input,
+    RequestCancelled,
     Requested,
     TimeReached,
 )
@@ -42,11 +44,13 @@ from sim.disk import Disk
 from sim.meter import Meter
 from sim.network import Network
 from sim.outlets import Outlets
-from sim.process import Machine, Process, host_address
+from sim.process import Asker, Machine, Process, host_address
 from sim.scenario import Scenario
 from sim.schedule import Schedule
 from sim.selectors import Instance
 from sim.services import PORTS_FROM, SimulatedService, instance_spec
+from sim.wiretap import Wiretap
+from sim.workload.testimony import Testimony
 
 CLOCK_PERIOD = 1 * SECOND
 START_SPREAD = 500 * MILLISECOND  # agents of a fleet start within half a second of each other
@@ -68,6 +72,7 @@ class Truth:
         self.registered: dict[tuple[Path, str], int] = {}  # (owner, instance id): when `Register` was acknowledged
         self.deregistered: dict[tuple[Path, str], int] = {}
         self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
+        self.clients = Testimony()  # of the store
 
 
 class World:
@@ -116,7 +121,7 @@ class World:
             deliver=self.deliver,
         )
         self.links = self._outlets.links
-        self._effects = self._outlets.verbs | {Notify: self._notify}
+        self.verbs = self._outlets.verbs | {Notify: self._notify}
         self._place_services()
         self._meter = Meter(self.schedule, self.machines.values())
         for machine in self.machines.values():
@@ -125,6 +130,13 @@ class World:
     @property
     def now(self) -> int:
         return self.schedule.now
+
+    @cached_property
+    def wiretap(self) -> Wiretap:
+        """On what servers of the store send and write; listens from the first time that somebody asks for it."""
+        wiretap = Wiretap(self.verbs, lambda: self.schedule.now)
+        self.observers.insert(0, wiretap.hear)
+        return wiretap
 
     def run(self, until: int) -> None:
         """Go on to virtual time `until`, nanoseconds."""
@@ -224,6 +236,10 @@ class World:
             process.is_running = False
             machine.process = None
             self.links.process_died(process)
+            askers, process.requests = process.requests, {}
+            for asker in askers.values():
+                if asker.lost is not None:
+                    asker.lost()
 
     def pause(self, machine: Machine) -> None:
         if machine.process is not None and not machine.process.is_paused:
@@ -246,15 +262,28 @@ class World:
             process.armed = NEVER
             self._arm(process)
 
-    def request(self, machine: Machine, request: Request, then: Callable[[Result], None]) -> bool:
-        """Ask the agent as its edge would; False when none runs."""
+    def request(
+        self,
+        machine: Machine,
+        request: Request,
+        then: Callable[[Result], None],
+        lost: Callable[[], None] | None = None,
+    ) -> int:
+        """Ask the agent as its edge would; returns the number of the asking, 0 when none runs.
+
+        `then` is given the reply; `lost` is called instead when the agent dies before it."""
         process = machine.process
         if process is None:
-            return False
-        self._request_number += 1
-        process.requests[self._request_number] = then
-        self.deliver(process, Requested(self._request_number, request))
-        return True
+            return 0
+        self._request_number = number = self._request_number + 1
+        process.requests[number] = Asker(then, lost)
+        self.deliver(process, Requested(number, request))
+        return number
+
+    def cancel(self, process: Process, number: int) -> None:
+        """Nobody waits for that reply any more."""
+        if process.requests.pop(number, None) is not None:
+            self.deliver(process, RequestCancelled(number))
 
     def network_changed(self) -> None:
         """Links find out what a cut or a mend means for them."""
@@ -297,7 +326,7 @@ class World:
 
     def carry_out(self, process: Process, effects: list[Effect]) -> None:
         """What the world does for `process`; production calls this an outlet."""
-        verbs = self._effects
+        verbs = self.verbs
         for effect in effects:
             verbs[type(effect)](process, effect)
 
@@ -388,6 +417,7 @@ class World:
             "public_key": machine.public_key,
             "seeds": tuple(seed for seed in seeds if seed != machine.gossip),
             "services": machine.configured,
+            "servers": self.scenario.servers,
         }
         return Settings(**(fields | self._overrides))
 
