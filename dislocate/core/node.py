@@ -46,6 +46,7 @@ from dislocate.core.boundary.requests import (
     Watch,
 )
 from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.store import StoreView
 from dislocate.core.boundary.views import DatacenterView, HistoryEntry, MemberView
 from dislocate.core.catalog import chronicle
 from dislocate.core.catalog import messages as catalog_messages
@@ -231,6 +232,13 @@ class Node:
     def counters(self) -> MappingProxyType[str, int]:
         """What happened how often, for metrics."""
         return MappingProxyType(self._out.counters)
+
+    @property
+    def store(self) -> StoreView:
+        """Where this agent stands towards the replicated store."""
+        return StoreView(
+            group="", epoch=0, role="agent", leader=None, term=0, revision=0, index=0, as_of=self._out.now, servers=()
+        )
 
     def history(self, subject: str) -> tuple[HistoryEntry, ...]:
         """The last things that happened to a node ('dc/name'), service or instance ('dc/name/id'), oldest first."""
