@@ -9,9 +9,10 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from dislocate.core.boundary.inputs import Stopped
-from dislocate.core.boundary.requests import Deregister, Done, Leave, Register, Result, SetDraining
+from dislocate.core.boundary.requests import Deregister, Done, Leave, Register, Request, Result, SetDraining
+from dislocate.core.boundary.store import AddServer, RemoveServer, TransferLeadership
 from dislocate.core.identity import Path
-from dislocate.core.units import format_duration
+from dislocate.core.units import SECOND, format_duration
 from dislocate.directions import is_on_side
 from sim.process import Machine
 from sim.scenario import UNDO, Fault
@@ -240,6 +241,38 @@ def _clock(world: World, fault: Fault) -> None:
         machine.set_clock(world.now, -offset if fault.behind else offset, fault.drift)
 
 
+# ---- the servers of the store
+
+AGAIN = 5 * SECOND  # until an operator, who was refused or heard nothing, tries again
+
+
+def _asking(request: Callable[[Path], Request]) -> Verb:
+    """As an operator does who means it: any agent is asked, another when that does not help, until it is done."""
+
+    def verb(world: World, fault: Fault) -> None:
+        for machine in _machines(world, fault):
+            _ask_until_done(world, request(machine.path), 0)
+
+    return verb
+
+
+def _ask_until_done(world: World, request: Request, attempt: int) -> None:
+    up = world.observers_up()
+    settled: list[Result] = []
+
+    def replied(result: Result) -> None:
+        settled.append(result)
+
+    if up:
+        world.request(world.machines[up[attempt % len(up)]], request, replied)
+
+    def due(_: None, __: None, ___: None) -> None:
+        if not any(isinstance(result, Done) for result in settled):
+            _ask_until_done(world, request, attempt + 1)
+
+    world.schedule.call(world.now + AGAIN, due, None)
+
+
 # ---- the catalog
 
 
@@ -341,4 +374,7 @@ VERBS: dict[str, Verb] = {
     "disk_damage": _disk_damage,
     "disk_mend": _disk_mend,
     "clock": _clock,
+    "server_add": _asking(AddServer),
+    "server_remove": _asking(RemoveServer),
+    "lead": _asking(TransferLeadership),
 }

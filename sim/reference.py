@@ -5,6 +5,9 @@ looks nothing up cleverly.  Where the two disagree, one of them is wrong.  Knows
 scenario that uses those is judged without it (`is_exact`).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import (
     Compare,
@@ -21,6 +24,19 @@ from dislocate.core.boundary.store import (
     Transact,
 )
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, decode_command
+
+_RELATIONS: dict[Relation, Callable[[Any, Any], bool]] = {
+    Relation.EQUAL: lambda left, right: left == right,
+    Relation.NOT_EQUAL: lambda left, right: left != right,
+    Relation.GREATER: lambda left, right: left > right,
+    Relation.LESS: lambda left, right: left < right,
+}
+_NUMBERS: dict[Field, Callable[[KeyValue], int]] = {
+    Field.CREATED: lambda found: found.created,
+    Field.MODIFIED: lambda found: found.modified,
+    Field.VERSION: lambda found: found.version,
+    Field.LEASE: lambda found: found.lease,
+}
 
 
 class ReferenceStore:
@@ -100,24 +116,9 @@ class ReferenceStore:
 
     def _holds(self, compare: Compare) -> bool:
         found = self.keys.get(compare.key)
-        left: int | bytes
-        right: int | bytes = compare.value if compare.field is Field.VALUE else compare.number
-        if found is None:
-            left = b"" if compare.field is Field.VALUE else 0
-        else:
-            left = {
-                Field.VALUE: found.value,
-                Field.CREATED: found.created,
-                Field.MODIFIED: found.modified,
-                Field.VERSION: found.version,
-                Field.LEASE: found.lease,
-            }[compare.field]
-        return {
-            Relation.EQUAL: left == right,
-            Relation.NOT_EQUAL: left != right,
-            Relation.GREATER: left > right,  # type: ignore[operator]  # both are numbers, or both bytes
-            Relation.LESS: left < right,  # type: ignore[operator]
-        }[compare.relation]
+        if compare.field is Field.VALUE:
+            return _RELATIONS[compare.relation](b"" if found is None else found.value, compare.value)
+        return _RELATIONS[compare.relation](0 if found is None else _NUMBERS[compare.field](found), compare.number)
 
     def _run(self, operation: Operation, after: dict[str, KeyValue], touched: dict[str, None]) -> Refused | None:
         if isinstance(operation, Get):

@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import Any
 
 from dislocate.core.units import MILLISECOND, seconds
+from sim.errands import Errands
 from sim.expectations import Judge
 from sim.faults import schedule_faults
 from sim.invariants import INVARIANTS, Invariant, InvariantViolated, Monitor
@@ -39,6 +40,7 @@ class Run:
         self._period = max(LOOK_PERIOD, LOOKS_SCALE * len(self.world.machines))
         schedule_faults(self.world, scenario.at, self.story.told)
         place_clients(self.world)
+        Errands(self.world, scenario.expect)
         self.world.schedule.call_last(START_SPREAD, self._look_due, None)  # before, who is up is no question
 
     def _look_due(self, _: None, __: None, ___: None) -> None:

@@ -137,6 +137,9 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "disk_damage": (("target",), ()),  # the next start fails, until the disk is wiped
     "disk_mend": (("target",), ()),
     "clock": (("target",), ("offset", "behind", "drift")),
+    "server_add": (("target",), ()),  # `dislocate servers add`, asked of any agent until it is done
+    "server_remove": (("target",), ()),
+    "lead": (("target",), ()),  # `dislocate servers transfer`
 }
 
 # What ends a fault that has `for`; a drain ends by itself.

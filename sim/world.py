@@ -31,6 +31,7 @@ from dislocate.core.boundary.inputs import (
 )
 from dislocate.core.boundary.requests import Request, Result
 from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.store import StoreView
 from dislocate.core.boundary.views import DatacenterView, InstanceView, MemberView
 from dislocate.core.errors import Bug, require
 from dislocate.core.identity import NodeId, Path
@@ -39,6 +40,7 @@ from dislocate.core.outbox import NEVER
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
+from sim.claims import SeenErrand
 from sim.digest import Digest
 from sim.disk import Disk
 from sim.meter import Meter
@@ -104,6 +106,9 @@ class World:
         self.handling: Machine | None = None  # whose turn it is, for reports of bugs
         self.last_event = 0
         self.last_fault = 0
+        self.errand: Callable[[Path, str], SeenErrand | None] = lambda _path, _what: (
+            None
+        )  # `errands` are run by nobody yet
         self._happened: dict[str, int] = {}
         self._overrides = dict(settings or {})
         self._tracer = tracer
@@ -123,7 +128,7 @@ class World:
         self.links = self._outlets.links
         self.verbs = self._outlets.verbs | {Notify: self._notify}
         self._place_services()
-        self._meter = Meter(self.schedule, self.machines.values())
+        self._meter = Meter(self.schedule, self.machines.values(), has_store=bool(scenario.servers))
         for machine in self.machines.values():
             self.schedule.call(self.streams["start"].below(START_SPREAD), self._start_due, machine)
 
@@ -165,6 +170,9 @@ class World:
     def instances(self, path: Path, service: str) -> tuple[InstanceView, ...]:
         view = self.node(path).catalog.service(service)
         return () if view is None else view.instances
+
+    def store(self, path: Path) -> StoreView:
+        return self.node(path).store
 
     def happened(self, what: str) -> int:
         return self._happened.get(what, 0)

@@ -137,7 +137,9 @@ class LeadersHaveWhatWasApplied(LogInvariant):
         term = self.world.wiretap.term_at(process, last.index)
         if term != last.term:
             words = "nothing there" if term is None else f"one of term {term}"
-            raise self.violated(path, f"leads term {event.term} with {words}, where {last.index} of {last.term} is applied")
+            raise self.violated(
+                path, f"leads term {event.term} with {words}, where {last.index} of {last.term} is applied"
+            )
 
 
 class CommitsOnlyGrow(LogInvariant):
@@ -258,7 +260,9 @@ class NobodyRaisesTheTermAlone(LogInvariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._promised: dict[tuple[ServerId, int], dict[ServerId, None]] = {}  # (candidate, term): who would vote for it
+        self._promised: dict[
+            tuple[ServerId, int], dict[ServerId, None]
+        ] = {}  # (candidate, term): who would vote for it
         self._asked: dict[Path, None] = {}  # the leader wants it to lead
 
     def sent(self, process: Process, message: Consensus) -> None:

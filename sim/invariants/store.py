@@ -91,7 +91,7 @@ class ServersAgreeInTheEnd(ClientInvariant):
             self.exercised += 1
             behind = [one for one in self.agreed[view.index :] if self.world.now - one.at > LEASE_BOUND]
             if behind:
-                words = f"has applied {view.index} of {last.entry.index} entries, undisturbed for {self.calm_for() // SECOND} s"
+                words = f"has applied {view.index} of {last.entry.index} entries, long undisturbed"
                 raise self.violated(path, words)
             if self.reference.is_exact and view.revision != self.agreed[view.index - 1].revision:
                 raise self.violated(path, f"is at revision {view.revision}, not {self.agreed[view.index - 1].revision}")
@@ -197,11 +197,15 @@ class LocalReadsAreHonest(ClientInvariant):
                 now = change.now
         value = None if now is None else now.value
         if value != read.value:
-            raise self.violated(read.client, f"read {read.value!r} in {read.key} at {read.revision}, where {value!r} was")
+            raise self.violated(
+                read.client, f"read {read.value!r} in {read.key} at {read.revision}, where {value!r} was"
+            )
         at = bisect_right(self.agreed, read.at - read.age - 1, key=lambda one: one.at)
         known = self.agreed[at - 1].revision if at else 0
         if read.revision < known:
-            words = f"read {read.key} at revision {read.revision}, {read.age / SECOND:.3f} s old, when {known} was older"
+            words = (
+                f"read {read.key} at revision {read.revision}, {read.age / SECOND:.3f} s old, when {known} was older"
+            )
             raise self.violated(read.client, words)
 
 
@@ -307,4 +311,3 @@ STORE: tuple[type[ClientInvariant], ...] = (
     LeasesLastAndEnd,
     TokensFence,
 )
-
