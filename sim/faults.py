@@ -243,7 +243,8 @@ def _clock(world: World, fault: Fault) -> None:
 
 # ---- the servers of the store
 
-AGAIN = 5 * SECOND  # until an operator, who was refused or heard nothing, tries again
+AGAIN = 5 * SECOND  # until an operator who was refused tries again
+PATIENCE = 60 * SECOND  # of one who hears nothing: a new server first takes over the whole store
 
 
 def _asking(request: Callable[[Path], Request]) -> Verb:
@@ -258,18 +259,19 @@ def _asking(request: Callable[[Path], Request]) -> Verb:
 
 def _ask_until_done(world: World, request: Request, attempt: int) -> None:
     up = world.observers_up()
-    settled: list[Result] = []
-
-    def replied(result: Result) -> None:
-        settled.append(result)
-
-    if up:
-        world.request(world.machines[up[attempt % len(up)]], request, replied)
+    answers: list[Result] = []
+    asked = world.now
 
     def due(_: None, __: None, ___: None) -> None:
-        if not any(isinstance(result, Done) for result in settled):
+        if answers and isinstance(answers[-1], Done):
+            return
+        if answers or world.now - asked >= PATIENCE:
             _ask_until_done(world, request, attempt + 1)
+        else:
+            world.schedule.call(world.now + AGAIN, due, None)
 
+    if up:
+        world.request(world.machines[up[attempt % len(up)]], request, answers.append)
     world.schedule.call(world.now + AGAIN, due, None)
 
 
