@@ -92,3 +92,17 @@ DRAIN_RETENTION = 7 * 24 * HOUR  # an ended order still refutes an older one
 # --- history and watches
 HISTORY_PER_SUBJECT = 50  # entries
 HISTORY_SUBJECTS = 2_000  # least recently touched are dropped
+
+# --- the store on a server
+LOG_KEPT = 5_000  # applied entries kept for followers that are a little behind; etcd keeps 5,000 too
+LOG_KEPT_BYTES = 16 << 20  # and at most so many bytes of them
+STATE_SAVE_PERIOD = 1 * SECOND  # the applied state goes to disk at most so often: the log has it meanwhile
+STATE_SAVE_ENTRIES = 2_000  # or after so many entries, which bounds what a start has to apply again
+
+# --- asking the store
+ASK_WITHIN = 9 * SECOND  # an answer, or why there is none: a second before the edge gives up
+ASK_RETRY_MIN = 50 * MILLISECOND  # an election on loopback takes that long
+ASK_RETRY_MAX = 1 * SECOND
+ASK_SILENCE = 3 * SECOND  # without an answer on an open link: asked again, elsewhere where that is possible
+ASKS_AT_ONCE = 4_096  # of one agent: bounds what it keeps
+LEADERLESS = 3 * SECOND  # for so long a write waits for an election; after that it is refused at once
