@@ -6,31 +6,36 @@ where this agent is a server runs it (`server`).  What agents that are no server
 Invariant: who belongs to another group, or means another disk, is not listened to.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from dislocate.core.boundary.events import GroupJoined, StoreTroubled
 from dislocate.core.boundary.inputs import ConnectTried
-from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.requests import Done, Refused, Result
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.store import (
     BackUp,
     Consistency,
     ReadKeys,
+    Restore,
     ServerView,
     StoreRequest,
     StoreView,
     WatchKeys,
 )
 from dislocate.core.catalog.ledger import Ledger, fingerprint
+from dislocate.core.catalog.validation import refused
 from dislocate.core.consensus.bootstrap import Admitted, Expelled, Founded, Founding, Joined, Write
 from dislocate.core.consensus.messages import Configuration, Consensus
 from dislocate.core.consensus.promises import is_of_store
 from dislocate.core.consensus.raft import Timing
+from dislocate.core.errors import LocalError
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Member, Members
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.store.backup import check_group, read_header, restore_chunks
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.durable import Found, find
 from dislocate.core.store.group import GroupNews
@@ -235,7 +240,28 @@ class StorePart:
     # ---- requests of this host
 
     def request(self, request_id: int, request: StoreRequest) -> None:
-        self._router.request(request_id, request)
+        if isinstance(request, Restore):
+            self._restore(request_id, request)
+        else:
+            self._router.request(request_id, request)
+
+    def _restore(self, request_id: int, request: Restore) -> None:
+        """In parts, each of which waits for the one before; nothing shows before the last one."""
+        try:
+            chunks = deque(restore_chunks(request.data, self._streams["restore"].bits(62)))
+            if not request.force and self._founding.group is not None:
+                check_group(read_header(request.data), self._founding.group)
+        except LocalError as error:
+            self._out.reply(request_id, refused(error))
+            return
+
+        def go_on(result: Result) -> None:
+            if isinstance(result, Done) and chunks:
+                self._router.ask(chunks.popleft(), go_on)
+            else:
+                self._out.reply(request_id, result)
+
+        self._router.ask(chunks.popleft(), go_on)
 
     def cancel(self, request_id: int) -> None:
         self._router.cancel(request_id)

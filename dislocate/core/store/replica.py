@@ -31,7 +31,8 @@ from dislocate.core.store.durable import (
     log_key,
     records_of,
 )
-from dislocate.core.store.machine import Applied, SnapshotCutter, StoreMachine, records_of_snapshot
+from dislocate.core.store.machine import Applied, StoreMachine
+from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import LOG_KEPT, LOG_KEPT_BYTES, STATE_SAVE_ENTRIES, STATE_SAVE_PERIOD
 from dislocate.core.units import SECOND
@@ -108,6 +109,7 @@ class Replica:
         self._failed_write: Callable[[], None] | None = None
         self._state_due = False
         self._unsaved_entries = 0
+        self.machine.age_out(self._out.now)
         self._armed = NEVER
         self._flush_armed = False
         self._save_armed = False
@@ -229,18 +231,23 @@ class Replica:
 
     def _apply(self, entries: tuple[Entry, ...]) -> None:
         changes: list[KeyChange] = []
+        compacted = False
         for entry in entries:
             applied = self.machine.apply(entry.index, entry.data)
             self._digest = _chained(self._digest, entry)
             self._applied_term = entry.term
             self._remember(entry)
             changes += applied.changes
+            compacted |= applied.compacted
             self.applied(entry, applied)
         self._unsaved_entries += len(entries)
         self._out.notify(
             EntriesApplied(self.machine.index, self._applied_term, self._digest, self.machine.revision)
         )
-        self.batch_applied(changes)
+        if compacted:
+            self.replaced()
+        else:
+            self.batch_applied(changes)
         if self._unsaved_entries >= STATE_SAVE_ENTRIES:
             self._state_due = True
             self._write()
@@ -329,6 +336,7 @@ class Replica:
         """Add the applied state to `changes`, and drop the log that it makes superfluous; up to where, 0: nowhere."""
         self._state_due = False
         self._unsaved_entries = 0
+        self.machine.age_out(self._out.now)
         for record in self.machine.dirty_records():
             changes[record.key] = record.value
         applied = applied_record(AppliedUpTo(self.machine.index, self._applied_term, self._digest))
@@ -360,11 +368,10 @@ class Replica:
 
     def _replaced(self, snapshot: Snapshot) -> dict[str, bytes | None]:
         """The state and the log give way to what the leader sent."""
-        changes: dict[str, bytes | None] = {record.key: None for record in self.machine.all_records()}
+        machine = StoreMachine.recover(join_chunks(snapshot.chunks))
+        changes = {record.key: record.value for record in replacing_records(self.machine, machine)}
         changes |= {log_key(index): None for index in range(self._base.index + 1, self._log_end + 1)}
-        records = records_of_snapshot(snapshot.chunks)
-        changes |= {record.key: record.value for record in records}
-        self.machine = StoreMachine.recover(records)
+        self.machine = machine
         self._digest, self._applied_term = snapshot.digest, snapshot.term
         self._base = Base(self.group, snapshot.index, snapshot.term, snapshot.configuration)
         self._configurations = deque([(snapshot.index, snapshot.configuration)])

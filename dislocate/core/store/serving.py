@@ -107,8 +107,11 @@ class Serving:
 
     def _applied(self, entry: Entry, applied: Applied) -> None:
         result = applied.result
-        if type(result) is LeaseStanding and self.leads:
-            self._renew(result.lease, result.ttl)
+        if self.leads:
+            if applied.restored:
+                self.elected()
+            elif type(result) is LeaseStanding:
+                self._renew(result.lease, result.ttl)
         waiting = self._proposed.pop(entry.index, None)
         if waiting is None:
             return
@@ -230,4 +233,4 @@ class Serving:
         if held is None or lease in self._ending:
             return Refused("unknown", "lease", f"no lease {lease}: it ended, or never was; grant a new one")
         remaining = max(0, self._lease_ends.get(lease, self._out.now + held.ttl) - self._out.now)
-        return LeaseStanding(lease, held.ttl, remaining, tuple(held.keys))
+        return LeaseStanding(lease, held.ttl, remaining, held.ordered_keys())
