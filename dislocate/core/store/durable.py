@@ -1,6 +1,5 @@
-"""What a server keeps on disk besides the applied state: its disk's name, term and vote, and the log.
+"""What a server keeps on disk besides the applied state: term and vote, and the log.  (`promises` keeps who it is.)
 
-    raft/disk           which disk this is, for life
     raft/hard           term and vote: `HardState`
     raft/base           the last entry that is only in the applied state: `Base`
     raft/applied        how far `store/...` is applied: `Applied`
@@ -19,10 +18,15 @@ from msgspec import Struct
 
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus.duties import Save
-from dislocate.core.consensus.messages import Configuration, Entry, GroupId, HardState
+from dislocate.core.consensus.messages import Configuration, Entry, HardState
+from dislocate.core.consensus.promises import APPLIED_KEY as APPLIED
+from dislocate.core.consensus.promises import BASE_KEY as BASE
+from dislocate.core.consensus.promises import HARD_KEY as HARD
+from dislocate.core.consensus.promises import LOG_PREFIX as LOG
+from dislocate.core.consensus.promises import STORE_PREFIX as STATE
+from dislocate.core.consensus.promises import is_of_store, log_key
 from dislocate.core.errors import LocalError
 
-DISK, HARD, BASE, APPLIED, LOG, STATE = "raft/disk", "raft/hard", "raft/base", "raft/applied", "log/", "store/"
 
 T = TypeVar("T")
 
@@ -32,10 +36,12 @@ _encode = msgspec.msgpack.Encoder().encode
 class Base(Struct, frozen=True, array_like=True):
     """Where the log begins: entries up to `index` are gone."""
 
-    group: GroupId
     index: int
     term: int
     configuration: Configuration
+
+
+NO_BASE = Base(0, 0, Configuration(()))
 
 
 class AppliedUpTo(Struct, frozen=True, array_like=True):
@@ -56,19 +62,15 @@ class Found(Struct, frozen=True, kw_only=True):
     state: tuple[StoredRecord, ...]
 
     @classmethod
-    def of_founding(cls, group: GroupId, configuration: Configuration) -> "Found":
-        """A log with entry 1, the same on every server that founded `group`."""
+    def of_founding(cls, configuration: Configuration) -> "Found":
+        """A log with entry 1, the same on every server that founded the group."""
         return cls(
-            base=Base(group, 0, 0, Configuration(())),
+            base=NO_BASE,
             hard=HardState(1),
             applied=AppliedUpTo(0, 0, 0),
             entries=(Entry(1, 1, configuration=configuration),),
             state=(),
         )
-
-
-def log_key(index: int) -> str:
-    return f"{LOG}{index:016x}"
 
 
 def hard_record(hard: HardState) -> StoredRecord:
@@ -95,11 +97,11 @@ def records_of(save: Save) -> dict[str, bytes | None]:
 
 
 def find(records: Iterable[StoredRecord]) -> Found | None:
-    """A server's part of the disk; None where there never was one.  Raises `LocalError` for what is damaged."""
-    texts = {record.key: record.value for record in records if record.value is not None}
-    if BASE not in texts:
+    """A server's part of the disk; None where nothing was written yet.  Raises `LocalError` for what is damaged."""
+    texts = {record.key: record.value for record in records if record.value is not None and is_of_store(record.key)}
+    if not texts:
         return None
-    base = _decoded(texts, BASE, Base)
+    base = _decoded(texts, BASE, Base) if BASE in texts else NO_BASE
     hard = _decoded(texts, HARD, HardState) if HARD in texts else HardState(0)
     applied = _decoded(texts, APPLIED, AppliedUpTo) if APPLIED in texts else AppliedUpTo(base.index, base.term, 0)
     keys = sorted(key for key in texts if key.startswith(LOG))

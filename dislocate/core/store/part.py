@@ -75,7 +75,8 @@ class StorePart:
         self._out = out
         self._members = members
         self._rtt = rtt  # to a data center, nanoseconds, if it is known
-        self._records = {record.key: record.value for record in recovered.records if is_of_store(record.key)}
+        self._records = tuple(record for record in recovered.records if is_of_store(record.key))
+        self._left_behind: tuple[str, ...] = ()  # keys of what an earlier membership has on the disk
         self._founding = Founding(self._path, settings.servers, streams["disk"].bits(63), recovered.records)
         self._news = GroupNews(out, ledger, self._founding)
         self._links = ServerLinks(self._path, out, members, streams["store links"])
@@ -101,10 +102,11 @@ class StorePart:
     def start(self) -> None:
         self._serverless_since = self._out.now
         self._news.restore()
+        records, self._records = self._records, ()
         if self._founding.is_member:
-            records = tuple(StoredRecord(key, value) for key, value in self._records.items())
             self._run(find(records))
-        self._records.clear()
+        else:
+            self._left_behind = tuple(record.key for record in records)
         self._carry_out()
         if self._settings.servers or self._founding.group is not None:
             self._tick(StoreTick())
@@ -319,7 +321,7 @@ class StorePart:
             if isinstance(happened, Joined):
                 self._out.notify(GroupJoined(happened.group.uuid.hex(), happened.group.epoch))
             elif isinstance(happened, Founded):
-                self._run(Found.of_founding(happened.group, happened.configuration))
+                self._run(Found.of_founding(happened.configuration))
             elif isinstance(happened, Admitted):
                 self._run(None)
             elif isinstance(happened, Expelled):
@@ -334,7 +336,8 @@ class StorePart:
         records = write.records
         if write.drops_store:
             kept = {record.key for record in records}
-            records += tuple(StoredRecord(key, None) for key in self._store_keys() if key not in kept)
+            records += tuple(StoredRecord(key, None) for key in self._left_behind if key not in kept)
+            self._left_behind = ()
 
         def stored() -> None:
             self._founding.stored(write.ticket)
@@ -345,10 +348,6 @@ class StorePart:
             self._carry_out()
 
         self._out.store(records, sync=True, then=stored, failed=failed)
-
-    def _store_keys(self) -> tuple[str, ...]:
-        """Keys of what an earlier membership left on the disk."""
-        return tuple(self._records)
 
     def _run(self, found: Found | None) -> None:
         group = self._founding.group
@@ -374,7 +373,7 @@ class StorePart:
         server, self._server = self._server, None
         self._serverless_since = self._out.now
         if server is not None:
-            server.end()
+            self._left_behind = server.end()
 
     def _reconfigured(self, index: int, configuration: Configuration) -> None:
         server = self._server

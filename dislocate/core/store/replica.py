@@ -22,15 +22,8 @@ from dislocate.core.consensus.duties import Save, Snapshot
 from dislocate.core.consensus.messages import Configuration, Consensus, Entry, GroupId, HardState, RaftMessage, ServerId
 from dislocate.core.consensus.raft import Raft, Restored, Timing
 from dislocate.core.outbox import NEVER, Outbox, Timer
-from dislocate.core.store.durable import (
-    AppliedUpTo,
-    Base,
-    Found,
-    applied_record,
-    base_record,
-    log_key,
-    records_of,
-)
+from dislocate.core.consensus.promises import APPLIED_KEY, BASE_KEY, HARD_KEY, log_key
+from dislocate.core.store.durable import NO_BASE, AppliedUpTo, Base, Found, applied_record, base_record, records_of
 from dislocate.core.store.machine import Applied, StoreMachine
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
 from dislocate.core.streams import Stream
@@ -78,8 +71,7 @@ class Replica:
         self.write_latency = 0  # nanoseconds that the last synced write took
         self._out = out
         self._has_ended = False
-        self._base = found.base if found else Base(group, 0, 0, Configuration(()))
-        self._is_on_disk = found is not None
+        self._base = found.base if found else NO_BASE
         self._digest = found.applied.digest if found else 0
         self._applied_term = found.applied.term if found else 0
         self.machine = StoreMachine.recover(found.state if found else ())
@@ -156,9 +148,11 @@ class Replica:
         self._carry_out()
         return result
 
-    def end(self) -> None:
-        """Take no part any more."""
+    def end(self) -> tuple[str, ...]:
+        """Take no part any more.  The keys of all that this part has on disk."""
         self._has_ended = True
+        log = (log_key(index) for index in range(self._base.index + 1, self._log_end + 1))
+        return (HARD_KEY, BASE_KEY, APPLIED_KEY, *log, *self.machine.record_keys())
 
     # ---- timers
 
@@ -290,11 +284,6 @@ class Replica:
             changes |= self._saved(duty) if isinstance(duty, Save) else self._replaced(duty)
         sync = bool(queue)
         compact_to = self._save_state(changes) if self._state_due else 0
-        if not self._is_on_disk:
-            self._is_on_disk = True
-            base = base_record(self._base)
-            changes.setdefault(base.key, base.value)
-            sync = True
         records = tuple(StoredRecord(key, value) for key, value in changes.items())
         began = self._out.now
 
@@ -354,7 +343,7 @@ class Replica:
         configuration = self.configuration_at(index)
         while len(self._configurations) > 1 and self._configurations[1][0] <= index:
             self._configurations.popleft()
-        self._base = Base(self.group, index, term, configuration)
+        self._base = Base(index, term, configuration)
         base = base_record(self._base)
         changes[base.key] = base.value
         return index
@@ -373,7 +362,7 @@ class Replica:
         changes |= {log_key(index): None for index in range(self._base.index + 1, self._log_end + 1)}
         self.machine = machine
         self._digest, self._applied_term = snapshot.digest, snapshot.term
-        self._base = Base(self.group, snapshot.index, snapshot.term, snapshot.configuration)
+        self._base = Base(snapshot.index, snapshot.term, snapshot.configuration)
         self._configurations = deque([(snapshot.index, snapshot.configuration)])
         self._log.clear()
         self._log_bytes = 0

@@ -197,12 +197,12 @@ class Server:
         """How far a majority is from here, nanoseconds: who is nearer may be asked to lead."""
         self.replica.raft.quorum_rtt = quorum_rtt
 
-    def end(self) -> None:
-        """This server is in the group no more; who waits for it is told to ask elsewhere."""
+    def end(self) -> tuple[str, ...]:
+        """This server is in the group no more; who waits for it is told to ask elsewhere.  Keys of what it leaves on disk."""
         self.problem = f"{self.me.path} was removed from the servers; `dislocate servers add {self.me.path}` lets it in again"
-        self.replica.end()
         self.serving.deposed()
         self.changing.deposed()
+        return self.replica.end()
 
     # ---- links
 
