@@ -56,9 +56,10 @@ class AskingEnded(Part, frozen=True, tag=63, gc=False):
 class GroupAsked(Part, frozen=True, tag=64):
     """Which group do you know, and what have you promised?  With the same of the asker, where it is to be a server."""
 
-    disk: int  # of the asker; 0: it is no server
+    disk: int  # of the asker; 0: not durable yet
     servers: tuple[Path, ...]  # its configured list
     promised: tuple[ServerId, ...]  # the one set that it promised, durably
+    group: GroupId | None = None  # that it belongs to
 
 
 class GroupTold(Part, frozen=True, tag=65):
@@ -69,7 +70,8 @@ class GroupTold(Part, frozen=True, tag=65):
     servers: tuple[Path, ...]
     promised: tuple[ServerId, ...]
     leader: Path | None = None
-    members: tuple[ServerId, ...] = ()  # voters and learners, as last heard of
+    members: tuple[ServerId, ...] = ()  # voters and learners, as last heard of; only what was committed
+    members_at: int = 0  # index in the log at which they became so: the newer one holds
 
 
 class Follow(Part, frozen=True, tag=66):
