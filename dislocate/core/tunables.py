@@ -136,3 +136,23 @@ RESTORE_PATIENCE = 10_000  # entries after which a restore that does not go on i
 SNAPSHOT_CHUNK = 48 * 1024  # bytes: a message with its envelope stays below MESSAGE_BUDGET
 FEATURE_LEVEL = 1  # the highest whose commands this version applies
 RECOVERY_STEP = 1 << 40  # revisions that a forced recovery leaves out: more than were lost; 8,191 fit below 2^53 (JSON)
+
+# --- consensus
+RAFT_HEARTBEAT = 100 * MILLISECOND  # etcd's default; longer where the RTT is longer
+ELECTION_FLOOR = 1 * SECOND  # etcd's default; a busy host stands still for less
+ELECTION_CEILING = 10 * SECOND  # nobody waits longer for a leader, however far the servers are from each other
+ELECTION_RTT_FACTOR = 10  # etcd's advice: ten round trips of silence are no jitter
+REFUSAL_SPREAD = 50 * MILLISECOND  # besides 2 RTT: those that saw the leader refused do not all ask at once
+APPEND_BUDGET = 48 * 1024  # bytes of entries a message aims at: below a message's 64 KiB with what is around them
+INFLIGHT_MESSAGES = 256  # appends under way to one follower, as in etcd
+INFLIGHT_BYTES = 4 * 1024 * 1024  # over 400 ms of RTT that is 10 MB/s
+UNCOMMITTED_BYTES = 8 * 1024 * 1024  # proposals that wait for a majority; then the asker waits, not the memory
+COMMIT_TOLD_WITHIN = 10 * MILLISECOND  # followers serve watchers: they need not wait for the next heartbeat
+SNAPSHOT_WINDOW = 8 * 48 * 1024  # bytes of a snapshot under way to one follower: a heartbeat gets through in between
+SNAPSHOT_PATIENCE = 60 * SECOND  # a snapshot for a server that is silent so long is forgotten
+SNAPSHOT_ASKED_AGAIN = 5 * SECOND  # chunks without an answer are sent anew, a snapshot not offered is wanted again
+SLOW_SAVE = 500 * MILLISECOND  # a leader whose disk takes longer hands over, if somebody is faster
+BETTER_PLACED_FOR = 60 * SECOND  # before a leader hands over to a server nearer to the others
+BETTER_PLACED_FACTOR = 1.5  # what counts as nearer: own > 1.5 x theirs + the margin
+BETTER_PLACED_MARGIN = 10 * MILLISECOND  # within one data center nobody is worth an election
+CATCH_UP_PATIENCE = 60 * SECOND  # a change whose newcomers get nowhere for so long is called off
