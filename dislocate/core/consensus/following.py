@@ -20,6 +20,7 @@ class Following:
         """An append of this term; the state follows `leader` already."""
         state, log = self._state, self._state.log
         state.largest_rtt = append.largest_rtt
+        state.leader_commit = append.commit
         if not _is_contiguous(append):
             return  # no leader of ours sends that
         if state.installing is not None:

@@ -42,7 +42,7 @@ from dislocate.core.consensus.messages import (
     VoteAsked,
     VoteGiven,
 )
-from dislocate.core.consensus.quorum import majority
+from dislocate.core.consensus.quorum import UNBOUNDED, majority
 from dislocate.core.consensus.snapshots import SnapshotReceiving, SnapshotsSent
 from dislocate.core.consensus.state import Role, ServerState
 from dislocate.core.consensus.transfer import Transfers
@@ -168,6 +168,20 @@ class Raft:
     def match_of(self, server: ServerId) -> int:
         """At the leader: up to where `server` has the log, durably."""
         return self._leading.match_of(server)
+
+    def rtt_of(self, server: ServerId) -> int:
+        """At the leader: nanoseconds to `server` and back; 0 when it was not measured."""
+        rtt = self._leading.rtt_of(server)
+        return 0 if rtt == UNBOUNDED else rtt
+
+    @property
+    def current_at(self) -> int:
+        """When what is applied here was last known to be all that the leader had committed; 0: never."""
+        state = self._state
+        if state.role is Role.LEADER:
+            return state.now
+        is_behind = state.leader is None or state.applied < state.leader_commit
+        return 0 if is_behind or state.leader is None else state.heard.get(state.leader, 0)
 
     def missing(self) -> tuple[ServerId, ...]:
         """Voters that this server has not heard of within its patience."""

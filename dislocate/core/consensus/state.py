@@ -46,6 +46,7 @@ class ServerState:
         self.durability = Durability(restored.hard)
         self.largest_rtt = 0  # nanoseconds among the voters: measured by the leader, told to the others
         self.quorum_rtt = 0  # what this server would need for a majority; its owner knows
+        self.leader_commit = 0  # as the leader last told it
         self.heard: dict[ServerId, int] = {}  # when each server last said anything
         self.installing: Snapshot | None = None  # the owner makes it durable; until then the log stands still
         self.events: list[LeaderElected | LeaderDeposed | ServersChanged] = []

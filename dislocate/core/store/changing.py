@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from dislocate.core.boundary.requests import Done, Refused, Result
+from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.store import AddServer, RemoveServer, TransferLeadership
 from dislocate.core.consensus.messages import Configuration, ServerId
 from dislocate.core.identity import Path
@@ -88,7 +88,7 @@ class Changing:
         self._armed = False
         self.look()
 
-    def _outcome(self, change: Change) -> Result | None:
+    def _outcome(self, change: Change) -> Done | Refused | None:
         """What is to be answered now; None: not yet."""
         request = change.request
         if isinstance(request, TransferLeadership):
@@ -123,7 +123,7 @@ class Changing:
             return Refused("unavailable", "path", f"{request.path} does not answer: is its agent running?")
         return tuple(sorted((*others, ServerId(request.path, disk))))
 
-    def _transferred(self, change: Change, request: TransferLeadership) -> Result | None:
+    def _transferred(self, change: Change, request: TransferLeadership) -> Done | Refused | None:
         raft = self._replica.raft
         if not change.has_begun:
             to = next((server for server in raft.configuration.voters if server.path == request.path), None)
@@ -137,5 +137,7 @@ class Changing:
         if leader is not None and (leader.path == request.path or (not request.path and leader != self._replica.me)):
             return Done(self._replica.machine.index)
         if self._out.now - change.began >= DISK_WITHIN:
-            return Refused("unavailable", "path", f"leadership did not move; {leader.path if leader else 'nobody'} leads")
+            return Refused(
+                "unavailable", "path", f"leadership did not move; {leader.path if leader else 'nobody'} leads"
+            )
         return None

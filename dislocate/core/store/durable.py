@@ -10,7 +10,6 @@ base to the end of the log is there, and the applied state lies between.  A gap 
 """
 
 from collections.abc import Iterable
-
 from typing import TypeVar
 
 import msgspec
@@ -26,7 +25,6 @@ from dislocate.core.consensus.promises import LOG_PREFIX as LOG
 from dislocate.core.consensus.promises import STORE_PREFIX as STATE
 from dislocate.core.consensus.promises import is_of_store, log_key
 from dislocate.core.errors import LocalError
-
 
 T = TypeVar("T")
 

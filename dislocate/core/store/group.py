@@ -5,8 +5,6 @@ other, so that an agent learns of the group by being in touch with anybody.  Whe
 a restart, is for `consensus.bootstrap` to say.
 """
 
-from collections.abc import Callable
-
 from dislocate.core.catalog.ledger import Ledger, fingerprint
 from dislocate.core.consensus.bootstrap import Founding
 from dislocate.core.consensus.messages import GroupId, ServerId

@@ -15,7 +15,6 @@ from dislocate.core.boundary.inputs import ConnectTried
 from dislocate.core.boundary.requests import Done, Refused, Result
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.store import (
-    BackUp,
     Consistency,
     ReadKeys,
     Restore,
@@ -24,17 +23,17 @@ from dislocate.core.boundary.store import (
     StoreView,
     WatchKeys,
 )
+from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.catalog.ledger import Ledger, fingerprint
 from dislocate.core.catalog.validation import refused
 from dislocate.core.consensus.bootstrap import Admitted, Expelled, Founded, Founding, Joined, Write
+from dislocate.core.consensus.duties import Timing
 from dislocate.core.consensus.messages import Configuration, Consensus
 from dislocate.core.consensus.promises import is_of_store
-from dislocate.core.consensus.raft import Timing
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Member, Members
 from dislocate.core.outbox import Outbox, Timer
-from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.store.backup import check_group, read_header, restore_chunks
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.durable import Found, find
@@ -291,7 +290,9 @@ class StorePart:
     def _not_founded(self) -> str:
         if self._out.now - self._serverless_since < LEADERLESS:
             return ""
-        return f"the store is not founded yet: all of {', '.join(self._settings.servers)} must have been up together once"
+        return (
+            f"the store is not founded yet: all of {', '.join(self._settings.servers)} must have been up together once"
+        )
 
     def _serve_own(self, asked: Asked) -> None:
         assert self._server is not None
@@ -301,9 +302,7 @@ class StorePart:
         request = asked.request
         if isinstance(request, ReadKeys) and not _is_linearizable(request, server.age):
             server.read_here(request, answer, asked.seq)
-        elif isinstance(request, ReadKeys) and not server.leads:  # a bounded read that is too old here
-            self._pass_on(server, asker, asked, answer)
-        elif isinstance(request, BackUp) and not server.leads:
+        elif isinstance(request, ReadKeys) and not server.leads:  # a bounded read, and what is here is too old
             self._pass_on(server, asker, asked, answer)
         else:
             server.ask(asker, asked, answer)
@@ -410,7 +409,9 @@ class StorePart:
         open_ = next((path for path in alive if self._links.is_open(path)), None)
         if open_ is None:
             self._serverless_since = min(self._serverless_since or self._out.now, self._out.now)
-        wanted = dict.fromkeys(alive[:1] if open_ == next(iter(alive), None) else [*alive[:2], *([open_] if open_ else [])])
+        wanted = dict.fromkeys(
+            alive[:1] if open_ == next(iter(alive), None) else [*alive[:2], *([open_] if open_ else [])]
+        )
         self._links.want(wanted, mutual=False)
 
     def _nearest(self) -> list[Path]:
@@ -515,6 +516,4 @@ def _is_linearizable(request: ReadKeys, age: int) -> bool:
 
 
 def _for(answered: Answered, asker: NodeId) -> Answered:
-    return Answered(
-        answered.seq, answered.result, answered.leader, answered.reason, doubt=answered.doubt, asker=asker
-    )
+    return Answered(answered.seq, answered.result, answered.leader, answered.reason, doubt=answered.doubt, asker=asker)

@@ -18,11 +18,11 @@ from typing import Any
 from dislocate.core.boundary.events import EntriesApplied, Event, LeaderDeposed, LeaderElected, ServersChanged
 from dislocate.core.boundary.store import KeyChange
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.consensus.duties import Save, Snapshot
+from dislocate.core.consensus.duties import Restored, Save, Snapshot, Timing
 from dislocate.core.consensus.messages import Configuration, Consensus, Entry, GroupId, HardState, RaftMessage, ServerId
-from dislocate.core.consensus.raft import Raft, Restored, Timing
-from dislocate.core.outbox import NEVER, Outbox, Timer
 from dislocate.core.consensus.promises import APPLIED_KEY, BASE_KEY, HARD_KEY, log_key
+from dislocate.core.consensus.raft import Raft
+from dislocate.core.outbox import NEVER, Outbox, Timer
 from dislocate.core.store.durable import NO_BASE, AppliedUpTo, Base, Found, applied_record, base_record, records_of
 from dislocate.core.store.machine import Applied, StoreMachine
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
@@ -142,6 +142,16 @@ class Replica:
         self._arm_flush()
         return True
 
+    def peer_back(self, peer: ServerId) -> None:
+        """There is a link to `peer`."""
+        self.raft.peer_back(peer, self._out.now)
+        self._carry_out()
+
+    def peer_lost(self, peer: ServerId) -> None:
+        """The link to `peer` ended."""
+        self.raft.peer_lost(peer, self._out.now)
+        self._carry_out()
+
     def poke(self, act: Callable[[Raft, int], Any]) -> Any:
         """Do something to the Raft that may cause duties."""
         result = act(self.raft, self._out.now)
@@ -235,9 +245,7 @@ class Replica:
             compacted |= applied.compacted
             self.applied(entry, applied)
         self._unsaved_entries += len(entries)
-        self._out.notify(
-            EntriesApplied(self.machine.index, self._applied_term, self._digest, self.machine.revision)
-        )
+        self._out.notify(EntriesApplied(self.machine.index, self._applied_term, self._digest, self.machine.revision))
         if compacted:
             self.replaced()
         else:

@@ -14,13 +14,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from dislocate.core.boundary.requests import Done, Refused, Result
+from dislocate.core.boundary.requests import Refused, Result
 from dislocate.core.boundary.store import (
     AddServer,
-    BackUp,
-    Consistency,
     GrantLease,
-    ReadKeys,
     RemoveServer,
     RevokeLease,
     StoreRequest,

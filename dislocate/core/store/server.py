@@ -9,11 +9,18 @@ from typing import Any
 
 from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, ServersChanged
 from dislocate.core.boundary.inputs import ConnectTried
-from dislocate.core.boundary.requests import Refused
-from dislocate.core.boundary.store import AddServer, KeyChange, ReadKeys, RemoveServer, ServerView, TransferLeadership, WatchKeys
+from dislocate.core.boundary.store import (
+    AddServer,
+    KeyChange,
+    ReadKeys,
+    RemoveServer,
+    ServerView,
+    TransferLeadership,
+    WatchKeys,
+)
 from dislocate.core.boundary.values import ConnectOutcome
+from dislocate.core.consensus.duties import Timing
 from dislocate.core.consensus.messages import Configuration, Consensus, GroupId, ServerId
-from dislocate.core.consensus.raft import Timing
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.outbox import Outbox, Timer
@@ -80,7 +87,7 @@ class Server:
         self.waiting = Waiting()
         self._leader: ServerId | None = None
         self._leaderless_since = out.now
-        self._heard_at = out.now  # when this server last knew that it was current
+        self._current_at = out.now  # when this server last knew that it was current
         self._verifying: dict[Address, ServerId] = {}
         self._timers: dict[type, Callable[[Any], None]] = {
             **self.replica.timers(),
@@ -114,7 +121,7 @@ class Server:
     @property
     def age(self) -> int:
         """How old what is here may be, nanoseconds."""
-        return 0 if self.leads else self._out.now - self._heard_at
+        return 0 if self.leads else self._out.now - self._current_at
 
     @property
     def revision(self) -> int:
@@ -126,19 +133,14 @@ class Server:
             return self.problem
         if self._leader is not None or self._out.now - self._leaderless_since < LEADERLESS:
             return ""
-        missing = ", ".join(server.path for server in self.replica.raft.missing())
-        voters = len(self.replica.raft.configuration.voters)
         return (
-            f"no majority of the {voters} servers can be reached from {self.me.path}"
-            + (f": {missing} do not answer" if missing else "")
-            + "; writes go on by themselves when they do"
+            f"{self.replica.raft.why_no_leader} (asked at {self.me.path}); writes go on by themselves when they answer"
         )
 
     def _look_for_leader(self) -> None:
         """After every turn of consensus."""
         leader = self.replica.raft.leader
-        if leader is not None:
-            self._heard_at = max(self._heard_at, self.replica.raft.leader_heard_at)
+        self._current_at = max(self._current_at, self.replica.raft.current_at)
         if leader == self._leader:
             return
         if leader is None:
@@ -174,9 +176,7 @@ class Server:
         request = asked.request
         assert isinstance(request, WatchKeys)
         ticket = (asker, asked.seq)
-        self.waiting.watch(
-            ticket, request, self.replica.machine, lambda result: answer(Answered(asked.seq, result))
-        )
+        self.waiting.watch(ticket, request, self.replica.machine, lambda result: answer(Answered(asked.seq, result)))
 
     def asking_ended(self, asker: NodeId, seq: int) -> None:
         self.waiting.cancel((asker, seq))
@@ -199,7 +199,9 @@ class Server:
 
     def end(self) -> tuple[str, ...]:
         """This server is in the group no more; who waits for it is told to ask elsewhere.  Keys of what it leaves on disk."""
-        self.problem = f"{self.me.path} was removed from the servers; `dislocate servers add {self.me.path}` lets it in again"
+        self.problem = (
+            f"{self.me.path} was removed from the servers; `dislocate servers add {self.me.path}` lets it in again"
+        )
         self.serving.deposed()
         self.changing.deposed()
         return self.replica.end()
@@ -208,11 +210,11 @@ class Server:
 
     def link_opened(self, path: Path) -> None:
         for server in self._disks_of(path):
-            self.replica.poke(lambda raft, now, peer=server: raft.peer_back(peer, now))
+            self.replica.peer_back(server)
 
     def link_lost(self, path: Path) -> None:
         for server in self._disks_of(path):
-            self.replica.poke(lambda raft, now, peer=server: raft.peer_lost(peer, now))
+            self.replica.peer_lost(server)
             if server == self._leader:
                 self._verify(server, 0)
         self._look_for_leader()
@@ -220,9 +222,9 @@ class Server:
     def send_failed(self, path: Path) -> None:
         """Something for `path` did not go out: look again from where it stands."""
         for server in self._disks_of(path):
-            self.replica.poke(lambda raft, now, peer=server: raft.peer_lost(peer, now))
+            self.replica.peer_lost(server)
             if self._links.is_open(path):
-                self.replica.poke(lambda raft, now, peer=server: raft.peer_back(peer, now))
+                self.replica.peer_back(server)
 
     def servers(self) -> tuple[ServerId, ...]:
         """Voters, of both sides of a change, and learners."""
@@ -276,15 +278,14 @@ class Server:
         return tuple(self._view(server, _role_in(configuration, server)) for server in self.servers())
 
     def _view(self, server: ServerId, role: str) -> ServerView:
-        progress = self.replica.raft.progress_of(server) if self.leads else None
-        is_me = server == self.me
+        raft, is_me = self.replica.raft, server == self.me
         return ServerView(
             path=server.path,
             disk=f"{server.disk:016x}",
             role=role,
             is_leader=server == self._leader,
-            matched=self.replica.raft.last_index if is_me and self.leads else progress.match if progress else None,
-            rtt=0 if is_me and self.leads else progress.rtt or None if progress else None,
+            matched=None if not self.leads else raft.match_of(server),
+            rtt=None if not self.leads else 0 if is_me else raft.rtt_of(server) or None,
             disk_latency=self.replica.write_latency if is_me else None,
         )
 
@@ -297,7 +298,7 @@ class Server:
             self.serving.deposed()
             self.changing.deposed()
         elif isinstance(event, ServersChanged):
-            self.reconfigured(event.index, self.replica.raft.configuration)
+            self.reconfigured(event.index, self.replica.raft.configuration_at(event.index))
 
     def _batch_applied(self, changes: list[KeyChange]) -> None:
         if changes:
@@ -305,7 +306,7 @@ class Server:
 
     def _failed(self, reason: str) -> None:
         self.problem = (
-            f"the disk of {self.me.path} failed ({reason}): this server takes no part any more until its agent is restarted"
+            f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
         )
         self.serving.deposed()
         self.changing.deposed()

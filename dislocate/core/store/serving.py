@@ -12,27 +12,18 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
-from dislocate.core.boundary.requests import Done, Refused
+from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import (
-    AddServer,
     BackedUp,
     BackUp,
-    Compacted,
-    Consistency,
     GrantLease,
     KeepLeaseAlive,
-    KeyChange,
-    KeysChanged,
     KeysRead,
     LeaseStanding,
     ReadKeys,
     ReadLease,
-    RemoveServer,
     RevokeLease,
-    StoreResult,
     Transact,
-    TransferLeadership,
-    WatchKeys,
 )
 from dislocate.core.consensus.messages import Entry
 from dislocate.core.identity import NodeId
