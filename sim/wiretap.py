@@ -14,14 +14,13 @@ from dislocate.core.boundary.effects import SendMessage, Store
 from dislocate.core.boundary.events import EntriesApplied, Event
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus.messages import Configuration, Consensus, Entry, HardState
+from dislocate.core.consensus.promises import APPLIED_KEY, HARD_KEY, LOG_PREFIX, log_key
 from dislocate.core.errors import PeerError
+from dislocate.core.store.durable import AppliedUpTo
 from dislocate.core.wire import decode_envelope
 from sim.disk import Disk
 from sim.process import Process
 from sim.reference import ReferenceStore
-
-LOG = "log/"  # of a record's key; the index follows, in 16 hex digits
-HARD = "raft/hard"
 
 Sent = Callable[[Process, Consensus], None]
 Written = Callable[[Process, Store], None]
@@ -29,6 +28,7 @@ Verbs = dict[type, Callable[[Process, Any], None]]
 
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 _decode_hard = msgspec.msgpack.Decoder(HardState).decode
+_decode_applied = msgspec.msgpack.Decoder(AppliedUpTo).decode
 
 
 class Agreed(Struct, frozen=True):
@@ -95,13 +95,13 @@ class Wiretap:
         if log is None:
             log = self._logs[process] = {}
             for record in process.machine.disk.records():
-                if record.key.startswith(LOG):
+                if record.key.startswith(LOG_PREFIX):
                     self._note(log, record, 0)
         return log
 
     @staticmethod
     def _note(log: dict[int, Entry], record: StoredRecord, applied: int) -> None:
-        index = int(record.key[len(LOG) :], 16)
+        index = int(record.key[len(LOG_PREFIX) :], 16)
         if record.value is not None:
             log[index] = _decode_entry(record.value)
         elif index > applied:  # what was applied stays known, also when it is not needed any more
@@ -123,7 +123,7 @@ class Wiretap:
             log = self._log(process)
             applied = self._applied.get(process, 0)
             for record in effect.records:
-                if record.key.startswith(LOG):
+                if record.key.startswith(LOG_PREFIX):
                     self._note(log, record, applied)
             for listener in self.on_written:
                 listener(process, effect)
@@ -133,26 +133,33 @@ class Wiretap:
         verbs[Store] = storing
 
 
-def log_key(index: int) -> str:
-    return f"{LOG}{index:016x}"
+def has_durably(disk: Disk, index: int, term: int) -> bool:
+    """Whether the disk has the entry for sure: in its log, or as a part of the applied state."""
+    return durable_term(disk, index) == term or durably_applied(disk) >= index
 
 
 def durable_term(disk: Disk, index: int) -> int | None:
-    """The term of the entry that the disk has for sure; None: it has none."""
+    """The term of the entry that the disk's log has for sure; None: it has none."""
     value = disk.durable(log_key(index))
     return None if value is None else _decode_entry(value).term
 
 
+def durably_applied(disk: Disk) -> int:
+    """The index up to which the disk has the applied state for sure."""
+    value = disk.durable(APPLIED_KEY)
+    return 0 if value is None else _decode_applied(value).index
+
+
 def durable_hard(disk: Disk) -> HardState:
     """Term and vote that the disk has for sure."""
-    value = disk.durable(HARD)
+    value = disk.durable(HARD_KEY)
     return HardState(0) if value is None else _decode_hard(value)
 
 
 def written_hard(store: Store) -> HardState | None:
     """Term and vote that a transaction writes."""
     for record in store.records:
-        if record.key == HARD and record.value is not None:
+        if record.key == HARD_KEY and record.value is not None:
             return _decode_hard(record.value)
     return None
 

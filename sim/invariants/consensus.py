@@ -13,7 +13,7 @@ from dislocate.core.consensus.messages import Append, Appended, Configuration, C
 from dislocate.core.identity import Path
 from sim.invariants.monitor import Invariant
 from sim.process import Process
-from sim.wiretap import durable_hard, durable_term, written_hard
+from sim.wiretap import durable_hard, durable_term, has_durably, written_hard
 from sim.world import World
 
 Handlers = dict[type, Callable[[Process, Any], None]]
@@ -203,11 +203,11 @@ class DurableBeforeAcknowledged(LogInvariant):
 
     def _acknowledged(self, process: Process, term: int, index: int) -> None:
         wanted = self._sent.get(term, {}).get(index)
-        if wanted is None or process.node.store.index >= index:
+        if wanted is None:
             return
         self.exercised += 1
-        found = durable_term(process.machine.disk, index)
-        if found != wanted:
+        if not has_durably(process.machine.disk, index, wanted):
+            found = durable_term(process.machine.disk, index)
             words = "nothing there" if found is None else f"one of term {found}"
             raise self.violated(process.node_id.path, f"acknowledges entry {index} of {wanted}; its disk has {words}")
 
@@ -230,7 +230,8 @@ class AppliedIsOnAMajority(LogInvariant):
             return
         self._judged = event.index
         entry = agreed[event.index - 1].entry
-        holders = [path for path in self.world.layout.paths if self._holds(path, entry.index, entry.term)]
+        machines = self.world.machines.items()
+        holders = [path for path, one in machines if has_durably(one.disk, entry.index, entry.term)]
         configurations = self.world.wiretap.configurations(entry.index)
         if not configurations:
             return
@@ -238,13 +239,6 @@ class AppliedIsOnAMajority(LogInvariant):
         if not any(_is_majority(holders, one) for one in configurations):
             words = f"applied entry {entry.index}, which is on the disks of {', '.join(holders) or 'nobody'} only"
             raise self.violated(process.node_id.path, words)
-
-    def _holds(self, path: Path, index: int, term: int) -> bool:
-        machine = self.world.machines[path]
-        if durable_term(machine.disk, index) == term:
-            return True
-        process = machine.process  # it may have it as a part of its applied state only
-        return process is not None and process.node.store.index > index
 
 
 def _is_majority(holders: list[Path], configuration: Configuration) -> bool:

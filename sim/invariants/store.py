@@ -8,11 +8,13 @@ from bisect import bisect_right
 
 from dislocate.core.boundary.store import KeyChange, KeyValue
 from dislocate.core.store.commands import LeasesEnded, decode_command
+from dislocate.core.tunables import ELECTION_CEILING
 from dislocate.core.units import SECOND
 from sim.history import Commit, Verdict, check_by_commits, check_linearizable
 from sim.invariants.consensus import LogInvariant
 from sim.invariants.datacenters import calm_since
 from sim.reference import ReferenceStore
+from sim.scenario import rtt_between
 from sim.wiretap import Agreed
 from sim.workload.plan import PREFIX
 from sim.workload.testimony import FencedWrite, Grant, LocalRead, Reread, Testimony, Watched
@@ -170,14 +172,16 @@ def _brief(one: object) -> str:
 
 
 class LocalReadsAreHonest(ClientInvariant):
-    """What is read locally was so at the revision that is told with it, and nothing that was acknowledged earlier than its
-    age ago is missing."""
+    """What is read locally was so at the revision that is told with it, and nothing that was applied earlier than its age
+    ago is missing."""
 
     name = "local reads tell their age"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._judged = 0
+        names = world.layout.nodes
+        self._way = max(rtt_between(world.scenario, origin, target) for origin in names for target in names)
 
     def check(self) -> None:
         if not self.is_needed or not self.reference.is_exact:
@@ -200,13 +204,18 @@ class LocalReadsAreHonest(ClientInvariant):
             raise self.violated(
                 read.client, f"read {read.value!r} in {read.key} at {read.revision}, where {value!r} was"
             )
-        at = bisect_right(self.agreed, read.at - read.age - 1, key=lambda one: one.at)
+        at = bisect_right(self.agreed, read.at - read.age - self._slack() - 1, key=lambda one: one.at)
         known = self.agreed[at - 1].revision if at else 0
         if read.revision < known:
             words = (
                 f"read {read.key} at revision {read.revision}, {read.age / SECOND:.3f} s old, when {known} was older"
             )
             raise self.violated(read.client, words)
+
+    def _slack(self) -> int:
+        """The age is told towards the leader, as its last message left it: that took its way; and who has lost its majority
+        leads on for as long as silence is patiently borne."""
+        return self._way if self.calm_for() > CALM_BOUND else self._way + ELECTION_CEILING
 
 
 class LeasesLastAndEnd(ClientInvariant):

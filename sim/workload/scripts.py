@@ -178,7 +178,7 @@ class KeyClient:
         if isinstance(answer, KeysRead):
             value = answer.keys[0].value if answer.keys else None
             clients = self._world.truth.clients
-            read = LocalRead(self._name, "", self._world.now, key, value, answer.revision, answer.age)
+            read = LocalRead(self._name, self._world.now, key, value, answer.revision, answer.age)
             clients.local_reads.append(read)
         return answer
 

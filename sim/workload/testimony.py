@@ -3,7 +3,6 @@
 from msgspec import Struct
 
 from dislocate.core.boundary.store import KeyChange, KeyValue
-from dislocate.core.identity import Path
 from sim.history.operations import History, Value
 
 
@@ -11,7 +10,6 @@ class LocalRead(Struct, frozen=True):
     """A read that may be old, and says how old."""
 
     client: str
-    agent: Path
     at: int  # virtual time of the answer
     key: str
     value: Value
