@@ -48,13 +48,9 @@ from dislocate.core.store.messages import (
     Answered,
     Asked,
     AskingEnded,
-    Follow,
-    FollowedChanges,
-    FollowedState,
     GroupAsked,
     GroupTold,
     StoreGroup,
-    Unfollow,
 )
 from dislocate.core.tunables import MESSAGE_BUDGET, PROTOCOL
 
@@ -108,10 +104,6 @@ Message: TypeAlias = (
     | AskingEnded
     | GroupAsked
     | GroupTold
-    | Follow
-    | Unfollow
-    | FollowedState
-    | FollowedChanges
     | Fragment
 )
 

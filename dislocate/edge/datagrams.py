@@ -38,6 +38,18 @@ Tag: TypeAlias = int | str | None
 # The answer to a result; to None when there was none in time.
 Answerer: TypeAlias = Callable[[Result | None], bytes]
 
+ANSWER_LIMIT = 64 * 1024  # bytes: what fits a datagram with usual buffers
+
+
+class _Tagged(msgspec.Struct):
+    """As much of a datagram as tells whose it is."""
+
+    op: str
+    id: Tag = None
+
+
+_KEY_OPS = ("put", "get", "cas", "delete")
+_TAGGED = msgspec.json.Decoder(_Tagged)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -52,6 +64,16 @@ def understand(data: bytes, role: Role) -> tuple[Request, Answerer]:
     if role < needed:
         raise LocalError("op", got=role.label, expected=f"a sender with the role {needed.label!r}")
     return request, answer
+
+
+def say_mistake(data: bytes, error: LocalError) -> bytes:
+    """The answer to a datagram that cannot be meant; with its `id`, where it asks for a key and has one."""
+    answer: dict[str, object] = {"error": {"field": error.field, "got": error.got, "expected": error.expected}}
+    try:
+        tagged = _TAGGED.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _encode(answer)
+    return _encode({**answer, "id": tagged.id} if tagged.op in _KEY_OPS else answer)
 
 
 def say_error(field: str, got: object, expected: str) -> bytes:
@@ -149,7 +171,11 @@ def _say_key(tag: Tag, key: str, result: Result | None) -> bytes:
     }
     if encoding:
         answer["encoding"] = encoding
-    return _encode(answer)
+    encoded = _encode(answer)
+    if len(encoded) <= ANSWER_LIMIT:
+        return encoded
+    expected = f"an answer of at most {ANSWER_LIMIT} bytes: read it with GET /api/kv/KEY"
+    return _encode({"error": {"kind": "invalid", "field": "key", "got": None, "expected": expected}, "id": tag})
 
 
 def _say_conflict(tag: Tag, key: str, given: int | None, result: Transacted) -> bytes:

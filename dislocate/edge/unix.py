@@ -28,14 +28,14 @@ from gevent.event import Event as Flag
 from dislocate.core.boundary.requests import Result
 from dislocate.core.errors import LocalError
 from dislocate.edge.backend import Backend
-from dislocate.edge.datagrams import Answerer, say_error, understand
+from dislocate.edge.datagrams import ANSWER_LIMIT, Answerer, say_error, say_mistake, understand
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.sockets import bind_unix, unlink_unix
 
 log = logging.getLogger(__name__)
 
-SIZE_LIMIT = 64 * 1024  # bytes of one datagram, either way; longer values go over HTTP
+SIZE_LIMIT = ANSWER_LIMIT  # bytes of one datagram; longer values go over HTTP
 DRAIN_LIMIT = 64  # datagrams taken before others on the hub get a turn
 UNDER_WAY = 1_024  # requests waiting for the core; the senders of more wait in the kernel's queue
 ANSWER_WITHIN = 10.0  # seconds that the core and its disk get
@@ -47,7 +47,6 @@ _SO_PASSCRED = getattr(socket, "SO_PASSCRED", 16)
 _SCM_CREDENTIALS = getattr(socket, "SCM_CREDENTIALS", 2)
 _BUG = say_error("agent", None, "no bug in the agent: its log has the details")
 _TOO_LONG = say_error("datagram", None, f"at most {SIZE_LIMIT} bytes; longer ones go over HTTP")
-_TOO_LONG_AN_ANSWER = say_error("key", None, f"an answer of at most {SIZE_LIMIT} bytes: read it with GET /api/kv/KEY")
 
 
 class _Waiting:
@@ -138,7 +137,8 @@ class DatagramSocket:
             waiting = self._waiting[ticket] = _Waiting(sender, answer, self._clock() + self._answer_within)
             waiting.request_id = self._backend.ask(request, partial(self._answered, ticket))
         except LocalError as error:
-            self._send(say_error(error.field, error.got, error.expected), sender)
+            self._waiting.pop(ticket, None)
+            self._send(say_mistake(data, error), sender)
         except Exception:  # the last resort of this socket, as `app` has one: logged, and the sender is told
             log.exception("a datagram met a bug")
             self._waiting.pop(ticket, None)
@@ -164,7 +164,7 @@ class DatagramSocket:
         except Exception:
             log.exception("an answer met a bug")
             answer = _BUG
-        self._send(answer if len(answer) <= SIZE_LIMIT else _TOO_LONG_AN_ANSWER, waiting.sender)
+        self._send(answer, waiting.sender)
 
     def _send(self, answer: bytes, sender: str | bytes | None) -> None:
         self._counters.count("datagrams", outcome="error" if answer.startswith(b'{"error"') else "ok")

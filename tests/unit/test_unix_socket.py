@@ -14,7 +14,7 @@ from dislocate.core.boundary.requests import Deregister, Done, Heartbeat, Refuse
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load, Status
 from dislocate.core.errors import Bug, ConfigError, LocalError
 from dislocate.core.units import SECOND
-from dislocate.edge.datagrams import say_error, understand
+from dislocate.edge.datagrams import say_mistake, understand
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.unix import SIZE_LIMIT, DatagramSocket
@@ -27,7 +27,7 @@ def answer_to(data, role=Role.WRITE, result=None):
     try:
         request, answer = understand(encoded, role)
     except LocalError as error:
-        return msgspec.json.decode(say_error(error.field, error.got, error.expected)), []
+        return msgspec.json.decode(say_mistake(encoded, error)), []
     return msgspec.json.decode(answer(result or Done(7))), [request]
 
 
