@@ -33,8 +33,9 @@ from dislocate.core.store.serving import Answer, LeaseDue, Serving
 from dislocate.core.store.waiting import Waiting
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import LEADERLESS
-from dislocate.core.units import MILLISECOND
+from dislocate.core.units import HOUR, MILLISECOND
 
+UNKNOWN_AGE = 365 * 24 * HOUR  # told of what the disk had, until a leader has spoken: it may be of any age
 VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
 VERIFY_TIMES = 10
 
@@ -87,7 +88,7 @@ class Server:
         self.waiting = Waiting()
         self._leader: ServerId | None = None
         self._leaderless_since = out.now
-        self._current_at = out.now  # when this server last knew that it was current
+        self._current_at = out.now - UNKNOWN_AGE  # when this server last knew that it was current: not since it started
         self._verifying: dict[Address, ServerId] = {}
         self._timers: dict[type, Callable[[Any], None]] = {
             **self.replica.timers(),
@@ -140,7 +141,8 @@ class Server:
     def _look_for_leader(self) -> None:
         """After every turn of consensus."""
         leader = self.replica.raft.leader
-        self._current_at = max(self._current_at, self.replica.raft.current_at)
+        if current_at := self.replica.raft.current_at:
+            self._current_at = max(self._current_at, current_at)
         if leader == self._leader:
             return
         if leader is None:
