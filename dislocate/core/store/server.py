@@ -36,8 +36,15 @@ from dislocate.core.tunables import LEADERLESS
 from dislocate.core.units import HOUR, MILLISECOND
 
 UNKNOWN_AGE = 365 * 24 * HOUR  # told of what the disk had, until a leader has spoken: it may be of any age
+LOOK_AGAIN = 100 * MILLISECOND  # a full queue takes a message budget or two
 VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
 VERIFY_TIMES = 10
+
+
+class LookAgain(Timer, frozen=True):
+    """The queue of a link may have room again."""
+
+    path: Path
 
 
 class VerifyDue(Timer, frozen=True):
@@ -50,6 +57,7 @@ class VerifyDue(Timer, frozen=True):
 SERVER_TIMERS: tuple[type[Timer], ...] = (
     FlushDue,
     ConsensusDue,
+    LookAgain,
     StateSaveDue,
     WriteAgain,
     LeaseDue,
@@ -90,10 +98,12 @@ class Server:
         self._leaderless_since = out.now
         self._current_at = out.now - UNKNOWN_AGE  # when this server last knew that it was current: not since it started
         self._verifying: dict[Address, ServerId] = {}
+        self._looking: dict[Path, None] = {}  # links whose queue was full
         self._timers: dict[type, Callable[[Any], None]] = {
             **self.replica.timers(),
             **self.serving.timers(),
             **self.changing.timers(),
+            LookAgain: self._look_again,
             VerifyDue: lambda timer: self._verify(timer.leader, timer.attempt),
         }
         self.replica.send = self._send
@@ -222,11 +232,18 @@ class Server:
         self._look_for_leader()
 
     def send_failed(self, path: Path) -> None:
-        """Something for `path` did not go out: look again from where it stands."""
+        """Something for `path` did not go out: look again from where it stands, in a while.  At once, it would not go out
+        either: the queue of the link is full."""
         for server in self._disks_of(path):
             self.replica.peer_lost(server)
-            if self._links.is_open(path):
-                self.replica.peer_back(server)
+        if path not in self._looking:
+            self._looking[path] = None
+            self._out.arm(self._out.now + LOOK_AGAIN, LookAgain(path))
+
+    def _look_again(self, timer: LookAgain) -> None:
+        del self._looking[timer.path]
+        if self._links.is_open(timer.path):
+            self.link_opened(timer.path)
 
     def servers(self) -> tuple[ServerId, ...]:
         """Voters, of both sides of a change, and learners."""
