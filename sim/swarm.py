@@ -29,7 +29,7 @@ Paths: TypeAlias = tuple[str, ...]
 Draw: TypeAlias = Callable[[Stream, int, Paths], list[Fault]]  # (stream, when, servers)
 
 
-def swarm_scenario(seed: int, faulty: int = 60 * SECOND) -> Scenario:
+def swarm_scenario(seed: int, faulty: int = 45 * SECOND) -> Scenario:
     """The scenario of `seed`, with `faulty` nanoseconds of trouble."""
     stream = Streams(f"swarm/{seed}")["scenario"]
     shape, agents = stream.choice(FLEETS)
@@ -70,8 +70,8 @@ def _workloads(stream: Stream, until: int) -> tuple[Workload, ...]:
     return (
         Workload(
             name="kv",
-            clients=stream.between(2, 6),
-            rate=stream.between(1, 6) * 1.0,
+            clients=stream.between(2, 5),
+            rate=stream.between(1, 4) * 1.0,
             keys=stream.between(1, 6),
             until=until,
         ),
