@@ -116,6 +116,16 @@ def test_a_large_snapshot_is_cut_through_its_values():
     assert contents(StoreMachine.recover(join_chunks(chunks))) == contents(log.machine)
 
 
+def test_a_snapshot_stays_true_to_its_moment_while_the_store_goes_on(log):
+    expected = contents(log.machine)
+    cutter = SnapshotCutter(log.machine, 10)
+    log.put("a", b"changed")
+    log.delete("b")
+    log.do(Transact((), (Put("c", b""),)), asked(2, floor=2))
+    log.grant()
+    assert contents(StoreMachine.recover(join_chunks(cutter))) == expected
+
+
 @pytest.mark.parametrize("cut", [1, 3, 6, 10, 100])
 def test_a_snapshot_that_ends_early_is_no_snapshot(log, cut):
     whole = b"".join(SnapshotCutter(log.machine))

@@ -105,8 +105,8 @@ def test_the_session_unused_for_longest_is_forgotten_first(log):
 
 
 def test_a_recovered_store_forgets_the_same_session_next(log):
-    for agent in ("fra/a3", "fra/a1", "fra/a2"):
-        log.do(put("a"), asked(1, agent=agent))
+    for seq, agent in ((1, "fra/a1"), (1, "fra/a3"), (1, "fra/a2"), (2, "fra/a1")):
+        log.do(put("a"), asked(seq, agent=agent))
     other = StoreMachine.recover(log.machine.all_records())
     for machine in (log.machine, other):
         machine._sessions._limit = 3

@@ -170,7 +170,7 @@ def _shortened(answer: Answer, body: CommandBody) -> Answer:
     if type(answer) is not Transacted or not answer.results:
         return answer
     size = 0
-    results = []
+    results: list[tuple[KeyValue, ...]] = []
     for operation, found in zip(_operations(body, answer.succeeded), answer.results, strict=True):
         if type(operation) is Put:
             (kv,) = found
