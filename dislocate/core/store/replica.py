@@ -42,6 +42,8 @@ class FlushDue(Timer, frozen=True):
 class ConsensusDue(Timer, frozen=True):
     """An election or a heartbeat is due."""
 
+    at: int  # outdated when another instant was armed since
+
 
 class StateSaveDue(Timer, frozen=True):
     """The applied state has not been saved for a while."""
@@ -177,7 +179,9 @@ class Replica:
             self.raft.flush(self._out.now)
             self._carry_out()
 
-    def _consensus_due(self, _timer: ConsensusDue) -> None:
+    def _consensus_due(self, timer: ConsensusDue) -> None:
+        if timer.at != self._armed:
+            return
         self._armed = NEVER
         if self._has_ended:
             return
@@ -221,7 +225,7 @@ class Replica:
         deadline = self.raft.deadline()
         if deadline < self._armed:
             self._armed = deadline
-            self._out.arm(deadline, ConsensusDue())
+            self._out.arm(deadline, ConsensusDue(deadline))
 
     def _say(self, to: ServerId, term: int, body: RaftMessage) -> None:
         self.send(to, Consensus(self.group, self.me, to, term, body))

@@ -43,6 +43,8 @@ Answer: TypeAlias = Callable[[Answered], None]
 class LeaseDue(Timer, frozen=True):
     """A lease may have ended."""
 
+    at: int  # outdated when another instant was armed since
+
 
 class Serving:
     """The requests that one server works on."""
@@ -178,9 +180,11 @@ class Serving:
     def _arm(self) -> None:
         if self._lease_heap and self._lease_heap[0][0] < self._armed:
             self._armed = self._lease_heap[0][0]
-            self._out.arm(self._armed, LeaseDue())
+            self._out.arm(self._armed, LeaseDue(self._armed))
 
-    def _lease_due(self, _timer: LeaseDue) -> None:
+    def _lease_due(self, timer: LeaseDue) -> None:
+        if timer.at != self._armed:
+            return
         self._armed = NEVER
         now, ended = self._out.now, []
         self._ending = {lease: None for lease in self._ending if lease in self._replica.machine.leases}
