@@ -51,18 +51,22 @@ def test_no_acknowledged_write_is_lost_while_servers_are_killed(world):
     random = Random(4)
     with StoreClients(sockets(world), KEYS, CLIENTS, seed=1) as clients:
         for number in range(ROUNDS):
-            before = clients.acknowledged
-            victims = random.sample(world.scenario.servers, random.choice((1, 1, 2)))
-            for victim in victims:
-                world.kill(victim)
-            until(f"round {number}: writes go on without {victims}", lambda: clients.acknowledged > before + 3, 30)
-            for victim in victims:
-                world.restart(victim)
-            until(f"round {number}: {victims} are back", lambda: all(view(world, one)["leader"] for one in victims), 30)
+            go_through(world, clients, number, random.sample(world.scenario.servers, random.choice((1, 1, 2))))
     until("all servers have applied the same", lambda: len(revisions(world)) == 1, 30)
     finding = check_linearizable(clients.history.operations())
     assert finding.verdict is Verdict.OK, str(finding)
     assert clients.acknowledged > 10 * ROUNDS
+
+
+def go_through(fleet, clients, number, victims):
+    """One round: kill `victims`, see that writes go on, and have them back."""
+    before = clients.acknowledged
+    for victim in victims:
+        fleet.kill(victim)
+    until(f"round {number}: writes go on without {victims}", lambda: clients.acknowledged > before + 3, 30)
+    for victim in victims:
+        fleet.restart(victim)
+    until(f"round {number}: {victims} are back", lambda: all(view(fleet, one)["leader"] for one in victims), 30)
 
 
 def test_a_minority_refuses_writes_and_serves_local_reads_with_their_age(world):
