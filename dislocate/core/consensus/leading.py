@@ -187,9 +187,9 @@ class Leading:
 
     def _accepted(self, progress: Progress, answer: Appended) -> None:
         is_news = progress.acknowledge(min(answer.index, self._state.log.last_index), self._state.now)
-        if progress.pace is Pace.PROBE and answer.round > progress.ignore_until:
-            progress.replicate()
-        elif progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted:
+        is_found = progress.pace is Pace.PROBE and answer.round > progress.ignore_until
+        is_caught_up = progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted
+        if is_found or is_caught_up:
             progress.replicate()
         elif progress.sending is not None and progress.match >= progress.sending.snapshot.index:
             progress.sending = None  # it is there, and the log went on without it
