@@ -151,6 +151,7 @@ class TinyRaft:
         self.log: list[tuple[int, str, str, str, Any]] = []  # (at, from, to, verb, what): the transcript
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, Entry] = {}
+        self.committed_in: dict[int, int] = {}  # in which term an entry was seen to be committed
         self.acknowledged: dict[bytes, int] = {}  # texts that some leader told its client are committed
         self.ignores: Callable[[str, str, RaftMessage], bool] = lambda source, to, message: False
         configuration = Configuration(servers(names))
@@ -481,13 +482,15 @@ class TinyRaft:
         assert term not in self.leaders, f"two leaders in term {term}: {self.leaders[term]} and {server.name}"
         self.leaders[term] = server.name
         for index, entry in self.committed.items():
-            if index > raft.compacted:
+            if index > raft.compacted and self.committed_in[index] < term:
                 assert raft.term_at(index) == entry.term, f"{server.name} leads term {term} without committed {index}"
 
     def _apply(self, server: Server, entry: Entry) -> None:
         assert entry.index == server.applied + 1, f"{server.name} applied {server.applied}, then {entry.index}"
         known = self.committed.setdefault(entry.index, entry)
         assert known == entry, f"{server.name} applied {entry}, another {known}"
+        if server.raft is not None:
+            self.committed_in.setdefault(entry.index, server.raft.term)
         server.applied = entry.index
         if entry.data:
             server.texts.append(entry.data)

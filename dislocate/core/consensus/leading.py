@@ -251,7 +251,7 @@ class Leading:
         return progress.heard_at if progress is not None else 0
 
     def rtt_of(self, server: ServerId) -> int:
-        """Smoothed round trip; 0 for this server, `UNBOUNDED` where it is not known."""
+        """Round trip; 0 for this server, `UNBOUNDED` where it is not known."""
         if server == self._state.me:
             return 0
         progress = self.progress.get(server)

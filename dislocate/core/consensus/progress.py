@@ -22,6 +22,7 @@ class Pace(Enum):
 
 SMOOTHING = 8  # a new sample counts for an eighth, as in TCP
 PINGS_KEPT = 64  # heartbeats without an answer whose time of sending is remembered
+RTTS_KEPT = 8  # the least of so many counts: who stood still answers a whole queue late, and is not far away for that
 
 
 def smoothed(before: int, sample: int) -> int:
@@ -63,6 +64,7 @@ class Progress:
     __slots__ = (
         "_acks",
         "_pings",
+        "_rtts",
         "append_latency",
         "better_since",
         "heard_at",
@@ -94,7 +96,7 @@ class Progress:
         self.round = 0  # the highest round that it answered
         self.sent_round = 0  # of the last message to it
         self.ignore_until = 0  # refusals of rounds up to this one are known already
-        self.rtt = 0  # smoothed, nanoseconds; 0: not measured
+        self.rtt = 0  # the least of the last few, nanoseconds; 0: not measured
         self.append_latency = 0  # smoothed time until entries are acknowledged: RTT and its disk
         self.quorum_rtt = 0  # what it says it would need for a majority
         self.better_since = 0  # since when it has been clearly better placed than the leader; 0: it is not
@@ -105,7 +107,8 @@ class Progress:
         self.wanted_at = 0  # when a snapshot for it was asked for; 0: not
         self.inflight_bytes = 0
         self._acks: deque[tuple[int, int, int]] = deque()  # (last index, bytes, sent at) of appends under way
-        self._pings: deque[tuple[int, int]] = deque()  # (round, sent at) of heartbeats
+        self._pings: deque[tuple[int, int]] = deque(maxlen=PINGS_KEPT)  # (round, sent at) of heartbeats
+        self._rtts: deque[int] = deque(maxlen=RTTS_KEPT)
 
     # ---- sending
 
@@ -122,8 +125,6 @@ class Progress:
     def pinged(self, round_: int, now: int) -> None:
         """A heartbeat left; it is answered without waiting for the disk, so it measures the way."""
         self._pings.append((round_, now))
-        if len(self._pings) > PINGS_KEPT:
-            self._pings.popleft()
 
     # ---- hearing
 
@@ -136,7 +137,8 @@ class Progress:
         while pings and pings[0][0] <= round_:
             pinged, sent_at = pings.popleft()
             if pinged == round_:
-                self.rtt = smoothed(self.rtt, max(1, now - sent_at))
+                self._rtts.append(max(1, now - sent_at))
+                self.rtt = min(self._rtts)
 
     def acknowledge(self, index: int, now: int) -> bool:
         """It has everything up to `index`; whether that is news."""
