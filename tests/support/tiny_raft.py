@@ -105,6 +105,15 @@ class Disk:
         )
 
 
+def disk_with(names: str, terms: str, term: int, voted_for: str = "") -> Disk:
+    """A disk of a server of the group `names`: entries of these terms after the first one, e.g. '2 2 4'."""
+    disk = Disk(Configuration(servers(names)))
+    disk.hard = HardState(term, server_id(voted_for) if voted_for else None)
+    for index, one in enumerate(terms.split(), 2):
+        disk.entries[index] = Entry(int(one), index, f"{one}.{index}".encode())
+    return disk
+
+
 class Server:
     """One agent with a disk; `raft` is None while it is down."""
 
@@ -118,6 +127,7 @@ class Server:
         self.waiting: list[Callable[[], None]] = []  # what arrived while it was paused
         self.applied = 0
         self.texts: list[bytes] = []
+        self.asked: dict[int, tuple[bytes, ...]] = {}  # reads, and what was acknowledged before they were asked
         self.reads: list[int] = []  # answered
         self.reads_lost: list[int] = []
         self.events: list[Any] = []
@@ -135,6 +145,7 @@ class TinyRaft:
         timing: Timing | None = None,
         raft: type[Raft] = Raft,
         spare: str = "",
+        disks: dict[str, Disk] | None = None,
     ) -> None:
         self.now = 0
         self.latency = parse_duration(latency)
@@ -160,6 +171,8 @@ class TinyRaft:
             self.servers[name_of(server)] = Server(name_of(server), configuration)
         for server in servers(spare) if spare else ():
             self.servers[name_of(server)] = Server(name_of(server), NOBODY)
+        for name, disk in (disks or {}).items():
+            self.servers[name].disk = disk
         for name in self.servers:
             self.start(name)
 
@@ -252,6 +265,7 @@ class TinyRaft:
 
     def propose(self, text: str, at: str | None = None) -> int | None:
         """At the leader, or `at` another; the index."""
+        assert at or self.leader(), "nobody leads"
         server = self.servers[at or self.leader()]
         assert server.raft is not None
         index = server.raft.propose(text.encode(), self.now)
@@ -262,6 +276,7 @@ class TinyRaft:
         server = self.servers[at or self.leader()]
         assert server.raft is not None
         accepted = server.raft.read(read_id, self.now)
+        server.asked[read_id] = tuple(self.acknowledged)
         self._flush_later(server)
         return accepted
 
@@ -280,6 +295,11 @@ class TinyRaft:
         answers = []
         self._turn(self.servers[name], lambda raft: answers.append(act(raft)))
         return answers[0]
+
+    def campaign(self, name: str) -> None:
+        """Let `name` ask for votes now, as if it had waited long enough."""
+        raft = self.raft(name)
+        self._turn(self.servers[name], lambda _: raft._elections.ask(pre=True))
 
     def compact(self, name: str, behind: int = 0) -> None:
         """Make the applied state durable and forget the log up to `behind` entries before it."""
@@ -354,19 +374,18 @@ class TinyRaft:
         return self.now - start
 
     def _step(self, end: int) -> bool:
-        """The next thing that happens, if it does until `end`."""
-        timer = min(
-            ((one.raft.deadline(), one.name) for one in self.running() if not one.is_paused), default=(1 << 62, "")
-        )
+        """The next thing that happens, if it does until `end`.  What arrives goes before a timer that is late."""
+        awake = [one for one in self.running() if not one.is_paused]
+        due, name = min(((one.raft.deadline(), one.name) for one in awake), default=(1 << 62, ""))
+        due = max(due, self.now)
         at = self._events[0][0] if self._events else 1 << 62
-        if min(at, timer[0]) > end:
+        if min(at, due) > end:
             return False
-        if at <= timer[0]:
-            self.now = max(self.now, at)
+        self.now = max(self.now, min(at, due))
+        if at <= due:
             heappop(self._events)[2]()
         else:
-            self.now = max(self.now, timer[0])
-            self._turn(self.servers[timer[1]], lambda raft: raft.time_reached(self.now))
+            self._turn(self.servers[name], lambda raft: raft.time_reached(self.now))
         return True
 
     def _later(self, delay: int, act: Callable[[], None]) -> None:
@@ -394,6 +413,8 @@ class TinyRaft:
             self._apply(server, entry)
         for read_id, index in duties.reads:
             assert index <= server.applied
+            unseen = [text for text in server.asked[read_id] if text not in server.texts]
+            assert not unseen, f"{server.name} answers read {read_id} without {unseen}"
             server.reads.append(read_id)
         server.reads_lost += duties.reads_lost
         for peer in duties.snapshots_wanted:

@@ -168,9 +168,9 @@ class Leading:
         progress = self.progress.get(sender)
         if progress is None:
             return
-        progress.answered(answer.round, state.now)
+        if progress.answered(answer.round, state.now):
+            self._measure()
         progress.quorum_rtt = answer.quorum_rtt
-        self._measure()
         if answer.accepted:
             self._accepted(progress, answer)
             if state.role is not Role.LEADER:

@@ -128,8 +128,8 @@ class Progress:
 
     # ---- hearing
 
-    def answered(self, round_: int, now: int) -> None:
-        """It answered the message of `round_`."""
+    def answered(self, round_: int, now: int) -> bool:
+        """It answered the message of `round_`; whether that measured the way."""
         self.heard_at = now
         self.lost = False
         self.round = max(self.round, round_)
@@ -139,6 +139,8 @@ class Progress:
             if pinged == round_:
                 self._rtts.append(max(1, now - sent_at))
                 self.rtt = min(self._rtts)
+                return True
+        return False
 
     def acknowledge(self, index: int, now: int) -> bool:
         """It has everything up to `index`; whether that is news."""
