@@ -146,6 +146,7 @@ class TinyRaft:
         raft: type[Raft] = Raft,
         spare: str = "",
         disks: dict[str, Disk] | None = None,
+        watches_promises: bool = True,
     ) -> None:
         self.now = 0
         self.latency = parse_duration(latency)
@@ -153,6 +154,7 @@ class TinyRaft:
         self.timing = timing or Timing()
         self.streams = Streams(seed)
         self._raft = raft
+        self._watches_promises = watches_promises
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._seq = 0
         self._flushes: dict[str, None] = {}
@@ -457,7 +459,8 @@ class TinyRaft:
 
     def _send(self, server: Server, to: ServerId, term: int, message: RaftMessage) -> None:
         target = self.servers[name_of(to)]
-        self._check_promise(server, to, term, message)
+        if self._watches_promises:
+            self._check_promise(server, to, term, message)
         way = (server.name, target.name)
         is_lost = way in self.cuts or target.raft is None or self.ignores(server.name, target.name, message)
         self.log.append((self.now, server.name, target.name, "loses" if is_lost else "says", message))

@@ -52,16 +52,17 @@ def follower_of(group):
 
 
 def test_1_a_vote_is_durable_before_it_is_told():
-    group = TinyRaft("abc")
+    group = TinyRaft("abc", watches_promises=False)  # the consequence is to show, not the broken promise
     group.cut("a", "c", both=True)
     group.servers["b"].disk.latency = 200 * MILLISECOND
     group.campaign("a")
     group.run("50ms")
-    group.kill("b", keeps=0)  # the vote for a was not on disk
+    group.kill("b", keeps=0)  # a vote for a would not be on its disk
+    group.isolate("a")
     group.start("b")
     group.campaign("c")
-    group.run("5s")
-    assert max(group.leaders.values(), default="") != ""
+    group.run("800ms")
+    assert group.leaders == {2: "c"}
 
 
 def test_1_all_restart_at_once_and_nothing_is_overwritten():
@@ -82,7 +83,7 @@ def test_1_all_restart_at_once_and_nothing_is_overwritten():
 
 
 def test_2_an_entry_is_durable_before_it_is_acknowledged():
-    group = led()
+    group = led(watches_promises=False)
     leader = group.leader()
     for name in "abc":
         group.servers[name].disk.latency = 40 * MILLISECOND
@@ -115,17 +116,26 @@ def test_an_old_acknowledgement_of_the_disk_does_not_speak_for_the_same_entry_co
     raft = Raft(me=me, restored=restored, stream=Stream(1), now=0)
     first, second = Entry(1, 2, b"first"), Entry(2, 2, b"second")
     tickets = []
-    for sender, term, entry in ((one, 1, first), (other, 2, second), (one, 3, first)):
-        raft.receive(sender, term, Append(1, 1, (entry,), 0, 1), 0)
+    for sender, term, message in (
+        (one, 1, Append(1, 1, (first,), 0, 1)),
+        (other, 2, Append(1, 1, (second,), 0, 1)),
+        (one, 3, VoteAsked(2, 1, pre=False, transferred=True)),  # refused; others elect it
+        (one, 3, Append(1, 1, (first,), 0, 1)),
+    ):
+        raft.receive(sender, term, message, 0)
         tickets += [save.ticket for save in raft.take().saves]
-    raft.stored(tickets[0], 0)
-    raft.take()
-    raft.receive(one, 3, Append(2, 1, (), 0, 2), 0)
-    assert not any(isinstance(word, Appended) and word.index >= 2 for _, _, word in raft.take().messages)
-    raft.stored(tickets[1], 0)
-    assert not [word for _, _, word in raft.take().messages if isinstance(word, Appended) and word.index >= 2]
-    raft.stored(tickets[2], 0)
-    assert [word.index for _, _, word in raft.take().messages if isinstance(word, Appended)] == [2, 1]
+    assert len(tickets) == 4
+    for ticket in tickets[:3]:  # now the disk has the second one, and the first one is on its way back
+        raft.stored(ticket, 0)
+        raft.receive(one, 3, Append(2, 1, (), 0, 2), 0)
+        assert max(acknowledged(raft), default=0) < 2
+    raft.stored(tickets[3], 0)
+    assert acknowledged(raft) == [2]
+
+
+def acknowledged(raft):
+    """What leaves now."""
+    return [word.index for _, _, word in raft.take().messages if isinstance(word, Appended) and word.accepted]
 
 
 # ---- 4 and 5: terms
