@@ -10,6 +10,7 @@ A disk is a queue: it acknowledges late, keeps some prefix of what it was workin
 What is applied is a list of texts; a snapshot is that list.  Breaking an invariant raises `AssertionError` at once.
 """
 
+import re
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
@@ -50,8 +51,8 @@ def name_of(server: ServerId) -> str:
 
 
 def servers(names: str) -> tuple[ServerId, ...]:
-    """The servers of 'a b c2' or 'abc'."""
-    return tuple(sorted(server_id(name) for name in (names.split() if " " in names else names)))
+    """The servers of 'abc' or 'abc2', sorted."""
+    return tuple(sorted(server_id(name) for name in re.findall(r"[a-z]\d*", names)))
 
 
 class Disk:
@@ -171,7 +172,7 @@ class TinyRaft:
         self.servers: dict[str, Server] = {}
         for server in configuration.voters:
             self.servers[name_of(server)] = Server(name_of(server), configuration)
-        for server in servers(spare) if spare else ():
+        for server in servers(spare):
             self.servers[name_of(server)] = Server(name_of(server), NOBODY)
         for name, disk in (disks or {}).items():
             self.servers[name].disk = disk
