@@ -162,7 +162,7 @@ class TinyRaft:
         self._busy_until: dict[tuple[str, str], int] = {}
         self._link: dict[tuple[str, str], int] = {}  # grows when a link is lost: what was under way is lost too
         self.cuts: dict[tuple[str, str], None] = {}
-        self.log: list[tuple[int, str, str, str, Any]] = []  # (at, from, to, verb, what): the transcript
+        self.log: list[tuple[int, str, int, str, str, Any]] = []  # (at, from, term, to, verb, what): the transcript
         self.leaders: dict[int, str] = {}
         self.committed: dict[int, Entry] = {}
         self.committed_in: dict[int, int] = {}  # in which term an entry was seen to be committed
@@ -196,7 +196,7 @@ class TinyRaft:
             now=self.now,
             timing=self.timing,
         )
-        self.log.append((self.now, name, "", "starts", None))
+        self._note(server, "starts")
         self._turn(server, lambda raft: None)
         for other in self.servers.values():
             if other is not server and other.raft is not None:
@@ -213,7 +213,7 @@ class TinyRaft:
         for _, act in queue[:kept]:
             act()
         server.waiting.clear()
-        self.log.append((self.now, name, "", "is killed", None))
+        self._note(server, "is killed")
         for other in self.running():
             self.lose_link(name, other.name, back=False)
             if verified and (name, other.name) not in self.cuts and (other.name, name) not in self.cuts:
@@ -224,7 +224,7 @@ class TinyRaft:
 
     def _refused(self, dead: Server, life: int, other: Server) -> None:
         if dead.raft is None and dead.life == life and other.raft is not None:
-            self.log.append((self.now, other.name, dead.name, "is refused by", None))
+            self._note(other, "is refused by", None, dead.name)
             self._turn(other, lambda raft: raft.peer_refused(dead.id, self.now))
 
     def pause(self, name: str) -> None:
@@ -347,9 +347,12 @@ class TinyRaft:
         """Every message of `kind` that was sent."""
         return [
             what
-            for _, a, b, verb, what in self.log
+            for _, a, _, b, verb, what in self.log
             if verb == "says" and isinstance(what, kind) and source in ("", a) and to in ("", b)
         ]
+
+    def _note(self, server: Server, verb: str, what: Any = None, to: str = "") -> None:
+        self.log.append((self.now, server.name, server.disk.hard.term, to, verb, what))
 
     def told(self, kind: type, name: str = "") -> list[Any]:
         """Every event of `kind`."""
@@ -409,6 +412,7 @@ class TinyRaft:
 
     def _carry_out(self, server: Server, raft: Raft, duties: Duties) -> None:
         for save in duties.saves:
+            self._note(server, "writes", save)
             self._write(server, save.ticket, lambda save=save: server.disk.write(save))
         for to, term, message in duties.messages:
             self._send(server, to, term, message)
@@ -426,7 +430,7 @@ class TinyRaft:
             self._install(server, raft, duties.install)
         for event in duties.events:
             server.events.append(event)
-            self.log.append((self.now, server.name, "", "notes", event))
+            self._note(server, "notes", event)
             if isinstance(event, LeaderElected):
                 self._elected(server, raft, event.term)
 
@@ -445,6 +449,7 @@ class TinyRaft:
         ticket, act = disk.queue.pop(0)
         act()
         if ticket:
+            self._note(server, "has written", ticket)
             self._arrive(server, life, lambda: self._turn(server, lambda raft: raft.stored(ticket, self.now)))
 
     def _arrive(self, server: Server, life: int, act: Callable[[], None]) -> None:
@@ -464,7 +469,7 @@ class TinyRaft:
             self._check_promise(server, to, term, message)
         way = (server.name, target.name)
         is_lost = way in self.cuts or target.raft is None or self.ignores(server.name, target.name, message)
-        self.log.append((self.now, server.name, target.name, "loses" if is_lost else "says", message))
+        self.log.append((self.now, server.name, term, target.name, "loses" if is_lost else "says", message))
         if is_lost:
             return
         at = max(self.now + self._latency(*way), self._busy_until.get(way, 0))
@@ -491,7 +496,7 @@ class TinyRaft:
         self._turn(server, lambda raft: raft.offer_snapshot(peer, snapshot, self.now))
 
     def _install(self, server: Server, raft: Raft, snapshot: Snapshot) -> None:
-        self.log.append((self.now, server.name, "", "installs", snapshot))
+        self._note(server, "installs", snapshot)
 
         def done() -> None:
             server.disk.install(snapshot)

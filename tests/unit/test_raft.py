@@ -448,7 +448,7 @@ def test_a_removed_server_is_told():
     assert change(group, "abc".replace(removed, "")) == ""
     group.run("2s")
     assert not group.raft(removed).is_voter
-    assert removed not in {to for _, _, to, verb, what in group.log[-6:] if isinstance(what, Append)}
+    assert removed not in {to for _, _, _, to, _, what in group.log[-6:] if isinstance(what, Append)}
 
 
 @pytest.mark.parametrize("names", ["ab", "abcd", "a", "abcde"])

@@ -168,7 +168,7 @@ class Elections:
                 self._refuse(sender, question)
                 return
             if not question.pre:
-                state.follow(term, None, f"{sender} asked for votes in term {term}")
+                state.follow(term, None, f"{sender.path} asked for votes in term {term}")
         if not self._may_vote(sender, term, question):
             self._refuse(sender, question)
         elif question.pre:

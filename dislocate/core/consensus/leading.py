@@ -131,7 +131,7 @@ class Leading:
             entries, size = self._entries_from(progress.next)
             self._send(server, progress, progress.next - 1, prev_term, entries)
             if progress.pace is Pace.PROBE:
-                progress.probing = True
+                progress.probed(entries[-1].index, self.round)
             else:
                 progress.sent(entries[-1].index, size, state.now)
 
@@ -187,9 +187,8 @@ class Leading:
 
     def _accepted(self, progress: Progress, answer: Appended) -> None:
         is_news = progress.acknowledge(min(answer.index, self._state.log.last_index), self._state.now)
-        is_found = progress.pace is Pace.PROBE and answer.round > progress.ignore_until
         is_caught_up = progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted
-        if is_found or is_caught_up:
+        if is_caught_up or progress.is_found(answer.round):
             progress.replicate()
         elif progress.sending is not None and progress.match >= progress.sending.snapshot.index:
             progress.sending = None  # it is there, and the log went on without it

@@ -76,6 +76,8 @@ class Progress:
         "match",
         "next",
         "pace",
+        "probed_round",
+        "probed_to",
         "probing",
         "quorum_rtt",
         "round",
@@ -91,6 +93,8 @@ class Progress:
         self.match = 0
         self.next = next_index  # the first entry that it has not been sent
         self.probing = False  # a probe is under way
+        self.probed_to = 0  # the last entry that it carried
+        self.probed_round = 0  # and its round
         self.lost = False  # there is no link
         self.heard_at = now  # when it last answered this leader
         self.round = 0  # the highest round that it answered
@@ -121,6 +125,11 @@ class Progress:
         self.next = last + 1
         self._acks.append((last, size, now))
         self.inflight_bytes += size
+
+    def probed(self, last: int, round_: int) -> None:
+        """A probe with entries up to `last` was sent."""
+        self.probing = True
+        self.probed_to, self.probed_round = last, round_
 
     def pinged(self, round_: int, now: int) -> None:
         """A heartbeat left; it is answered without waiting for the disk, so it measures the way."""
@@ -167,10 +176,17 @@ class Progress:
         self.wanted_at = 0
         self._forget_inflight()
 
+    def is_found(self, round_: int) -> bool:
+        """Whether an accepted message of `round_` ends the probing.  While a probe carries entries, only it or a later one
+        does: what it carried need not be sent again, though its own answer may still wait for the disk."""
+        if self.pace is not Pace.PROBE or round_ <= self.ignore_until:
+            return False
+        return not self.probing or round_ >= self.probed_round
+
     def replicate(self) -> None:
-        """Everything after `match` may be streamed."""
+        """Everything after what it has, or was sent last, may be streamed."""
         self.pace = Pace.REPLICATE
-        self.next = self.match + 1
+        self.next = 1 + (max(self.match, self.probed_to) if self.probing else self.match)
         self.probing = False
         self.sending = None
         self.wanted_at = 0
@@ -178,6 +194,7 @@ class Progress:
 
     def await_snapshot(self) -> None:
         self.pace = Pace.SNAPSHOT
+        self.probing = False
         self._forget_inflight()
 
     def link_lost(self, round_: int) -> None:
