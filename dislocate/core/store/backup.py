@@ -19,7 +19,7 @@ from dislocate.core.errors import LocalError
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.records import KEYS, LEASES, opened, read_key, read_lease
 from dislocate.core.store.snapshot import framed, read_stream
-from dislocate.core.tunables import RESTORE_BYTES, SNAPSHOT_CHUNK, STORE_BYTES, STORE_KEYS
+from dislocate.core.tunables import RESTORE_BYTES, SNAPSHOT_CHUNK, STORE_KEYS
 
 if TYPE_CHECKING:
     from dislocate.core.store.machine import StoreMachine
@@ -127,6 +127,6 @@ def _checked(data: bytes) -> tuple[BackupHeader, int]:
         raise LocalError(
             "backup", got=f"format {header.format}", expected=f"format {FORMAT}: use the version that wrote it"
         )
-    if len(data) > STORE_BYTES + RESTORE_BYTES or header.keys > STORE_KEYS:
+    if header.keys > STORE_KEYS:
         raise LocalError("backup", got=f"{header.keys} keys", expected=f"at most {STORE_KEYS} keys")
     return header, stream_at
