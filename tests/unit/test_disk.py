@@ -1,6 +1,7 @@
 """Disk: what was answered is there after any end of the process, and nothing is ever thrown away."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.inputs import Stored, StoreFailed
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
-from dislocate.io.disk import Disk
+from dislocate.io.disk import CHECKPOINT, Disk
 
 
 def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
@@ -25,6 +26,26 @@ def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
 
 def record(key: str, value: bytes | None = b"v") -> StoredRecord:
     return StoredRecord(key, value)
+
+
+def run_sql(disk: Disk, statement: str) -> None:
+    disk._database.connection.execute(statement)
+
+
+class NoFileMayGrow:
+    """While entered, the kernel fails writes of this process behind the first 16 KiB of a file."""
+
+    def __enter__(self) -> None:
+        self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, self._before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+
+@pytest.fixture
+def no_file_may_grow():
+    return NoFileMayGrow()
 
 
 @pytest.fixture
@@ -70,29 +91,127 @@ def test_a_commit_does_not_stop_the_hub_nor_a_busy_hub_a_commit(disk):
     assert len(turns) > 10
 
 
-def test_a_batch_that_fails_is_answered_so_and_leaves_nothing(disk):
+def test_a_batch_that_is_refused_is_answered_so_and_leaves_nothing(disk):
     answers: list[Stored | StoreFailed] = []
-    disk._database.execute("CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    run_sql(disk, "CREATE TRIGGER no BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'not today'); END")
     disk.store(Store(1, (record("a"),), True), answers.append)
     until(lambda: answers)
     assert type(answers[0]) is StoreFailed
-    assert "disk full" in answers[0].reason
-    disk._database.execute("DROP TRIGGER full")
+    assert "not today" in answers[0].reason
+    run_sql(disk, "DROP TRIGGER no")
     disk.store(Store(2, (record("b"),), True), answers.append)
     until(lambda: len(answers) == 2)
     assert answers[1] == Stored(2)
     assert disk.load() == (record("b"),)
 
 
-def test_after_a_failed_sync_nothing_is_stored_any_more(disk):
-    failure = sqlite3.OperationalError("disk I/O error")
-    failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-    assert "until the agent is restarted" in disk._roll_back(failure)
+def test_after_a_failed_write_nothing_is_stored_any_more(disk, no_file_may_grow):
     answers: list[Stored | StoreFailed] = []
-    disk.store(Store(1, (record("a"),), True), answers.append)
-    until(lambda: answers)
-    assert type(answers[0]) is StoreFailed
+    with no_file_may_grow:
+        disk.store(Store(1, (record("a", bytes(100_000)),), True), answers.append)
+        until(lambda: answers)
+    disk.store(Store(2, (record("b"),), True), answers.append)
+    until(lambda: len(answers) == 2)
+    assert [type(answer) for answer in answers] == [StoreFailed, StoreFailed]
+    assert all("until the agent is restarted" in answer.reason for answer in answers)
     assert disk.load() == ()
+
+
+def test_a_log_that_cannot_be_brought_home_ends_storing_too(disk, no_file_may_grow):
+    answers: list[Stored | StoreFailed] = []
+    pages = CHECKPOINT + 100
+    disk.store(Store(1, tuple(record(f"k{at}", bytes(4_000)) for at in range(pages)), False), answers.append)
+    until(lambda: disk._database.logged < 100)
+    for seq in (2, 3):  # the log is written from its beginning again, and its end is far
+        with no_file_may_grow:
+            disk.store(Store(seq, tuple(record(f"l{seq}-{at}", bytes(4_000)) for at in range(600)), False), answers.append)
+            until(lambda seq=seq: len(answers) == seq)
+    until(lambda: disk._broken)
+    disk.store(Store(4, (record("b"),), True), answers.append)
+    until(lambda: len(answers) == 4)
+    assert "until the agent is restarted" in answers[3].reason
+
+
+# ---- a full disk
+
+
+def test_a_full_disk_refuses_and_takes_stores_by_itself_when_there_is_space(disk):
+    answers: list[Stored | StoreFailed] = []
+    run_sql(disk, "PRAGMA max_page_count = 1")
+    for seq in (1, 2):
+        disk.store(Store(seq, (record("small"), record("large", bytes(100_000))), True), answers.append)
+        until(lambda seq=seq: len(answers) == seq)
+    assert [answer.reason[:5] for answer in answers] == ["full:", "full:"]
+    run_sql(disk, "PRAGMA max_page_count = 1000000")
+    disk.store(Store(3, (record("large", bytes(100_000)),), True), answers.append)
+    until(lambda: len(answers) == 3)
+    assert answers[2] == Stored(3)
+    assert disk.load() == (record("large", bytes(100_000)),)
+
+
+def test_what_is_asked_for_after_a_failure_fails_until_that_was_heard(disk):
+    disk.awaits_hearing = True
+    answers: list[Stored | StoreFailed] = []
+    run_sql(disk, "PRAGMA max_page_count = 1")
+    disk.store(Store(1, (record("large", bytes(100_000)),), True), answers.append)
+    disk.store(Store(2, (record("after"),), True), answers.append)
+    until(lambda: len(answers) == 2)
+    run_sql(disk, "PRAGMA max_page_count = 1000000")
+    disk.store(Store(3, (record("knows of nothing"),), True), answers.append)
+    disk.hear(1)
+    disk.store(Store(4, (record("knows of the first"),), True), answers.append)
+    until(lambda: len(answers) == 4)
+    assert [type(answer) for answer in answers] == [StoreFailed] * 4
+    for seq in (2, 3, 4):
+        disk.hear(seq)
+    disk.store(Store(5, (record("knows of all"),), True), answers.append)
+    until(lambda: len(answers) == 5)
+    assert answers[4] == Stored(5)
+    assert disk.load() == (record("knows of all"),)
+
+
+def test_on_a_file_system_without_space_nothing_is_lost_and_storing_goes_on_when_there_is_some(tmp_path):
+    script = f"""
+import os, subprocess
+from pathlib import Path
+import gevent
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.io.disk import Disk
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", {str(tmp_path)!r}], check=True)
+ballast, answers = Path({str(tmp_path)!r}) / "ballast", []
+disk = Disk(Path({str(tmp_path)!r}) / "state")
+ballast.write_bytes(bytes(29 << 20))
+
+def store(seq, sync):
+    disk.store(Store(seq, tuple(StoredRecord(f"{{seq:03}}/{{at}}", os.urandom(4_000)) for at in range(50)), sync), answers.append)
+    while len(answers) < seq:
+        gevent.sleep(0.001)
+    return answers[-1]
+
+kept, seq = [], 0
+for free in (False, True):
+    if free:
+        ballast.unlink()
+    outcomes = []
+    for _ in range(25 if free is False else 8):
+        seq += 1
+        said = store(seq, seq % 3 == 0)
+        outcomes.append(getattr(said, "reason", "stored")[:5])
+        if outcomes[-1] == "store":
+            kept.append(seq)
+    print(sorted(set(outcomes)), outcomes[-1])
+disk.close()
+disk = Disk(Path({str(tmp_path)!r}) / "state")
+print([record.key for record in disk.load()] == sorted(f"{{seq:03}}/{{at}}" for seq in kept for at in range(50)))
+disk.close()
+"""
+    in_own_mounts = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*in_own_mounts, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    child = subprocess.run([*in_own_mounts, sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert child.stdout.splitlines() == ["['full:', 'store'] full:", "['store'] store", "True"], child.stderr
 
 
 def test_boots_grow_whatever_the_clock_says(state_dir):
