@@ -57,9 +57,10 @@ class Disk:
         self.commits = 0
         self.stores = 0
         self.awaits_hearing = False  # somebody will `hear` of each failure; else its answer is its hearing
+        self._path = state_dir / "state.db"
         self._lock, kernel_ran_on = _lock(state_dir)
         try:
-            self._database = Database(state_dir / "state.db", kernel_ran_on=kernel_ran_on)
+            self._database = Database(self._path, kernel_ran_on=kernel_ran_on)
         except BaseException:
             os.close(self._lock)
             raise

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path as FilePath
 
 import gevent
 import pytest
@@ -15,6 +16,7 @@ from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.inputs import Stored, StoreFailed
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
+from dislocate.io import database
 from dislocate.io.disk import CHECKPOINT, Disk
 
 
@@ -30,6 +32,27 @@ def record(key: str, value: bytes | None = b"v") -> StoredRecord:
 
 def run_sql(disk: Disk, statement: str) -> None:
     disk._database.connection.execute(statement)
+
+
+def killed_after(state_dir: FilePath, stores: int) -> None:
+    """A process stores k01, k02... one after the other, every second one synced, and is killed after the last answer."""
+    script = f"""
+import gevent
+from pathlib import Path
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.io.disk import Disk
+disk = Disk(Path({str(state_dir)!r}))
+for seq in range(1, {stores} + 1):
+    disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
+    disk.flush(5)
+gevent.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert [int(child.stdout.readline()) for _ in range(stores)] == list(range(1, stores + 1))
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
 
 
 class NoFileMayGrow:
@@ -124,7 +147,9 @@ def test_a_log_that_cannot_be_brought_home_ends_storing_too(disk, no_file_may_gr
     until(lambda: disk._database.logged < 100)
     for seq in (2, 3):  # the log is written from its beginning again, and its end is far
         with no_file_may_grow:
-            disk.store(Store(seq, tuple(record(f"l{seq}-{at}", bytes(4_000)) for at in range(600)), False), answers.append)
+            disk.store(
+                Store(seq, tuple(record(f"l{seq}-{at}", bytes(4_000)) for at in range(600)), False), answers.append
+            )
             until(lambda seq=seq: len(answers) == seq)
     until(lambda: disk._broken)
     disk.store(Store(4, (record("b"),), True), answers.append)
@@ -185,7 +210,8 @@ disk = Disk(Path({str(tmp_path)!r}) / "state")
 ballast.write_bytes(bytes(29 << 20))
 
 def store(seq, sync):
-    disk.store(Store(seq, tuple(StoredRecord(f"{{seq:03}}/{{at}}", os.urandom(4_000)) for at in range(50)), sync), answers.append)
+    records = tuple(StoredRecord(f"{{seq:03}}/{{at}}", os.urandom(4_000)) for at in range(50))
+    disk.store(Store(seq, records, sync), answers.append)
     while len(answers) < seq:
         gevent.sleep(0.001)
     return answers[-1]
@@ -224,24 +250,9 @@ def test_boots_grow_whatever_the_clock_says(state_dir):
 
 
 def test_what_was_answered_survives_a_kill(state_dir):
-    script = f"""
-import gevent
-from pathlib import Path
-from dislocate.core.boundary.effects import Store
-from dislocate.core.boundary.values import StoredRecord
-from dislocate.io.disk import Disk
-disk = Disk(Path({str(state_dir)!r}))
-for seq in range(1, 50):
-    disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
-gevent.sleep(60)
-"""
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
-    answered = [int(child.stdout.readline()) for _ in range(49)]
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    killed_after(state_dir, 49)
     survivor = Disk(state_dir)
-    assert [r.key for r in survivor.load()] == [f"k{seq:02}" for seq in answered]
+    assert [r.key for r in survivor.load()] == [f"k{seq:02}" for seq in range(1, 50)]
     survivor.close()
 
 
@@ -273,11 +284,75 @@ def test_a_page_damaged_in_the_middle_is_found_at_the_start(state_dir):
     assert path.read_bytes() == data
 
 
+def test_a_flipped_bit_in_a_value_is_found_at_the_start(state_dir):
+    disk = Disk(state_dir)
+    disk.store(Store(1, tuple(record(f"k{at}", b"value %d" % at) for at in range(100)), True), lambda _: None)
+    disk.close()
+    path = state_dir / "state.db"
+    path.write_bytes(path.read_bytes().replace(b"value 77", b"value 76"))
+    disk = Disk(state_dir)
+    with pytest.raises(LocalError, match=r"checksum of 1 of 100 records, first 'k77'.*servers add"):
+        disk.load()
+    disk.close()
+
+
+def test_a_commit_behind_a_damaged_place_of_the_log_is_missed_at_the_start_and_all_is_kept(state_dir):
+    killed_after(state_dir, 20)
+    log = state_dir / "state.db-wal"
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    before = {file: file.read_bytes() for file in state_dir.glob("state.db*")}
+    with pytest.raises(LocalError, match=r"behind a damaged place.*Move the damaged one"):
+        Disk(state_dir)
+    assert {file: file.read_bytes() for file in state_dir.glob("state.db*")} == before
+
+
+def test_a_torn_log_is_no_damage_and_after_another_start_of_the_kernel_neither_is_a_gap(state_dir):
+    killed_after(state_dir, 20)
+    log = state_dir / "state.db-wal"
+    log.write_bytes(log.read_bytes()[:-3_000])
+    opened = Disk(state_dir)
+    assert [r.key for r in opened.load()] == [f"k{seq:02}" for seq in range(1, 20)]
+    opened.close()
+    killed_after(state_dir, 40)
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    (state_dir / "agent.lock").write_text("1 another")
+    opened = Disk(state_dir)
+    assert 19 <= len(opened.load()) < 40
+    opened.close()
+
+
+def test_a_file_without_checksums_is_read_and_gets_them(state_dir):
+    state_dir.mkdir()
+    older = sqlite3.connect(state_dir / "state.db", isolation_level=None)
+    older.execute("CREATE TABLE records (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+    older.execute("INSERT INTO records VALUES ('old', x'01')")
+    older.execute("PRAGMA user_version = 1")
+    older.close()
+    opened = Disk(state_dir)
+    opened.store(Store(1, (record("new"),), True), lambda _: None)
+    assert opened.flush(5)
+    assert opened.load() == (record("new"), record("old", b"\1"))
+    assert opened._database.connection.execute("SELECT count(crc) FROM records").fetchone() == (1,)
+    opened.close()
+
+
+def test_checking_a_large_file_is_told(state_dir, monkeypatch, caplog):
+    Disk(state_dir).close()
+    monkeypatch.setattr(database, "LARGE", 1)
+    with caplog.at_level("INFO"):
+        Disk(state_dir).close()
+    assert "checking" in caplog.text
+
+
 def test_a_file_of_a_newer_agent_is_left_alone(state_dir):
     Disk(state_dir).close()
-    database = sqlite3.connect(state_dir / "state.db")
-    database.execute("PRAGMA user_version = 99")
-    database.close()
+    newer = sqlite3.connect(state_dir / "state.db")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
     with pytest.raises(LocalError, match="run the newer agent"):
         Disk(state_dir)
 
