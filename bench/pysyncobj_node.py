@@ -1,7 +1,7 @@
 """One PySyncObj server with clients in its own process, as its users have them: `OWN_ADDRESS OTHER_ADDRESS...`.
 
-Runs in an environment of its own, with nothing of ours.  Shipped defaults, so nothing is fsynced.  Takes `put CLIENTS SECONDS`,
-`first` and `leader` on standard input, and answers each by a line.
+Runs in an environment of its own, with nothing of ours.  Shipped defaults, so nothing is fsynced.  Takes
+`put CLIENTS SECONDS`, `first` and `leader` on standard input, and answers each by a line.
 """
 
 import json
