@@ -46,6 +46,16 @@ EXAMPLES = [
     (events.InputDropped("10.0.0.9:1", "no envelope"), "input from 10.0.0.9:1 dropped: no envelope"),
     (events.RelayChanged(True), "relay yes"),
     (events.SendRefused("10.0.0.9:1", Refusal.REFUSED), "send to 10.0.0.9:1 failed: refused"),
+    (events.GroupJoined("ab12", 1), "store group ab12, epoch 1"),
+    (events.LeaderElected(3), "store led by this server, term 3"),
+    (events.LeaderDeposed(3, "silent"), "store not led by this server any more, term 3: silent"),
+    (events.EntriesApplied(7, 3, 99, 5), "store applied entry 7, revision 5"),
+    (
+        events.ServersChanged(7, ("fra/a1@01", "fra/a2@02"), ("wdc/a1@03",)),
+        "servers fra/a1@01 and fra/a2@02, learning wdc/a1@03, as of entry 7",
+    ),
+    (events.StoreTroubled("the disk failed"), "store troubled: the disk failed"),
+    (events.StoreTroubled(""), "store well again"),
 ]
 
 
