@@ -7,6 +7,7 @@ makes it no member.  `examine(path)` yields findings as it comes to them, the ch
 import fcntl
 import itertools
 import os
+import re
 import resource
 import shutil
 import socket
@@ -23,13 +24,14 @@ from msgspec import Struct
 from dislocate.client.connection import AgentConnection, NoAgent, Problem
 from dislocate.config import Config, load_config
 from dislocate.core.errors import ConfigError, LocalError, PeerError
-from dislocate.core.identity import Address, NodeId, join_address, split_address
+from dislocate.core.identity import Address, NodeId, join_address, split_address, split_path
 from dislocate.core.membership.messages import ItIsI, WhoIsThere
 from dislocate.core.units import SECOND
 from dislocate.core.wire import decode_envelope, encode_envelope
 from dislocate.edge.sockets import UNIX_PATH_LIMIT
 from dislocate.host.facts import find_own_address
 from dislocate.io.keyring import Keyring, fingerprint, read_secrets
+from dislocate.strict import nearest
 
 ANSWER_WITHIN = 1.0  # seconds for one question to a seed, more than twice the longest RTT of the region table
 QUESTIONS = 3  # to each seed: one or two may be lost
@@ -66,6 +68,7 @@ def examine(path: FilePath) -> Iterator[Finding]:
         yield Finding("configuration", Level.FAIL, f"{error.field}: got {error.got!r}", f"expected {error.expected}")
         return
     yield Finding("configuration", Level.OK, f"{path} describes {config.path}")
+    yield from examine_servers(config)
     secrets = yield from _secret(config)
     running = _running_agent(config)
     yield from _state_dir(config, running)
@@ -76,6 +79,40 @@ def examine(path: FilePath) -> Iterator[Finding]:
         yield from _seeds(config, Keyring(secrets))
     if running:
         yield from _own_agent(config)
+
+
+# ---- the configuration itself
+
+
+def examine_servers(config: Config) -> Iterator[Finding]:
+    """[store] servers, as far as this one file tells: whether they can be a group, and whether this agent is meant."""
+    servers, what = config.store.servers, "store servers"
+    if not servers:
+        return
+    twice = sorted({name for name in servers if servers.count(name) > 1})
+    if twice:
+        yield Finding(what, Level.FAIL, f"{', '.join(twice)} is named twice", "store.servers: each server once")
+    elif len(servers) % 2 == 0:
+        loss = (len(servers) - 1) // 2
+        found = f"{len(servers)} servers bear the loss of {loss}, as many as {len(servers) - 1} do"
+        yield Finding(what, Level.WARN, found, "store.servers: three or five, spread over data centers")
+    if config.path in servers:
+        yield Finding(what, Level.OK, f"this agent is one of {len(servers)}")
+        return
+    close = [name for name in servers if _plain(name) == _plain(config.path)]
+    if close:
+        mend = f"store.servers or node.name: one name for one agent, {close[0]} or {config.path}"
+        yield Finding(what, Level.WARN, f"{close[0]} is named, but this agent is {config.path}", mend)
+        return
+    here = [name for name in servers if split_path(name, "store.servers")[0] == config.node.datacenter]
+    hint = nearest(config.path, here).removeprefix(", ")
+    asked = f"; {hint}" if hint else ""
+    yield Finding(what, Level.OK, f"this agent is none of {', '.join(servers)}{asked}")
+
+
+def _plain(path: str) -> str:
+    """What is left of a name that two people would spell differently: 'fra/a-01' and 'fra/a1' are the same."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", path.replace("-", ""))
 
 
 # ---- this host
@@ -103,8 +140,8 @@ def _running_agent(config: Config) -> int:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read(32) or b"0")
-    except (OSError, ValueError):
+                return int(file.read(32).split()[0])
+    except (OSError, ValueError, IndexError):
         pass  # no directory, no agent; what is wrong with the directory is found elsewhere
     return 0
 

@@ -67,12 +67,13 @@ def _now(agent: AgentConnection, stream: str, name: str) -> Iterator[dict[str, A
 
 def _show(data: dict[str, Any], command: tuple[str, ...], as_json: bool) -> None:
     if command:
-        _run(command, data)
+        run_command(command, data)
     else:
         click.echo(json.dumps(data) if as_json else _line(data))
 
 
-def _run(command: tuple[str, ...], data: dict[str, Any]) -> None:
+def run_command(command: tuple[str, ...], data: dict[str, Any]) -> None:
+    """Run `command` with `data` as JSON on its standard input; that it failed is said."""
     try:
         result = subprocess.run(command, input=json.dumps(data).encode(), check=False)
     except OSError as error:

@@ -10,11 +10,16 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from msgspec import Struct
+
 from dislocate.core.errors import DislocateError, LocalError
 
 DEFAULT_URL = "http://127.0.0.1:49700"
 DEFAULT_SOCKET = Path("/var/lib/dislocate/http.sock")
-TIMEOUT = 10.0  # seconds; the agent answers from memory
+TIMEOUT = 12.0  # seconds; the agent answers from memory, or says after 10 s that its disk does not
+STORE_TIMEOUT = 30.0  # seconds; longer than an agent waits for a majority of servers, so that its words arrive
+QUIET_TIMEOUT = 60.0  # seconds; an event stream says "still here" each 15 s
+CHANGE_TIMEOUT = 150.0  # seconds; the same for what moves a whole store: a new server, a restore
 
 
 class NoAgent(DislocateError):
@@ -49,6 +54,13 @@ class Problem(DislocateError):
         return f"{text}\n{hint}" if hint else text
 
 
+class Raw(Struct, frozen=True):
+    """An answer as bytes, with its headers in lower case."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -65,30 +77,39 @@ class AgentConnection:
 
     def __init__(self, where: str, token: str | None = None, timeout: float = TIMEOUT) -> None:
         self.where = where
+        self.last_event_id: int | None = None  # of the latest event that `events` gave: where to resume
         self._timeout = timeout
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, timeout: float | None = None) -> Any:
         """The JSON answer.  Raises `NoAgent` or `Problem`."""
-        return self.send("GET", path)
+        return self.send("GET", path, timeout=timeout)
 
-    def send(self, method: str, path: str, body: object = None) -> Any:
+    def send(self, method: str, path: str, body: object = None, timeout: float | None = None) -> Any:
         """The JSON answer, None for an empty one.  Raises `NoAgent` or `Problem`."""
-        status, text = self._exchange(method, path, body)
-        return _answer(status, text)
+        data = None if body is None else json.dumps(body).encode()
+        status, raw = self._exchange(method, path, data, "application/json", timeout)
+        return _answer(status, raw.body)
+
+    def raw(self, method: str, path: str, data: bytes | None = None, timeout: float | None = None) -> Raw:
+        """The answer as it is, to a body as it is.  Raises `NoAgent` or `Problem`."""
+        status, raw = self._exchange(method, path, data, "application/octet-stream", timeout)
+        if status >= 400:
+            _answer(status, raw.body)
+        return raw
 
     def text(self, path: str) -> str:
         """The answer as text.  Raises `NoAgent` or `Problem`."""
-        status, text = self._exchange("GET", path, None)
-        if status >= 400:
-            _answer(status, text)
-        return text.decode()
+        return self.raw("GET", path).body.decode()
 
-    def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes]:
-        connection = self._connection(self._timeout)
+    def _exchange(
+        self, method: str, path: str, data: bytes | None, media: str, timeout: float | None
+    ) -> tuple[int, Raw]:
+        connection = self._connection(timeout or self._timeout)
         try:
-            response = self._request(connection, method, path, body)
-            return response.status, response.read()
+            response = self._request(connection, method, path, data, {} if data is None else {"Content-Type": media})
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, Raw(response.read(), headers)
         except (OSError, http.client.HTTPException) as error:
             raise NoAgent(self.where, error) from error
         finally:
@@ -97,14 +118,15 @@ class AgentConnection:
     def events(self, path: str, since: int | None = None) -> Iterator[tuple[str, Any]]:
         """(event name, data) of a stream of server-sent events, until the agent ends it.  Raises as `send`.
 
-        With `since`, an index, the stream is resumed after it: a watch then begins with 'names', all that match."""
-        connection = self._connection(None)
+        With `since`, an index, the stream is resumed after it: a watch of services then begins with 'names', all that
+        match.  `last_event_id` is where to resume after what was given."""
+        connection = self._connection(QUIET_TIMEOUT)
         resume = {} if since is None else {"Last-Event-ID": str(since)}
         try:
             response = self._request(connection, "GET", path, None, resume)
             if response.status != 200:
                 _answer(response.status, response.read())
-            name, data = "message", []
+            name, data, number = "message", list[str](), self.last_event_id
             for raw in response:
                 line = raw.decode().rstrip("\r\n")
                 field, _, value = line.partition(": ")
@@ -112,9 +134,15 @@ class AgentConnection:
                     name = value
                 elif field == "data":
                     data.append(value)
+                elif field == "id":
+                    number = int(value)
+                elif not line and not data:
+                    self.last_event_id = number
                 elif not line and data:
-                    yield name, json.loads("\n".join(data))
+                    event = name, json.loads("\n".join(data))
                     name, data = "message", []
+                    yield event
+                    self.last_event_id = number
         except (OSError, http.client.HTTPException) as error:
             raise NoAgent(self.where, error) from error
         finally:
@@ -138,15 +166,10 @@ class AgentConnection:
         connection: http.client.HTTPConnection,
         method: str,
         path: str,
-        body: object,
+        data: bytes | None,
         more_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> http.client.HTTPResponse:
-        headers = {**self._headers, **more_headers}
-        data = None
-        if body is not None:
-            data = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
-        connection.request(method, path, body=data, headers=headers)
+        connection.request(method, path, body=data, headers={**self._headers, **more_headers})
         return connection.getresponse()
 
 

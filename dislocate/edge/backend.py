@@ -19,6 +19,16 @@ class Backend(Protocol):
         Raises TimeoutError then."""
         ...
 
+    def ask(self, request: Request, then: Callable[[Result], object]) -> int:
+        """Ask the core and return at once: `then` is called with its answer, on the hub, where it must not block.
+
+        Returns the id to `cancel` with."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Nobody waits for this answer any more; one that was given already is no mistake."""
+        ...
+
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every event, on the hub, where it must not block; returns how to end that."""
         ...

@@ -5,14 +5,27 @@ are text with a unit ('5s').  `decode` raises `LocalError` and nothing else, wha
 (is this a service name? do these checks make sense?) is the catalog's to judge; here only the shape is.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
+import msgspec
 from msgspec import Meta, Struct
 
 from dislocate.core.boundary.requests import Deregister, Heartbeat, Register, ReportLoad, Request
+from dislocate.core.boundary.store import (
+    Compare,
+    Consistency,
+    Delete,
+    Field,
+    Get,
+    Operation,
+    Put,
+    Relation,
+    Transact,
+)
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load, Status
 from dislocate.core.errors import LocalError
 from dislocate.core.units import HOUR, parse_duration
+from dislocate.edge.keys import NUMBER_LIMIT, OPERATIONS_LIMIT, bytes_of, check_key
 
 LONGEST = 366 * 24 * HOUR  # a duration beyond a year is a slip of the unit
 
@@ -20,6 +33,15 @@ Duration: TypeAlias = Annotated[str, Meta(description="a duration such as '5s' o
 Text: TypeAlias = Annotated[str, Meta(description="text of at most 4096 characters", max_length=4096)]
 Id: TypeAlias = Annotated[str, Meta(description="the id of an instance", min_length=1, max_length=200)]
 HttpStatus: TypeAlias = Annotated[int, Meta(description="an HTTP status, 100..599", ge=100, le=599)]
+
+Key: TypeAlias = Annotated[str, Meta(description="a key such as 'app/color': 1 to 512 bytes of UTF-8 text")]
+Value: TypeAlias = Annotated[str, Meta(description='text, or base64 with "encoding": "base64"; at most 256 KiB')]
+Encoding: TypeAlias = Annotated[Literal["", "base64"], Meta(description="'' (text) or 'base64'")]
+Number: TypeAlias = Annotated[
+    int, Meta(description="a whole number, at least 0, as an earlier answer gave it", ge=0, le=NUMBER_LIMIT)
+]
+Flag: TypeAlias = Annotated[bool, Meta(description="true or false")]
+Tag: TypeAlias = Annotated[int | str | None, Meta(description="text or a number that comes back with the answer")]
 
 
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +104,74 @@ class MaintBody(Body, frozen=True, kw_only=True):
     reason: Text = ""
 
 
+class CompareBody(Body, frozen=True, kw_only=True):
+    """One condition on one key; a key that is not there has revision 0 and an empty value."""
+
+    key: Key
+    field: Annotated[Field, Meta(description="'modified', 'created', 'version', 'lease' or 'value'")] = Field.MODIFIED
+    relation: Annotated[Relation, Meta(description="'=', '!=', '>' or '<'")] = msgspec.field(
+        default=Relation.EQUAL, name="is"
+    )
+    number: Number | None = None
+    value: Annotated[str, Meta(description="text, with field 'value'")] | None = None
+    encoding: Encoding = ""
+
+
+class PutBody(Body, frozen=True, kw_only=True):
+    """Set a key."""
+
+    key: Key
+    value: Value
+    encoding: Encoding = ""
+    lease: Number = 0
+
+
+class DeleteBody(Body, frozen=True, kw_only=True):
+    """Remove a key, or all keys that begin with it."""
+
+    key: Key
+    prefix: Flag = False
+
+
+class GetBody(Body, frozen=True, kw_only=True):
+    """Read a key, or all keys that begin with it."""
+
+    key: Key
+    prefix: Flag = False
+
+
+class OperationBody(Body, frozen=True, kw_only=True):
+    """Exactly one of put, delete, get."""
+
+    put: PutBody | None = None
+    delete: DeleteBody | None = None
+    get: GetBody | None = None
+
+
+class TransactionBody(Body, frozen=True, kw_only=True):
+    """If all conditions hold do `then`, else `else`: all or nothing, in one revision."""
+
+    compares: Annotated[tuple[CompareBody, ...], Meta(description="a list of conditions")] = msgspec.field(
+        default=(), name="if"
+    )
+    then: Annotated[tuple[OperationBody, ...], Meta(description="a list of operations")] = ()
+    otherwise: Annotated[tuple[OperationBody, ...], Meta(description="a list of operations")] = msgspec.field(
+        default=(), name="else"
+    )
+
+
+class LeaseBody(Body, frozen=True, kw_only=True):
+    """A lease that ends when nobody has kept it alive for `ttl`."""
+
+    ttl: Annotated[str, Meta(description="a duration of 1s to 24h, such as '15s'", max_length=32)]
+
+
+class TransferBody(Body, frozen=True, kw_only=True):
+    """Who shall lead; nobody named: whoever is placed best."""
+
+    to: Annotated[str, Meta(description="a server as 'datacenter/name', or '' for whoever is placed best")] = ""
+
+
 class RegisterDatagram(InstanceBody, frozen=True, kw_only=True, tag_field="op", tag="register"):
     """{"op": "register", "id": ..., "service": ..., "port": ...} and the other fields of PUT /api/instances/ID."""
 
@@ -106,7 +196,50 @@ class DeregisterDatagram(Body, frozen=True, kw_only=True, tag_field="op", tag="d
     id: Id
 
 
-Datagram: TypeAlias = RegisterDatagram | HeartbeatDatagram | LoadDatagram | DeregisterDatagram
+class PutDatagram(Body, frozen=True, kw_only=True, tag_field="op", tag="put"):
+    """{"op": "put", "id": 1, "key": "app/color", "value": "blue"}; `id` comes back with the answer"""
+
+    key: Key
+    value: Value
+    encoding: Encoding = ""
+    lease: Number = 0
+    id: Tag = None
+
+
+class CasDatagram(Body, frozen=True, kw_only=True, tag_field="op", tag="cas"):
+    """{"op": "cas", "id": 1, "key": "app/color", "value": "green", "revision": 7}; 0: there must be none yet"""
+
+    key: Key
+    value: Value
+    revision: Number
+    encoding: Encoding = ""
+    lease: Number = 0
+    id: Tag = None
+
+
+class GetDatagram(Body, frozen=True, kw_only=True, tag_field="op", tag="get"):
+    """{"op": "get", "id": 1, "key": "app/color"}"""
+
+    key: Key
+    consistency: Annotated[Consistency, Meta(description="'linearizable', 'bounded' or 'local'")] = (
+        Consistency.LINEARIZABLE
+    )
+    max_age: Duration = ""
+    id: Tag = None
+
+
+class DeleteDatagram(Body, frozen=True, kw_only=True, tag_field="op", tag="delete"):
+    """{"op": "delete", "id": 1, "key": "app/color"}; with `revision` only if that is its revision"""
+
+    key: Key
+    prefix: Flag = False
+    revision: Number | None = None
+    id: Tag = None
+
+
+ServiceDatagram: TypeAlias = RegisterDatagram | HeartbeatDatagram | LoadDatagram | DeregisterDatagram
+KeyDatagram: TypeAlias = PutDatagram | CasDatagram | GetDatagram | DeleteDatagram
+Datagram: TypeAlias = ServiceDatagram | KeyDatagram
 
 
 def duration(text: str, field: str) -> int:
@@ -133,7 +266,7 @@ def instance_spec(instance_id: str, body: InstanceBody) -> InstanceSpec:
     )
 
 
-def request_of(datagram: Datagram) -> Request:
+def request_of(datagram: ServiceDatagram) -> Request:
     """What the core is asked.  Raises `LocalError`."""
     match datagram:
         case RegisterDatagram():
@@ -144,6 +277,47 @@ def request_of(datagram: Datagram) -> Request:
             return ReportLoad(datagram.id, load_of(datagram))
         case DeregisterDatagram():
             return Deregister(datagram.id)
+
+
+def transaction_of(body: TransactionBody) -> Transact:
+    """What the store is asked.  Raises `LocalError`."""
+    for name, parts in (("if", body.compares), ("then", body.then), ("else", body.otherwise)):
+        if len(parts) > OPERATIONS_LIMIT:
+            raise LocalError(
+                name, got=len(parts), expected=f"at most {OPERATIONS_LIMIT}: cut it in several transactions"
+            )
+    if not body.then and not body.otherwise:
+        raise LocalError("then", got=None, expected="at least one operation in 'then' or 'else'")
+    return Transact(
+        tuple(_compare(compare, f"if[{at}]") for at, compare in enumerate(body.compares)),
+        tuple(_operation(operation, f"then[{at}]") for at, operation in enumerate(body.then)),
+        tuple(_operation(operation, f"else[{at}]") for at, operation in enumerate(body.otherwise)),
+    )
+
+
+def _compare(body: CompareBody, field: str) -> Compare:
+    key = check_key(body.key, f"{field}.key")
+    by_value = body.field is Field.VALUE
+    wanted, other = ("value", body.number) if by_value else ("number", body.value)
+    if other is not None or (body.value if by_value else body.number) is None:
+        raise LocalError(f"{field}.{wanted}", got=other, expected=f"{wanted!r} and nothing else to compare with")
+    if by_value:
+        value = bytes_of(body.value or "", body.encoding, f"{field}.value")
+        return Compare(key, body.field, body.relation, value=value)
+    return Compare(key, body.field, body.relation, number=body.number or 0)
+
+
+def _operation(body: OperationBody, field: str) -> Operation:
+    given = [name for name in ("put", "delete", "get") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise LocalError(field, got=given, expected="exactly one of put, delete, get")
+    if body.put is not None:
+        value = bytes_of(body.put.value, body.put.encoding, f"{field}.put.value")
+        return Put(check_key(body.put.key, f"{field}.put.key"), value, body.put.lease)
+    if body.delete is not None:
+        return Delete(check_key(body.delete.key, f"{field}.delete.key"), body.delete.prefix)
+    assert body.get is not None
+    return Get(check_key(body.get.key, f"{field}.get.key", is_prefix=body.get.prefix), body.get.prefix)
 
 
 def load_of(body: LoadBody) -> Load:

@@ -19,9 +19,13 @@ from dislocate.core.boundary.events import (
     BrakeChanged,
     CloneDetected,
     DatacenterChanged,
+    EntriesApplied,
     Event,
+    GroupJoined,
     InputDropped,
     InstanceChanged,
+    LeaderDeposed,
+    LeaderElected,
     MemberDied,
     MemberForgotten,
     MemberJoined,
@@ -31,14 +35,16 @@ from dislocate.core.boundary.events import (
     MemberSuspected,
     RelayChanged,
     SendRefused,
+    ServersChanged,
     ServiceChanged,
+    StoreTroubled,
 )
 from dislocate.core.units import format_duration
 from dislocate.edge.backend import Backend
 
 log = logging.getLogger("dislocate.events")
 
-_QUIET = (ServiceChanged, InputDropped, SendRefused)
+_QUIET = (ServiceChanged, InputDropped, SendRefused, EntriesApplied)
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -60,9 +66,15 @@ def log_events(backend: Backend) -> Callable[[], None]:
 
 
 def _log(event: Event) -> None:
-    level = logging.DEBUG if isinstance(event, _QUIET) else logging.INFO
+    level = _level(event)
     if log.isEnabledFor(level):
         log.log(level, "%s", describe(event), extra={"event": event})
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, _QUIET):
+        return logging.DEBUG
+    return logging.WARNING if type(event) is StoreTroubled and event.problem else logging.INFO
 
 
 def describe(event: Event) -> str:
@@ -106,6 +118,11 @@ def _datacenter(event: DatacenterChanged) -> str:
     return f"datacenter {event.datacenter} {state}, phi {event.phi:.1f}: {event.reason}"
 
 
+def _servers(event: ServersChanged) -> str:
+    learners = f", learning {_names(event.learners)}" if event.learners else ""
+    return f"servers {_names(event.voters)}{learners}, from log index {event.index}"
+
+
 _LINES: dict[type, Callable[[Any], str]] = {
     MemberJoined: lambda e: f"member {e.member.path} alive, at {e.address}, boot {e.member.boot}",
     MemberSuspected: lambda e: f"member {e.member.path} suspect, accused by {_names(e.accusers)}",
@@ -122,4 +139,10 @@ _LINES: dict[type, Callable[[Any], str]] = {
     InputDropped: lambda e: f"input from {e.source} dropped: {e.reason}",
     RelayChanged: lambda e: f"relay {'yes' if e.is_relay else 'no'}",
     SendRefused: lambda e: f"send to {e.target} failed: {e.reason.value}",
+    GroupJoined: lambda e: f"store group {e.group}, epoch {e.epoch}",
+    LeaderElected: lambda e: f"store leader this agent, in term {e.term}",
+    LeaderDeposed: lambda e: f"store leader no more this agent, since term {e.term}: {e.reason}",
+    EntriesApplied: lambda e: f"store applied {e.index}, revision {e.revision}, digest {e.digest:016x}",
+    ServersChanged: _servers,
+    StoreTroubled: lambda e: f"store troubled: {e.problem}" if e.problem else "store well again",
 }

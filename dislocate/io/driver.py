@@ -3,7 +3,7 @@
 Invariants: the node is called by this greenlet only; effects are carried out in order, all of one turn before the next;
 what waits when a deadline has passed is handled before the late `TimeReached`, and never more than that, so neither input
 nor time starves; only datagrams are ever dropped, and those are counted.  Whatever waits for the core (`request`) waits
-outside of it, and whoever listens (`subscribe`) cannot break it.
+outside of it, and whoever is told (`ask`, `subscribe`) cannot break it.
 
 An exception out of the node is a bug: it is logged with its input, is the last step of the recording, and is raised by
 `wait`, so that the process ends.  Nobody goes on with a node whose state is in doubt.
@@ -29,6 +29,7 @@ from dislocate.core.boundary.inputs import (
     RequestCancelled,
     Requested,
     Stopped,
+    StoreFailed,
     TimeReached,
 )
 from dislocate.core.boundary.requests import Refused, Request, Result
@@ -86,7 +87,7 @@ class Driver:
         self._wake = Flag()
         self._breathed = 0  # when other greenlets last had their turn
         self._ids = itertools.count(1)
-        self._replies: dict[int, AsyncResult[Result]] = {}
+        self._replies: dict[int, Callable[[Result], object]] = {}
         self._listeners: dict[int, Callable[[Event], None]] = {}
         self._outlets: Outlets | None = None
         self._verbs: dict[type, Callable[[Any], object]] = {Reply: self._reply, Notify: self._notify}
@@ -102,6 +103,7 @@ class Driver:
         """Start the node.  From here on the driver owns `outlets`."""
         self._outlets = outlets
         self._verbs |= outlets.verbs
+        outlets.disk.awaits_hearing = True
         self._loop = gevent.spawn(self._run)
         self._ticker = gevent.spawn(self._tick)
         for greenlet in (*outlets.essential, self._ticker):  # an agent without its reader or writer is worse than none
@@ -138,19 +140,31 @@ class Driver:
         self._queue.append(input_)
         self._wake.set()
 
+    def ask(self, request: Request, then: Callable[[Result], object]) -> int:
+        """Ask the node and return at once: `then` is called with its answer, on the hub, where it must not block.
+
+        Returns the id to `cancel` with.  A node that is stopping refuses before `ask` returns."""
+        request_id = next(self._ids)
+        if self._is_stopping or self._ended.ready():
+            then(LEAVING)
+            return request_id
+        self._replies[request_id] = then
+        self.deliver(Requested(request_id, request))
+        return request_id
+
+    def cancel(self, request_id: int) -> None:
+        """Nobody waits for this answer any more; one that was given already is no mistake."""
+        if self._replies.pop(request_id, None) is not None:
+            self.deliver(RequestCancelled(request_id))
+
     def request(self, request: Request, timeout: float | None = None) -> Result:
         """Ask the node and wait for its answer.  Raises TimeoutError after `timeout` seconds; the request is cancelled."""
-        if self._is_stopping or self._ended.ready():
-            return LEAVING
-        request_id = next(self._ids)
         answer: AsyncResult[Result] = AsyncResult()
-        self._replies[request_id] = answer
-        self.deliver(Requested(request_id, request))
+        request_id = self.ask(request, answer.set)
         try:
             answer.wait(timeout)
         finally:  # also when the one who waits is killed
-            if self._replies.pop(request_id, None) is not None:
-                self.deliver(RequestCancelled(request_id))
+            self.cancel(request_id)
         if not answer.ready():
             raise TimeoutError(f"no answer to {type(request).__name__} within {timeout} s")
         return answer.get()
@@ -243,6 +257,8 @@ class Driver:
         now = self.now()
         if self._recorder is not None:
             self._recorder.before(input_, now)
+        if type(input_) is StoreFailed and self._outlets is not None:
+            self._outlets.disk.hear(input_.seq)
         try:
             effects = self.node.start(now) if input_ is None else self.node.handle(input_, now)
         except Exception:
@@ -281,9 +297,9 @@ class Driver:
     # ---- effects that stay in the house
 
     def _reply(self, reply: Reply) -> None:
-        waiting = self._replies.pop(reply.request_id, None)
-        if waiting is not None:  # else it was cancelled a moment ago
-            waiting.set(reply.result)
+        then = self._replies.pop(reply.request_id, None)
+        if then is not None:  # else it was cancelled a moment ago
+            self._tell(then, reply.result)
 
     def _notify(self, notify: Notify) -> None:
         for listener in tuple(self._listeners.values()):
@@ -295,7 +311,15 @@ class Driver:
 
     def _refuse_waiting(self) -> None:
         while self._replies:
-            self._replies.popitem()[1].set(LEAVING)
+            self._tell(self._replies.popitem()[1], LEAVING)
+
+    def _tell(self, then: Callable[[Result], object], result: Result) -> None:
+        """Who asked cannot break the node with what it makes of the answer."""
+        try:
+            then(result)
+        except Exception:
+            self.listener_failures += 1
+            log.exception("an answer met a bug: %r", result)
 
     def _close(self) -> None:
         if self._ticker is not None:

@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from types import MappingProxyType
 
+import gevent
 from gevent.event import Event as Flag
 
 from dislocate.core.boundary.events import Event, ServiceChanged
 from dislocate.core.boundary.requests import Changed, Done, Request, Result, Watch
+from dislocate.core.boundary.store import ServerView, StoreView
 from dislocate.core.boundary.values import Load, MemberState, Status
 from dislocate.core.boundary.views import DatacenterView, HistoryEntry, InstanceView, MemberView, ServiceView
 from dislocate.core.identity import NodeId
 from dislocate.core.units import SECOND
 
+NEVER = object()  # as a result: no answer comes
 SELF = NodeId("fra", "a1", 1_700_000_000_000)
 NOW = 1_000 * SECOND
 
@@ -63,6 +66,26 @@ def datacenter(name: str = "fra", **changes: object) -> DatacenterView:
     return DatacenterView(**{**fields, **changes})
 
 
+def server(path: str = "fra/a1", **changes: object) -> ServerView:
+    fields: dict[str, object] = {"path": path, "disk": "d15c", "role": "voter", "is_leader": False}
+    return ServerView(**{**fields, **changes})
+
+
+def store(**changes: object) -> StoreView:
+    fields: dict[str, object] = {
+        "group": "9f" * 16,
+        "epoch": 0,
+        "role": "follower",
+        "leader": "wdc/b1",
+        "term": 3,
+        "revision": 41,
+        "index": 44,
+        "as_of": NOW - SECOND // 4,
+        "servers": (server(), server("wdc/b1", is_leader=True, matched=44, rtt=0, disk_latency=300_000)),
+    }
+    return StoreView(**{**fields, **changes})
+
+
 class FakeCatalog:
     def __init__(self) -> None:
         self.services: dict[str, ServiceView] = {}
@@ -82,6 +105,7 @@ class FakeNode:
         self.counters = MappingProxyType({"acks": 7, "input_dropped": 1})
         self.histories: dict[str, tuple[HistoryEntry, ...]] = {}
         self.is_relay = True
+        self.store = store()
 
     def history(self, subject: str) -> tuple[HistoryEntry, ...]:
         return self.histories.get(subject, ())
@@ -93,8 +117,11 @@ class FakeBackend:
     def __init__(self) -> None:
         self.node = FakeNode()
         self.asked: list[Request] = []
-        self.result: Result | Exception | Callable[[Request], Result] = Done(7)
+        self.result: Result | Exception | Callable[[Request], Result] | object = Done(7)
         self.clock = NOW
+        self.pending: dict[int, Callable[[Result], object]] = {}  # asked for while `result` was NEVER
+        self.cancelled: list[int] = []
+        self._asks = 0
         self._listeners: list[Callable[[Event], None]] = []
         self._index = 0
         self._changed = Flag()
@@ -105,7 +132,24 @@ class FakeBackend:
             return self._watch(request, timeout)
         if isinstance(self.result, Exception):
             raise self.result
+        if self.result is NEVER:
+            gevent.sleep(timeout or 0)
+            raise TimeoutError
         return self.result(request) if callable(self.result) else self.result
+
+    def ask(self, request: Request, then: Callable[[Result], object]) -> int:
+        """Answers before it returns, as a stopping agent does; an Exception instead of a result is raised."""
+        self._asks += 1
+        if self.result is NEVER:
+            self.asked.append(request)
+            self.pending[self._asks] = then
+        else:
+            then(self.request(request))
+        return self._asks
+
+    def cancel(self, request_id: int) -> None:
+        self.cancelled.append(request_id)
+        self.pending.pop(request_id, None)
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         self._listeners.append(listener)

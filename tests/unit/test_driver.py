@@ -320,6 +320,32 @@ def test_a_request_of_somebody_who_hung_up_is_cancelled(agent):
     until(lambda: one.node.heard(RequestCancelled))
 
 
+def test_an_answer_may_be_taken_without_waiting_for_it(agent, caplog):
+    one = agent()
+    one.node.answers[Requested] = lambda asked: [Reply(asked.request_id, Done(asked.request_id))]
+    one.start()
+    heard: list[object] = []
+    with caplog.at_level(logging.CRITICAL):
+        one.driver.ask(Deregister("x"), lambda _: 1 / 0)
+        request_id = one.driver.ask(Deregister("y"), heard.append)
+        assert heard == []
+        until(lambda: heard)
+    assert heard == [Done(request_id)]
+    one.driver.cancel(request_id)
+    assert one.driver.listener_failures == 1
+
+
+def test_who_cancels_hears_no_answer_and_the_node_is_told(agent):
+    one = agent().start()
+    heard: list[object] = []
+    one.driver.cancel(one.driver.ask(Deregister("x"), heard.append))
+    until(lambda: one.node.heard(RequestCancelled))
+    one.driver.ask(Deregister("y"), heard.append)
+    one.driver.stop("enough")
+    one.driver.ask(Deregister("z"), heard.append)
+    assert [type(each) for each in heard] == [Refused, Refused]
+
+
 def test_a_listener_that_raises_breaks_neither_the_node_nor_other_listeners(agent, caplog):
     one = agent()
     one.node.answers[LoadReported] = lambda _: [Notify(RelayChanged(True))]

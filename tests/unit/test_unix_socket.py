@@ -12,24 +12,23 @@ from hypothesis import strategies as st
 
 from dislocate.core.boundary.requests import Deregister, Done, Heartbeat, Refused, Register, ReportLoad
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load, Status
-from dislocate.core.errors import Bug, ConfigError
+from dislocate.core.errors import Bug, ConfigError, LocalError
 from dislocate.core.units import SECOND
+from dislocate.edge.datagrams import say_mistake, understand
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.metrics import EdgeCounters
-from dislocate.edge.unix import SIZE_LIMIT, DatagramSocket, handle_datagram
-from tests.support.fake_backend import FakeBackend
+from dislocate.edge.unix import SIZE_LIMIT, DatagramSocket
+from tests.support.fake_backend import NEVER, FakeBackend
 
 
 def answer_to(data, role=Role.WRITE, result=None):
     """The answer, and what the core was asked."""
-    asked = []
-
-    def ask(request):
-        asked.append(request)
-        return result or Done(7)
-
     encoded = data if isinstance(data, bytes) else msgspec.json.encode(data)
-    return msgspec.json.decode(handle_datagram(encoded, role, ask)), asked
+    try:
+        request, answer = understand(encoded, role)
+    except LocalError as error:
+        return msgspec.json.decode(say_mistake(encoded, error)), []
+    return msgspec.json.decode(answer(result or Done(7))), [request]
 
 
 @pytest.mark.parametrize(
@@ -106,11 +105,11 @@ def test_whatever_the_bytes_are_the_answer_is_ok_or_an_error(data):
 
 
 class Served:
-    def __init__(self, directory):
+    def __init__(self, directory, **options):
         self.backend = FakeBackend()
         self.counters = EdgeCounters()
         self.path = str(directory / "agent.sock")
-        self.socket = DatagramSocket(self.backend, self.path, Access(), self.counters)
+        self.socket = DatagramSocket(self.backend, self.path, Access(), self.counters, **options)
         self.socket.start()
         self.client = gsocket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.client.bind(str(directory / "client.sock"))
@@ -163,12 +162,21 @@ def test_a_sender_that_is_gone_loses_its_answer_and_nobody_else_does(served, tmp
     assert served.ask({"op": "heartbeat", "id": "w"})["ok"]
 
 
+def test_a_request_that_the_core_does_not_answer_is_cancelled_and_its_sender_told(tmp_path):
+    served = Served(tmp_path, answer_within=0.01)
+    served.backend.result = NEVER
+    assert "twice does no harm" in served.ask({"op": "heartbeat", "id": "w"})["error"]["expected"]
+    answer = served.ask({"op": "put", "id": 4, "key": "a", "value": "1"})
+    assert (answer["id"], answer["error"]["kind"]) == (4, "uncertain")
+    assert served.backend.cancelled == [1, 2]
+    served.client.close()
+    served.socket.stop()
+
+
 def test_a_bug_behind_the_socket_is_logged_and_does_not_end_it(served, caplog):
     served.backend.result = Bug("index went backwards")
     assert served.ask({"op": "heartbeat", "id": "w"})["error"]["field"] == "agent"
     assert "index went backwards" in caplog.text
-    served.backend.result = TimeoutError()
-    assert "twice does no harm" in served.ask({"op": "heartbeat", "id": "w"})["error"]["expected"]
     served.backend.result = Done(1)
     assert served.ask({"op": "heartbeat", "id": "w"})["ok"]
 

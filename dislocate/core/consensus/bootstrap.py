@@ -149,6 +149,12 @@ class Founding:
         return () if self._stored is None else self._stored.members
 
     @property
+    def members_at(self) -> int:
+        """Index of the log as of which `members` are known; 0: not known."""
+        stored = self._stored
+        return 0 if stored is None or stored.members_at == UNSETTLED else stored.members_at
+
+    @property
     def is_member(self) -> bool:
         """Whether this disk is in the group, durably: then Raft runs."""
         both = (self._stored, self._kept)
@@ -220,6 +226,15 @@ class Founding:
             self._admit(replace(stored, members_at=UNSETTLED))
         return self.is_member
 
+    def question(self) -> GroupAsked:
+        """What this agent asks another one; the answer says which disk that has."""
+        return GroupAsked(self._told_disk, self.servers, self._promised, self.group)
+
+    def heard(self, path: Path, group: GroupId, members: tuple[ServerId, ...], at: int) -> bool:
+        """By gossip: `group` has these members as of index `at` of its log.  Whether it is this agent's group."""
+        self._learn(path, group, members, at)
+        return self.group == group
+
     def configured(self, configuration: Configuration, at: int, *, leads: bool) -> None:
         """The group committed `configuration` at index `at` of its log.  A leader tells those who are out of it."""
         stored = self._stored
@@ -282,8 +297,7 @@ class Founding:
             self._ask([paths[self._turn % len(paths)], *list(self._strangers)[:OTHERS_ASKED]])
 
     def _ask(self, paths: list[Path]) -> None:
-        asked = GroupAsked(self._told_disk, self.servers, self._promised, self.group)
-        self._messages += [(path, asked) for path in paths]
+        self._messages += [(path, self.question()) for path in paths]
 
     def _spread(self) -> None:
         """Something durable changed that the other listed servers wait for."""

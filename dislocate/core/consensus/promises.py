@@ -19,6 +19,8 @@ DISK_KEY = "raft/disk"
 PROMISE_KEY = "raft/promise"
 GROUP_KEY = "raft/group"
 HARD_KEY = "raft/hard"
+BASE_KEY = "raft/base"  # the last entry that is only in the applied state
+APPLIED_KEY = "raft/applied"  # how far `store/...` is applied
 LOG_PREFIX = "log/"
 STORE_PREFIX = "store/"
 
@@ -56,7 +58,7 @@ def log_key(index: int) -> str:
 
 def is_of_store(key: str) -> bool:
     """Whether a record is the log or what was made of it, which a disk that is let in anew must not have."""
-    return key == HARD_KEY or key.startswith((LOG_PREFIX, STORE_PREFIX))
+    return key in (HARD_KEY, BASE_KEY, APPLIED_KEY) or key.startswith((LOG_PREFIX, STORE_PREFIX))
 
 
 def uuid_of(promised: tuple[ServerId, ...]) -> bytes:

@@ -18,7 +18,7 @@ import msgspec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.backend import Backend
-from dislocate.edge.http import health, instances, members, services, watch
+from dislocate.edge.http import health, instances, kv, leases, members, servers, services, watch
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
@@ -83,6 +83,9 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
         *watch.OPERATIONS,
         *instances.OPERATIONS,
         *members.OPERATIONS,
+        *kv.OPERATIONS,
+        *leases.OPERATIONS,
+        *servers.OPERATIONS,
         *more,
         Operation(
             method="GET",
@@ -119,9 +122,12 @@ def _responder(agent: Agent, operation: Operation) -> Any:
         call.check_queries(operation.queries)
         call.path = path
         if operation.body is not None:
-            call.body = decode(_read_body(request) or b"{}", operation.body)
-        answer = operation.respond(call)
+            _check_type(request)
+            call.body = decode(_read_body(request, BODY_LIMIT) or b"{}", operation.body)
+        elif operation.raw_limit:
+            call.body = _read_body(request, operation.raw_limit)
         response.content_type = operation.media
+        answer = operation.respond(call)
         if isinstance(answer, bytes):
             response.data = answer
         elif isinstance(answer, msgspec.Struct):
@@ -149,33 +155,42 @@ class _Gate:
         self._agent.counters.count("http_requests", method=method, route=route, status=status)
 
 
-def _read_body(request: falcon.Request) -> bytes:
-    """The whole body.  Raises `Rejected` when it is too long, too slow or of a type that is no JSON."""
-    length = request.content_length
-    if length is None and "chunked" not in request.env.get("HTTP_TRANSFER_ENCODING", "").lower():
-        return b""
-    if length is not None and length > BODY_LIMIT:
-        raise _too_large()
+def _check_type(request: falcon.Request) -> None:
+    """Raises `Rejected` for a body of a type that is no JSON."""
     media = (request.content_type or JSON).partition(";")[0].strip().lower()
-    if length != 0 and media not in BODY_TYPES and not media.endswith("+json"):
-        detail = f"Content-Type: expected {JSON}"
-        hint = f"Add -H 'Content-Type: {JSON}'"
-        raise Rejected(
-            problem(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, field="Content-Type", got=media, expected=JSON, hint=hint
-            )
-        )
-    limit = BODY_LIMIT + 1 if length is None else length
+    if request.content_length == 0 or media in BODY_TYPES or media.endswith("+json") or not _has_body(request):
+        return
+    detail = f"Content-Type: expected {JSON}"
+    hint = f"Add -H 'Content-Type: {JSON}'"
+    raise Rejected(
+        problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, field="Content-Type", got=media, expected=JSON, hint=hint)
+    )
+
+
+def _has_body(request: falcon.Request) -> bool:
+    is_chunked = "chunked" in request.env.get("HTTP_TRANSFER_ENCODING", "").lower()
+    return request.content_length is not None or is_chunked
+
+
+def _read_body(request: falcon.Request, longest: int) -> bytes:
+    """The whole body.  Raises `Rejected` when it is too long or too slow."""
+    length = request.content_length
+    if not _has_body(request):
+        return b""
+    if length is not None and length > longest:
+        raise _too_large(longest)
+    limit = longest + 1 if length is None else length
+    within = BODY_WITHIN * max(1, longest // (8 * BODY_LIMIT))
     try:
-        with gevent.Timeout(BODY_WITHIN, TimeoutError):
+        with gevent.Timeout(within, TimeoutError):
             body = _read(request.env["wsgi.input"], limit)
     except TimeoutError:
-        detail = f"The body did not arrive within {BODY_WITHIN:.0f} s"
+        detail = f"The body did not arrive within {within:.0f} s"
         raise _unreadable(HTTPStatus.REQUEST_TIMEOUT, detail) from None
     except OSError as error:
         raise _unreadable(HTTPStatus.BAD_REQUEST, "The body ended early or is wrongly chunked") from error
-    if len(body) > BODY_LIMIT:
-        raise _too_large()
+    if len(body) > longest:
+        raise _too_large(longest)
     return body
 
 
@@ -187,14 +202,14 @@ def _read(stream: Any, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _too_large() -> Rejected:
-    detail = f"The body is longer than {BODY_LIMIT} bytes"
-    return _unreadable(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+def _too_large(longest: int) -> Rejected:
+    status, detail = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is longer than {longest} bytes"
+    return _unreadable(status, detail, f"at most {longest} bytes")
 
 
-def _unreadable(status: int, detail: str) -> Rejected:
+def _unreadable(status: int, detail: str, expected: str = "") -> Rejected:
     """What is left of the body would be taken for the next request: the connection ends."""
-    return Rejected(problem(status, detail, field="body"), {"Connection": "close"})
+    return Rejected(problem(status, detail, field="body", expected=expected), {"Connection": "close"})
 
 
 # ---- errors

@@ -14,24 +14,27 @@ from falcon import Response as HttpResponse
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Request, Result
+from dislocate.core.boundary.store import StoreRequest, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.answers import DoneAnswer
 from dislocate.edge.backend import Backend
 from dislocate.edge.bodies import duration
 from dislocate.edge.http.access import Access, Role
-from dislocate.edge.http.problems import Rejected, problem, refused
+from dislocate.edge.http.problems import Rejected, problem, refused, store_refused, uncertain
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.strict import one_of
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+BYTES = "application/octet-stream"
 EVENT_STREAM = "text/event-stream"
 
 # In the WSGI environment: tells whether the caller has hung up.  Set by `server`; absent where nobody can tell.
 IS_GONE = "dislocate.is_gone"
 
 ANSWER_WITHIN = 10.0  # seconds that the core and its disk get: a sync that takes longer is a broken disk
+STORE_WITHIN = 20.0  # seconds that a majority of servers gets: an election over a slow WAN, and the way there and back
 
 
 class StreamSlots:
@@ -72,6 +75,13 @@ class Query(Struct, frozen=True):
     meaning: str
 
 
+def types_of(answer: type | tuple[type, ...] | None) -> tuple[type, ...]:
+    """What an operation may answer."""
+    if answer is None:
+        return ()
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
 Responder: TypeAlias = Callable[["Call"], Any]
 
 
@@ -83,8 +93,9 @@ class Operation(Struct, frozen=True, kw_only=True):
     role: Role
     summary: str
     respond: Responder
-    answer: type | None = None  # None: bytes or a stream of `media`
-    body: type | None = None
+    answer: type | tuple[type, ...] | None = None  # one of these; None: bytes or a stream of `media`
+    body: type | None = None  # JSON of this shape
+    raw_limit: int = 0  # else: that many bytes, whatever they are; 0: no body
     queries: tuple[Query, ...] = ()
     media: str = JSON
 
@@ -118,6 +129,30 @@ class Call:
         result = self.ask(request)
         return DoneAnswer(version=result.version if isinstance(result, Done) else 0)
 
+    def ask_store(self, request: StoreRequest, timeout: float = STORE_WITHIN) -> Any:
+        """What the store says.  Raises `Rejected` when it refuses, and when nobody knows whether it was done."""
+        try:
+            result = self.backend.request(request, timeout=timeout)
+        except TimeoutError:
+            raise uncertain(f"no answer within {timeout:.0f} s") from None
+        return self.judged(result)
+
+    def watch_store(self, request: WatchKeys, timeout: float) -> Any:
+        """The same, None when nothing has changed within `timeout` seconds."""
+        try:
+            result = self.backend.request(request, timeout=timeout)
+        except TimeoutError:
+            return None
+        return self.judged(result)
+
+    def judged(self, result: Result) -> Result:
+        """`result` itself.  Raises `Rejected` for what was not done, or may have been."""
+        if isinstance(result, Refused):
+            raise store_refused(result)
+        if isinstance(result, Uncertain):
+            raise uncertain(result.reason)
+        return result
+
     def is_abandoned(self) -> bool:
         """Whether the caller hung up, so that waiting on would only hold its connection."""
         is_gone: Callable[[], bool] | None = self._request.env.get(IS_GONE)
@@ -139,6 +174,30 @@ class Call:
         texts = [value] if isinstance(value, str) else value
         return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
+    def query_flag(self, name: str) -> bool:
+        """'true' or 'false', which is what nothing means.  Raises `LocalError`."""
+        text = self.query(name, "false")
+        if text not in ("true", "false", "1", "0"):
+            raise LocalError(name, got=text[:100], expected="true or false")
+        return text in ("true", "1")
+
+    def query_number(self, name: str, largest: int, meaning: str) -> int | None:
+        """A whole number; None when none was given.  Raises `LocalError`."""
+        text = self.query(name)
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= largest):
+            raise LocalError(name, got=text[:100], expected=meaning)
+        return int(text)
+
+    def rest_of_path(self, route: str) -> str:
+        """What stands after `route` in the path, to the last slash: falcon strips one from the end.  Raises `LocalError`."""
+        path: bytes = self._request.env["PATH_INFO"].encode("latin-1")  # as WSGI hands bytes over
+        try:
+            return path.decode().removeprefix(route)
+        except UnicodeDecodeError:
+            raise LocalError("key", got=repr(path)[2:102], expected="UTF-8, percent-encoded") from None
+
     def query_index(self) -> int | None:
         """The `index` to wait from; None when none was given.  Raises `LocalError`."""
         return _index(self.query("index"), "index")
@@ -154,6 +213,10 @@ class Call:
     def last_event_id(self) -> int | None:
         """Where an event stream was interrupted.  Raises `LocalError`."""
         return _index(self._request.get_header("Last-Event-ID") or "", "Last-Event-ID")
+
+    def set_media(self, media: str) -> None:
+        """The answer is of another type than the operation's own."""
+        self._response.content_type = media
 
     def set_header(self, name: str, value: str) -> None:
         self._response.set_header(name, value)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from dislocate import __version__
-from dislocate.edge.http.call import Operation
+from dislocate.edge.http.call import BYTES, Operation, types_of
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem
 
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
@@ -15,7 +15,8 @@ _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
     """The whole document, as plain values."""
     types: dict[type, None] = {Problem: None}
-    types.update((type_, None) for operation in operations for type_ in (operation.answer, operation.body) if type_)
+    for operation in operations:
+        types.update((type_, None) for type_ in (*types_of(operation.answer), operation.body) if type_)
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     references = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -38,7 +39,8 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
 
 
 def _operation(operation: Operation, references: dict[type, Any]) -> dict[str, Any]:
-    schema = references[operation.answer] if operation.answer else {"type": "string"}
+    answers = [references[type_] for type_ in types_of(operation.answer)] or [{"type": "string"}]
+    schema = answers[0] if len(answers) == 1 else {"oneOf": answers}
     described = {
         "operationId": operation.respond.__name__,
         "summary": operation.summary,
@@ -52,6 +54,9 @@ def _operation(operation: Operation, references: dict[type, Any]) -> dict[str, A
     }
     if operation.body:
         described["requestBody"] = {"content": {"application/json": {"schema": references[operation.body]}}}
+    if operation.raw_limit:
+        binary = {"type": "string", "format": "binary", "maxLength": operation.raw_limit}
+        described["requestBody"] = {"content": {BYTES: {"schema": binary}}}
     return described
 
 

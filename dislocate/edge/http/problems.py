@@ -15,13 +15,19 @@ from dislocate.strict import Malformed
 
 MEDIA_TYPE = "application/problem+json"
 
-# How the core's refusals look in HTTP.
+# How the core's refusals look in HTTP; those of the store, where a server elsewhere judges, below.
 REFUSED_STATUS = {
     "unknown": HTTPStatus.NOT_FOUND,
     "conflict": HTTPStatus.CONFLICT,
     "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
     "storage": HTTPStatus.SERVICE_UNAVAILABLE,
     "leaving": HTTPStatus.SERVICE_UNAVAILABLE,
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+STORE_STATUS = {
+    **REFUSED_STATUS,
+    "invalid": HTTPStatus.BAD_REQUEST,
+    "storage": HTTPStatus.INSUFFICIENT_STORAGE,
 }
 
 
@@ -35,6 +41,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     got: Any = None
     expected: str = ""
     hint: str = ""
+    revision: int | None = None  # of the key that a compare-and-set met; 0: there is none
 
 
 class Rejected(Exception):
@@ -61,6 +68,39 @@ def refused(refusal: Refused) -> Rejected:
     """How the core's refusal is answered.  Raises `Bug` for a kind that does not exist."""
     require(refusal.kind in REFUSED_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
     return Rejected(problem(REFUSED_STATUS[refusal.kind], refusal.reason, field=refusal.field))
+
+
+def store_refused(refusal: Refused) -> Rejected:
+    """How a refusal of the store is answered.  Raises `Bug` for a kind that does not exist."""
+    require(refusal.kind in STORE_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
+    status = STORE_STATUS[refusal.kind]
+    if status != HTTPStatus.SERVICE_UNAVAILABLE:
+        return Rejected(problem(status, refusal.reason, field=refusal.field))
+    hint = "Ask again in a second; ?consistency=local reads what is known here, with its age"
+    return Rejected(problem(status, refusal.reason, field=refusal.field, hint=hint), {"Retry-After": "1"})
+
+
+def uncertain(reason: str) -> Rejected:
+    """No answer came: neither a failure nor a success."""
+    hint = "Read before trying again: a second try may do it twice"
+    return Rejected(problem(HTTPStatus.GATEWAY_TIMEOUT, f"It may have been done: {reason}", hint=hint))
+
+
+def cas_missed(given: int, revision: int, words: tuple[str, str]) -> Rejected:
+    """The compare-and-set met another revision.  Nothing was changed."""
+    status = HTTPStatus.CONFLICT
+    detail, expected = words
+    return Rejected(
+        Problem(
+            status=status,
+            title=status.phrase,
+            detail=detail,
+            field="cas",
+            got=given,
+            expected=expected,
+            revision=revision,
+        )
+    )
 
 
 def from_local_error(error: LocalError) -> Problem:

@@ -1,0 +1,92 @@
+"""`dislocate servers`: who keeps the store."""
+
+import click
+
+from dislocate.cli.output import age, agent_command, milliseconds, show
+from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection, segment
+from dislocate.core.identity import split_path
+
+
+@click.group()
+def servers() -> None:
+    """The servers of the replicated store: three or five agents, spread over data centers.
+
+    \b
+    dislocate servers list
+    dislocate servers add lon/c1
+    dislocate servers remove fra/a1
+    """
+
+
+@servers.command("list")
+@agent_command
+def list_(agent: AgentConnection, as_json: bool) -> None:
+    """Every server, as this agent last heard of it; LOG, RTT and DISK are known to the leader, so ask it for them.
+
+    \b
+    dislocate servers list
+    """
+    answer = agent.get("/api/servers")
+    rows = [
+        (
+            server["path"],
+            "leader" if server["is_leader"] else server["role"],
+            "-" if server["matched"] is None else server["matched"],
+            milliseconds(server["rtt_ms"]),
+            milliseconds(server["disk_latency_ms"]),
+            server["disk"][:8],
+        )
+        for server in answer["servers"]
+    ]
+    columns = ("SERVER", "ROLE", "LOG", "RTT", "DISK WRITE", "DISK ID")
+    nothing = "no servers are known here: [store] servers names them, the same in every agent's configuration"
+    hint = f"as known {age(answer['age'])} ago; dislocate store status"
+    show(as_json, answer, columns, rows, hint, nothing)
+
+
+@servers.command()
+@click.argument("path", metavar="DC/NAME")
+@agent_command
+def add(agent: AgentConnection, as_json: bool, path: str) -> None:
+    """Make an agent a server; returns when it votes.  One that is known with a wiped disk is replaced in one step.
+
+    \b
+    dislocate servers add lon/c1
+    """
+    answer = agent.send("PUT", _place(path), timeout=CHANGE_TIMEOUT)
+    show(as_json, answer, ("ADDED",), [(path,)], "dislocate servers list")
+
+
+@servers.command()
+@click.argument("path", metavar="DC/NAME")
+@agent_command
+def remove(agent: AgentConnection, as_json: bool, path: str) -> None:
+    """Make a server an agent like others; returns when it votes no more, and it stays out.
+
+    \b
+    dislocate servers remove fra/a1
+    """
+    answer = agent.send("DELETE", _place(path), timeout=CHANGE_TIMEOUT)
+    show(as_json, answer, ("REMOVED",), [(path,)], "dislocate servers list")
+
+
+@servers.command()
+@click.argument("to", metavar="[DC/NAME]", default="")
+@agent_command
+def transfer(agent: AgentConnection, as_json: bool, to: str) -> None:
+    """Let another server lead: the one named, else whoever is placed best.  Before its host is restarted, say.
+
+    \b
+    dislocate servers transfer
+    dislocate servers transfer wdc/b1
+    """
+    if to:
+        split_path(to, "DC/NAME")
+    answer = agent.send("POST", "/api/servers/transfer", {"to": to}, CHANGE_TIMEOUT)
+    leader = to or agent.get("/api/store")["leader"] or "-"
+    show(as_json, {**answer, "leader": leader}, ("LEADER",), [(leader,)], "dislocate servers list")
+
+
+def _place(path: str) -> str:
+    datacenter, name = split_path(path, "DC/NAME")
+    return f"/api/servers/{segment(datacenter)}/{segment(name)}"

@@ -1,0 +1,136 @@
+"""From what people write about keys to requests of the store: what may be a key, a value, a time to live.
+
+Shared by HTTP and `agent.sock`, so that both refuse the same with the same words.  `cas` is compare-and-set: the revision of
+the key's last change, as every answer says it (`revision`), or 0 for "there is no such key".  Keys under 'system/' belong to
+operators.  Does not ask anybody: the store judges again, since not every request comes from here.
+"""
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+
+from dislocate.core.boundary.store import Compare, Delete, Field, Get, KeyValue, Operation, Put, Relation, Transact
+from dislocate.core.errors import LocalError
+from dislocate.core.units import HOUR, SECOND, format_duration
+
+KEY_LIMIT = 512  # bytes of UTF-8; long enough for a path, short enough for an index in memory
+VALUE_LIMIT = 256 << 10  # bytes; the log is no file server
+OPERATIONS_LIMIT = 128  # compares and operations of one transaction, each
+NUMBER_LIMIT = (1 << 63) - 1
+KEYS_LIMIT = 10_000  # keys of one answer
+TTL_SHORTEST = 1 * SECOND  # below it, one lost message and one election end a lease that its owner keeps alive
+TTL_LONGEST = 24 * HOUR
+SYSTEM = "system/"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def check_key(text: str, field: str = "key", *, is_prefix: bool = False) -> str:
+    """`text` itself when it may be a key; a prefix may be empty too.  Raises `LocalError`."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if size > KEY_LIMIT:
+        raise LocalError(field, got=text[:100], expected=f"a key of at most {KEY_LIMIT} bytes; this one has {size}")
+    if (not text and not is_prefix) or text.startswith("/") or _CONTROL.search(text) or not _is_utf8(text):
+        raise LocalError(
+            field, got=text[:100], expected="a key such as 'app/color': UTF-8 text, no '/' first, no control characters"
+        )
+    return text
+
+
+def check_value(value: bytes, field: str = "value") -> bytes:
+    """`value` itself when it is short enough.  Raises `LocalError`."""
+    if len(value) > VALUE_LIMIT:
+        raise LocalError(
+            field,
+            got=len(value),
+            expected=f"at most {VALUE_LIMIT} bytes: keep what is larger elsewhere, and its address here",
+        )
+    return value
+
+
+def check_ttl(ttl: int, field: str = "ttl") -> int:
+    """`ttl` itself, in nanoseconds.  Raises `LocalError`."""
+    if not TTL_SHORTEST <= ttl <= TTL_LONGEST:
+        bounds = f"a duration of {format_duration(TTL_SHORTEST)} to {format_duration(TTL_LONGEST)}"
+        raise LocalError(field, got=format_duration(ttl), expected=bounds)
+    return ttl
+
+
+def is_system(key: str, *, is_prefix: bool = False) -> bool:
+    """Whether `key`, or some key that begins with it, belongs to operators."""
+    return key.startswith(SYSTEM) or (is_prefix and SYSTEM.startswith(key))
+
+
+def touches_system(request: Transact) -> bool:
+    """Whether `request` would change a key of operators."""
+    return any(
+        is_system(operation.key, is_prefix=type(operation) is Delete and operation.prefix)
+        for operation in (*request.then, *request.otherwise)
+        if type(operation) is not Get
+    )
+
+
+# ---- requests
+
+
+def put(key: str, value: bytes, *, cas: int | None = None, lease: int = 0) -> Transact:
+    """Set a key; with `cas` only if that is its revision, else read it."""
+    return _guarded(key, Put(key, value, lease), cas)
+
+
+def delete(key: str, *, is_prefix: bool = False, cas: int | None = None) -> Transact:
+    """Remove a key, or all that begin with it; with `cas` only if that is its revision, else read it."""
+    return _guarded(key, Delete(key, is_prefix), cas)
+
+
+def _guarded(key: str, operation: Operation, cas: int | None) -> Transact:
+    if cas is None:
+        return Transact((), (operation,))
+    compare = Compare(key, Field.MODIFIED, Relation.EQUAL, cas)
+    return Transact((compare,), (operation,), (Get(key),))
+
+
+def found_instead(results: tuple[tuple[KeyValue, ...], ...]) -> int:
+    """The revision that a key had when its `cas` was another; 0: there is no such key."""
+    return next((found.modified for result in results for found in result), 0)
+
+
+def conflict_words(key: str, revision: int) -> tuple[str, str]:
+    """What is the matter with a `cas`, and the mend."""
+    if revision:
+        return (
+            f"{key!r} has changed: its revision is {revision} now",
+            f"{revision}, after reading what it became",
+        )
+    return f"there is no key {key!r}", "0, which stands for 'no such key'"
+
+
+# ---- values as text
+
+
+def text_of(value: bytes) -> tuple[str, str]:
+    """`value` as text and its encoding: '' for UTF-8, 'base64' for what is none."""
+    try:
+        return value.decode(), ""
+    except UnicodeDecodeError:
+        return b64encode(value).decode(), "base64"
+
+
+def bytes_of(text: str, encoding: str, field: str = "value") -> bytes:
+    """The reverse.  Raises `LocalError`."""
+    if not encoding:
+        return check_value(text.encode(), field)
+    try:
+        return check_value(b64decode(text, validate=True), field)
+    except (NotBase64, ValueError):
+        raise LocalError(field, got=text[:100], expected="base64, as 'encoding' says") from None
+
+
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""What the edge answers about the store, as typed values: built from the boundary's results here, and only here.
+
+A key's `revision` is that of its last change, the same number as `modified`: what a compare-and-set wants.  A list and a
+watch carry the store's own revision: where to watch on from.  Durations are float seconds.
+"""
+
+from collections.abc import Iterable
+
+from dislocate.core.boundary.store import KeysRead, KeyValue, LeaseStanding, ServerView, StoreView, Transacted
+from dislocate.core.identity import Path
+from dislocate.core.units import MILLISECOND, seconds
+from dislocate.edge.answers import Answer, age_of
+from dislocate.edge.keys import text_of
+
+
+class RevisionAnswer(Answer, frozen=True):
+    """Done, durable on a majority of servers; `revision` is that of the change."""
+
+    revision: int
+
+
+class DeletedAnswer(Answer, frozen=True):
+    """How many keys were removed; 0: there was none."""
+
+    revision: int
+    deleted: int
+
+
+class KeyAnswer(Answer, frozen=True, kw_only=True, omit_defaults=True):
+    """One key.  `value` is text; where the bytes are no UTF-8, `encoding` says 'base64'."""
+
+    key: str
+    value: str
+    encoding: str = ""
+    revision: int
+    created: int  # revision at which it was made: a lock's fencing token
+    modified: int
+    version: int  # changes since then, from 1
+    lease: int  # goes away with it; 0: stays
+
+
+class KeyReadAnswer(KeyAnswer, frozen=True, kw_only=True, omit_defaults=True):
+    """One key, and by how many seconds this may be behind the leader; 0.0 when the read was linearizable."""
+
+    age: float
+
+
+class KeysAnswer(Answer, frozen=True):
+    """Keys in order, as of `revision`; `more`: ask again with `after` = the last of these."""
+
+    keys: tuple[KeyAnswer, ...]
+    revision: int
+    age: float
+    more: bool
+
+
+class TransactionAnswer(Answer, frozen=True):
+    """`succeeded`: the conditions held and `then` was done, else `else`.  One list of keys for each operation."""
+
+    succeeded: bool
+    revision: int
+    results: tuple[tuple[KeyAnswer, ...], ...]
+
+
+class LeaseAnswer(Answer, frozen=True):
+    """A lease that lives, with its seconds; `keys` go away with it."""
+
+    lease: int
+    ttl: float
+    remaining: float
+    keys: tuple[str, ...]
+
+
+class ServerAnswer(Answer, frozen=True):
+    """One server.  What only the leader knows is null elsewhere."""
+
+    path: Path
+    disk: str
+    role: str  # 'voter', 'learner', 'joining' or 'leaving'
+    is_leader: bool
+    matched: int | None  # log index
+    rtt_ms: float | None
+    disk_latency_ms: float | None
+
+
+class StoreAnswer(Answer, frozen=True):
+    """Where this agent stands towards the store; `problem` says why nothing can be written, and the mend."""
+
+    group: str
+    epoch: int
+    role: str
+    leader: Path | None
+    term: int
+    revision: int
+    index: int
+    age: float
+    problem: str
+    servers: tuple[ServerAnswer, ...]
+    followed: tuple[str, ...]
+
+
+class ServersAnswer(Answer, frozen=True):
+    """The servers as this agent last heard of them."""
+
+    servers: tuple[ServerAnswer, ...]
+    leader: Path | None
+    age: float
+
+
+def key_answer(found: KeyValue) -> KeyAnswer:
+    text, encoding = text_of(found.value)
+    return KeyAnswer(
+        key=found.key,
+        value=text,
+        encoding=encoding,
+        revision=found.modified,
+        created=found.created,
+        modified=found.modified,
+        version=found.version,
+        lease=found.lease,
+    )
+
+
+def key_read_answer(found: KeyValue, age: int) -> KeyReadAnswer:
+    text, encoding = text_of(found.value)
+    return KeyReadAnswer(
+        key=found.key,
+        value=text,
+        encoding=encoding,
+        revision=found.modified,
+        created=found.created,
+        modified=found.modified,
+        version=found.version,
+        lease=found.lease,
+        age=seconds(age),
+    )
+
+
+def keys_answer(read: KeysRead) -> KeysAnswer:
+    keys = tuple(key_answer(found) for found in read.keys)
+    return KeysAnswer(keys=keys, revision=read.revision, age=seconds(read.age), more=read.more)
+
+
+def transaction_answer(done: Transacted) -> TransactionAnswer:
+    results = tuple(tuple(key_answer(found) for found in result) for result in done.results)
+    return TransactionAnswer(succeeded=done.succeeded, revision=done.revision, results=results)
+
+
+def lease_answer(standing: LeaseStanding) -> LeaseAnswer:
+    return LeaseAnswer(
+        lease=standing.lease, ttl=seconds(standing.ttl), remaining=seconds(standing.remaining), keys=standing.keys
+    )
+
+
+def store_answer(view: StoreView, now: int) -> StoreAnswer:
+    return StoreAnswer(
+        group=view.group,
+        epoch=view.epoch,
+        role=view.role,
+        leader=view.leader,
+        term=view.term,
+        revision=view.revision,
+        index=view.index,
+        age=age_of(view.as_of, now),
+        problem=view.problem,
+        servers=_server_answers(view.servers),
+        followed=view.followed,
+    )
+
+
+def servers_answer(view: StoreView, now: int) -> ServersAnswer:
+    return ServersAnswer(servers=_server_answers(view.servers), leader=view.leader, age=age_of(view.as_of, now))
+
+
+def _server_answers(views: Iterable[ServerView]) -> tuple[ServerAnswer, ...]:
+    return tuple(
+        ServerAnswer(
+            path=view.path,
+            disk=view.disk,
+            role=view.role,
+            is_leader=view.is_leader,
+            matched=view.matched,
+            rtt_ms=_milliseconds(view.rtt),
+            disk_latency_ms=_milliseconds(view.disk_latency),
+        )
+        for view in views
+    )
+
+
+def _milliseconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else round(nanoseconds / MILLISECOND, 3)

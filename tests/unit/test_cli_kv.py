@@ -1,0 +1,248 @@
+"""What `dislocate kv`, `servers` and `store` print and how they end, with the real API in front of a small store."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from dislocate.cli.main import cli
+from dislocate.client.connection import CHANGE_TIMEOUT, QUIET_TIMEOUT, STORE_TIMEOUT, TIMEOUT
+from dislocate.core.boundary.store import AddServer, KeyChange, RemoveServer, TransferLeadership
+from dislocate.edge.http.access import Role
+from dislocate.edge.http.call import ANSWER_WITHIN, STORE_WITHIN
+from dislocate.edge.http.servers import BACKUP_WITHIN, CHANGE_WITHIN
+from dislocate.edge.http.watch import KEEP_ALIVE
+from dislocate.edge.keys import KEY_LIMIT, VALUE_LIMIT
+from tests.support.fake_backend import store as store_view
+from tests.support.tiny_store import served_store
+
+
+class Shell:
+    def __init__(self, url, store, backend):
+        self.url, self.store, self.backend = url, store, backend
+
+    def run(self, *words, stdin=None, code=0):
+        done = CliRunner().invoke(cli, [*words, "--agent", self.url], prog_name="dislocate", input=stdin)
+        assert done.exit_code == code, (done.output, done.exception)
+        return done
+
+    def says(self, *words, **options):
+        return self.run(*words, **options).output
+
+    def json(self, *words, **options):
+        return json.loads(self.run(*words, "--json", **options).stdout)
+
+    def start(self, *words):
+        command = [sys.executable, "-m", "dislocate", *words[:2], "--agent", self.url, *words[2:]]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def shell():
+    with served_store() as served:
+        yield Shell(*served)
+
+
+# ---- keys
+
+
+def test_what_is_put_is_got(shell):
+    assert shell.says("kv", "put", "app/color", "blue") == "PUT        REVISION\napp/color  1\n"
+    assert shell.says("kv", "get", "app/color") == "blue\n"
+    assert shell.json("kv", "get", "app/color")["revision"] == 1
+    assert shell.json("kv", "put", "app/color", "red") == {"revision": 2}
+    assert shell.says("kv", "delete", "app/color") == "DELETED    KEYS  REVISION\napp/color  1     3\n"
+
+
+def test_values_come_from_a_file_or_standard_input_and_go_out_as_they_are(shell, tmp_path):
+    file = tmp_path / "logo.png"
+    file.write_bytes(b"\x89PNG\xff")
+    shell.run("kv", "put", "app/logo", f"@{file}")
+    assert shell.run("kv", "get", "app/logo", "--raw").stdout_bytes == b"\x89PNG\xff"
+    shown = shell.run("kv", "get", "app/logo")
+    assert shown.stdout == "iVBOR/8=\n"
+    assert "--raw gives its bytes" in shown.stderr
+    shell.run("kv", "put", "app/flag", "-", stdin="on\n")
+    assert shell.run("kv", "get", "app/flag", "--raw").stdout_bytes == b"on\n"
+    shell.run("kv", "put", "ü/with space?#%", "x")
+    assert list(shell.store.keys) == ["app/logo", "app/flag", "ü/with space?#%"]
+
+
+def test_cas_puts_only_over_the_revision_it_names(shell):
+    shell.run("kv", "put", "k", "1", "--cas", "0")
+    assert "has changed: its revision is 1 now" in shell.says("kv", "put", "k", "2", "--cas", "0", code=1)
+    assert shell.json("kv", "put", "k", "2", "--cas", "1") == {"revision": 2}
+    assert "its revision is 2 now" in shell.says("kv", "delete", "k", "--cas", "1", code=1)
+    told = CliRunner().invoke(cli, ["kv", "put", "k", "3", "--cas", "1", "--json", "--agent", shell.url])
+    assert (told.exit_code, json.loads(told.stderr)["revision"]) == (1, 2)
+    assert "there is no key 'none'" in shell.says("kv", "put", "none", "3", "--cas", "1", code=1)
+
+
+def test_a_missing_key_is_a_failure_to_get_and_none_to_delete(shell):
+    said = shell.says("kv", "get", "app/color", code=1)
+    assert "There is no key 'app/color'" in said
+    assert shell.json("kv", "delete", "app/color")["deleted"] == 0
+
+
+def test_a_list_shows_values_in_short_and_goes_through_all_pages(shell, monkeypatch):
+    monkeypatch.setattr("dislocate.cli.kv.PAGE", 2)
+    for number in range(5):
+        shell.run("kv", "put", f"app/{number}", "two\nlines " + "x" * 100 if number == 0 else str(number))
+    shell.run("kv", "put", "b", "x")
+    lines = shell.says("kv", "list", "app/").splitlines()
+    assert [line.split()[0] for line in lines] == ["KEY", "app/0", "app/1", "app/2", "app/3", "app/4"]
+    assert "two\\nlines xxx" in lines[1]
+    assert "..." in lines[1]
+    assert shell.says("kv", "list", "--keys", "--limit", "3") == "app/0\napp/1\napp/2\n"
+    assert len(shell.json("kv", "list")["keys"]) == 6
+    assert shell.says("kv", "list", "zz") == "no keys begin so\n"
+    assert shell.says("kv", "delete", "app/", "--prefix").splitlines()[1].split() == ["app/", "5", "7"]
+
+
+def test_a_minority_says_who_is_missing_and_reads_locally_with_the_age(shell):
+    shell.run("kv", "put", "k", "1")
+    shell.store.missing = "wdc/b1, wdc/b2, lon/c1"
+    said = shell.says("kv", "put", "k", "2", code=1)
+    assert "missing: wdc/b1, wdc/b2, lon/c1" in said
+    assert "consistency=local" in said
+    shown = shell.run("kv", "get", "k", "--consistency", "local")
+    assert (shown.stdout, shown.stderr) == ("1\n", "as it was 1.5 s ago at most\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("put", "k" * (KEY_LIMIT + 1), "x"), "key: got"),
+        (("put", "/k", "x"), "no '/' first"),
+        (("put", "k", "x" * (VALUE_LIMIT + 1)), "at most 262144 bytes"),
+        (("put", "k", "@/no/such/file"), "VALUE: got '@/no/such/file', expected a readable file"),
+        (("put", "k", "x", "--cas", "-1"), "an earlier answer"),
+        (("get", "k", "--max-age", "5"), "max_age: expected a duration"),
+        (("get", "k", "--consistency", "bounded"), "max_age"),
+        (("delete", "k", "--prefix", "--cas", "1"), "it compares one key"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_with_its_mend(shell, words, said):
+    assert said in shell.says("kv", *words, code=1)
+
+
+# ---- watching
+
+
+@pytest.fixture
+def watching(shell):
+    started = []
+
+    def start(*words):
+        started.append(shell.start("kv", "watch", *words))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+        each.communicate()
+
+
+def test_a_watch_prints_each_change_on_a_line(shell, watching):
+    shell.run("kv", "put", "app/a", "old")
+    watch = watching("app/", "--prefix", "--after", "1")
+    shell.run("kv", "put", "app/a", "new value")
+    shell.run("kv", "put", "b", "of no interest")
+    shell.run("kv", "delete", "app/a")
+    assert [watch.stdout.readline() for _ in range(2)] == ["2  put     app/a  new value\n", "4  delete  app/a\n"]
+
+
+def test_a_watch_runs_a_command_with_each_change(shell, watching):
+    shell.run("kv", "put", "k", "old")
+    watch = watching("k", "--after", "0", "--", "sh", "-c", "cat; echo")
+    told = json.loads(watch.stdout.readline())
+    assert (told["event"], told["key"], told["value"]) == ("put", "k", "old")
+
+
+def test_a_watch_says_what_is_forgotten_and_goes_on(shell, watching):
+    shell.store.revision = shell.store.oldest = 20
+    shell.store.changes = [KeyChange("k", 21, None)]
+    watch = watching("k", "--after", "3", "--json")
+    assert [json.loads(watch.stdout.readline())["event"] for _ in range(2)] == ["compacted", "delete"]
+
+
+# ---- servers
+
+
+def test_servers_are_listed_with_units(shell):
+    lines = shell.says("servers", "list").splitlines()
+    assert [line.split() for line in lines] == [
+        ["SERVER", "ROLE", "LOG", "RTT", "DISK", "WRITE", "DISK", "ID"],
+        ["fra/a1", "voter", "-", "-", "-", "d15c"],
+        ["wdc/b1", "leader", "44", "0.0", "ms", "0.3", "ms", "d15c"],
+    ]
+    shell.backend.node.store = store_view(servers=())
+    assert "[store] servers" in shell.says("servers", "list")
+
+
+def test_servers_are_changed(shell):
+    assert shell.says("servers", "add", "fra/a1") == "ADDED\nfra/a1\n"
+    assert shell.says("servers", "remove", "fra/a1") == "REMOVED\nfra/a1\n"
+    assert shell.says("servers", "transfer", "fra/a1") == "LEADER\nfra/a1\n"
+    assert shell.says("servers", "transfer") == "LEADER\nwdc/b1\n"
+    assert shell.backend.asked == [
+        AddServer("fra/a1"),
+        RemoveServer("fra/a1"),
+        TransferLeadership("fra/a1"),
+        TransferLeadership(),
+    ]
+
+
+def test_an_unknown_server_is_told_with_the_nearest_name(shell):
+    assert "did you mean 'fra/a1'?" in shell.says("servers", "add", "fra/a2", code=1)
+    assert "expected a node as 'datacenter/name'" in shell.says("servers", "remove", "a1", code=1)
+
+
+def test_servers_need_an_operator():
+    with served_store(Role.WRITE) as served:
+        assert "needs the role 'operate'" in Shell(*served).says("servers", "remove", "fra/a1", code=1)
+
+
+# ---- the store
+
+
+def test_the_status_says_why_nothing_can_be_written_and_exits_1_then(shell):
+    lines = dict(line.split("  ", 1) for line in shell.says("store", "status").splitlines())
+    assert lines["leader"].strip() == "wdc/b1"
+    assert lines["servers"].strip() == "2 that vote"
+    shell.backend.node.store = store_view(leader=None, problem="no majority: missing wdc/b1")
+    said = shell.run("store", "status", code=1)
+    assert "nothing can be written here: no majority: missing wdc/b1" in said.stderr
+    assert shell.json("store", "status", code=1)["problem"] == "no majority: missing wdc/b1"
+
+
+def test_a_backup_comes_back(shell, tmp_path):
+    file = tmp_path / "store.backup"
+    shell.run("kv", "put", "k", "before")
+    told = shell.json("store", "backup", str(file))
+    assert told == {"file": str(file), "bytes": file.stat().st_size, "revision": 1}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert shell.run("store", "backup", "-").stdout_bytes == file.read_bytes()
+    shell.run("kv", "put", "k", "after")
+    assert "RESTORED" in shell.says("store", "restore", str(file))
+    assert shell.says("kv", "get", "k") == "before\n"
+
+
+def test_a_file_that_is_no_backup_changes_nothing(shell, tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"\xc1")
+    shell.run("kv", "put", "k", "1")
+    assert "this is no backup" in shell.says("store", "restore", str(file), code=1)
+    assert "expected a readable backup" in shell.says("store", "restore", str(tmp_path / "nope"), code=1)
+    assert "expected a file to write" in shell.says("store", "backup", "/no/such/directory/x", code=1)
+    assert shell.says("kv", "get", "k") == "1\n"
+
+
+def test_the_client_waits_longer_than_the_agent_does():
+    """Else the agent's words, which tell what happened, are never heard."""
+    assert TIMEOUT > ANSWER_WITHIN
+    assert STORE_TIMEOUT > STORE_WITHIN
+    assert max(CHANGE_WITHIN, BACKUP_WITHIN) < CHANGE_TIMEOUT
+    assert QUIET_TIMEOUT > 2 * KEEP_ALIVE
