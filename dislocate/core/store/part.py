@@ -426,7 +426,7 @@ class StorePart:
     def _tick(self, _timer: StoreTick) -> None:
         self._out.arm(self._out.now + TICK_PERIOD, StoreTick())
         self._founding.leader = self._leader()
-        if self._founding.is_forming:
+        if self._founding.wants_tick:
             near = sorted(self._members, key=lambda member: (self._distance(member.node.datacenter), member.path))
             self._founding.tick(self._out.now, [member.path for member in near if member.is_living])
         self._carry_out()
