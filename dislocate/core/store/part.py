@@ -502,7 +502,7 @@ class StorePart:
     def _leader(self) -> Path | None:
         if self._server is not None:
             return None if self._server.leader is None else self._server.leader.path
-        return None
+        return self._near.leader
 
     @property
     def view(self) -> StoreView:
@@ -539,7 +539,9 @@ class StorePart:
         if self._server is not None:
             return self._server.views()
         return tuple(
-            ServerView(path=member.path, disk=f"{member.disk:016x}", role="voter", is_leader=False)
+            ServerView(
+                path=member.path, disk=f"{member.disk:016x}", role="voter", is_leader=member.path == self._near.leader
+            )
             for member in self._founding.members
         )
 
