@@ -142,7 +142,8 @@ class StorePart:
 
     def on_group_told(self, sender: NodeId, source: Address | None, told: GroupTold) -> None:
         self._founding.told(sender, told)
-        if self._server is not None and told.disk:
+        is_ours = told.group is None or told.group == self._founding.group  # else its disk is about to be another one
+        if self._server is not None and told.disk and is_ours:
             self._server.changing.disks[sender.path] = told.disk
             self._server.changing.look()
         self._carry_out()
