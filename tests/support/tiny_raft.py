@@ -31,6 +31,7 @@ from dislocate.core.consensus.messages import (
     VoteAsked,
     VoteGiven,
 )
+from dislocate.core.consensus.quorum import agreed
 from dislocate.core.consensus.raft import Raft
 from dislocate.core.consensus.state import Role
 from dislocate.core.streams import Streams
@@ -526,6 +527,17 @@ class TinyRaft:
             server.texts.append(entry.data)
             if server.raft is not None and server.raft.role is Role.LEADER and server.raft.term == entry.term:
                 self.acknowledged[entry.data] = entry.index
+                if self._watches_promises:
+                    self._check_durable(server.raft.configuration, entry)
+
+    def _check_durable(self, configuration: Configuration, entry: Entry) -> None:
+        """What a client is told is committed is on the disks of a majority, in both halves of a joint configuration."""
+
+        def has(voter: ServerId) -> int:
+            disk = self.servers[name_of(voter)].disk
+            return int(disk.entries.get(entry.index) == entry or disk.compacted >= entry.index)
+
+        assert agreed(configuration, has), f"entry {entry.index} is called committed and is on too few disks"
 
     def _check_promise(self, server: Server, to: ServerId, term: int, message: RaftMessage) -> None:
         """What a message promises is on the disk when it leaves."""
