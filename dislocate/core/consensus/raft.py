@@ -140,6 +140,11 @@ class Raft:
         """Nanoseconds, among the voters, as far as it is known."""
         return self._state.largest_rtt
 
+    @largest_rtt.setter
+    def largest_rtt(self, nanoseconds: int) -> None:
+        """What the owner knows before any leader has measured it; a leader's word replaces it."""
+        self._state.largest_rtt = nanoseconds
+
     @property
     def quorum_rtt(self) -> int:
         """Nanoseconds that this server would need for a majority; its owner sets it, 0 is not known."""
