@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from dislocate.core.consensus.duties import Timing
 from dislocate.core.consensus.state import Role
 from dislocate.core.units import MILLISECOND
-from tests.support.tiny_raft import TinyRaft, name_of, server_id
+from tests.support.raft_disk import name_of, server_id
+from tests.support.tiny_raft import TinyRaft
 
 FULL = os.environ.get("DISLOCATE_PROFILE") == "full"
 SETTLE = "30s"

@@ -18,7 +18,8 @@ from dislocate.core.consensus.messages import (
 from dislocate.core.consensus.state import Role
 from dislocate.core.consensus.transfer import is_clearly_better, is_disk_too_slow
 from dislocate.core.units import MILLISECOND, SECOND
-from tests.support.tiny_raft import TinyRaft, disk_with, server_id, servers
+from tests.support.raft_disk import disk_with, server_id, servers
+from tests.support.tiny_raft import TinyRaft
 
 
 def led(names="abc", **settings):

@@ -57,9 +57,9 @@ class Raft:
         self, *, me: ServerId, restored: Restored, stream: Stream, now: int, timing: Timing | None = None
     ) -> None:
         self._state = state = ServerState(me, restored, stream, now, timing or Timing())
-        self._elections = Elections(state, self._won)
         self._following = Following(state)
         self._leading = Leading(state)
+        self._elections = Elections(state, self._leading.begin)
         self._transfers = Transfers(state, self._leading)
         self._changes = Changes(state, self._leading, self._transfers)
         self._snapshots = SnapshotsSent(state, self._leading)
@@ -389,11 +389,6 @@ class Raft:
         self._snapshots.wanted.clear()
         receiving.install = None
         return duties
-
-    # ---- coming to lead, and ceasing to
-
-    def _won(self) -> None:
-        self._leading.begin()
 
     def _deposed(self) -> None:
         self._reads_lost += self._leading.end()
