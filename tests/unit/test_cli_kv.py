@@ -82,7 +82,7 @@ def test_cas_puts_only_over_the_revision_it_names(shell):
 
 def test_a_missing_key_is_a_failure_to_get_and_none_to_delete(shell):
     said = shell.says("kv", "get", "app/color", code=1)
-    assert "There is no key 'app/color'" in said
+    assert said == "there is no key 'app/color'\nwhat there is: dislocate kv list app/\n"
     assert shell.json("kv", "delete", "app/color")["deleted"] == 0
 
 

@@ -1,8 +1,13 @@
 """What users of keys, leases and servers over HTTP notice."""
 
+from base64 import b64decode
+from urllib.parse import quote
+
 import gevent
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.store import (
@@ -39,6 +44,7 @@ from dislocate.core.units import SECOND
 from dislocate.edge.keys import KEY_LIMIT, OPERATIONS_LIMIT, VALUE_LIMIT
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import FakeBackend, store
+from tests.support.tiny_store import TinyStore
 from tests.unit.test_http_api import open_stream
 
 COLOR = KeyValue("app/color", b"blue", 5, 7, 2, 0)
@@ -99,7 +105,7 @@ def test_a_missing_key_is_404_and_says_from_where_to_wait(api, backend):
     backend.result = read()
     result = api.ask("GET", "/api/kv/app/color")
     assert (result.status_code, result.json["field"], result.headers["x-dislocate-index"]) == (404, "key", "9")
-    assert "/api/kv/app?prefix=true" in result.json["hint"]
+    assert "/api/kv/app/?prefix=true" in result.json["hint"]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +229,44 @@ def test_what_nobody_knows_is_504_and_says_that_it_may_have_been_done(api, backe
     problem = api.problem("PUT", "/api/kv/k", b"x")
     assert (problem.status, "may have been done" in problem.detail) == (504, True)
     assert "Read before" in problem.hint
+
+
+keys = st.text(min_size=1, max_size=20).filter(lambda key: key.strip("/. ") != "")
+
+
+@given(keys, st.binary(max_size=100))
+def test_whatever_is_put_is_got_under_the_same_key_or_refused_for_its_key(key, value):
+    backend = FakeBackend()
+    backend.result = TinyStore()
+    api = ApiClient(backend)
+    path = "/api/kv/" + quote(key, safe="/")
+    result = api.ask("PUT", path, value)
+    if result.status_code != 200:
+        assert (result.status_code, result.json["field"]) == (422, "key")
+        return
+    assert list(backend.result.keys) == [key]
+    assert api.ask("GET", path + "?raw=true").content == value
+    answer = api.get(path)
+    assert (answer["key"], answer["revision"]) == (key, result.json["revision"])
+    text = answer["value"]
+    assert (b64decode(text) if "encoding" in answer else text.encode()) == value
+
+
+pieces = st.sampled_from(
+    ["if", "then", "else", "key", "put", "get", "delete", "value", "number", "is", "field", "prefix"]
+)
+shapes = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.sampled_from(["a", "=", "value", "/"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(pieces, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(shapes)
+def test_no_transaction_whatever_makes_the_api_fail(body):
+    backend = FakeBackend()
+    backend.result = TinyStore()
+    assert ApiClient(backend).ask("POST", "/api/txn", body).status_code in (200, 400, 422)
 
 
 # ---- who may

@@ -201,9 +201,8 @@ def _is_unchanged(request: ReadKeys, read: KeysRead, after: int) -> bool:
 
 
 def _no_key(key: str, read: KeysRead) -> Rejected:
-    hint = (
-        f"GET {ROUTE}{key.rpartition('/')[0]}?prefix=true lists what is near" if "/" in key else "GET /api/kv lists all"
-    )
+    near = key[: key.rfind("/") + 1]
+    hint = f"GET {ROUTE}{near}?prefix=true lists what is near" if near else "GET /api/kv lists all"
     missing = problem(HTTPStatus.NOT_FOUND, f"There is no key {key!r}", field="key", got=key, hint=hint)
     return Rejected(missing, {INDEX: str(read.revision)})
 
