@@ -302,5 +302,9 @@ def test_an_agent_that_goes_away_while_held_is_asked_again_and_then_given_up(age
         lock.keep()
     lock.release()
     assert "it ends by itself" in said[-1]
+
+
+def test_an_agent_that_is_not_there_at_first_is_said_at_once(agent):
+    agent.url = "unix:/nope"
     with pytest.raises(NoAgent):
-        new_lock(agent)[0]._agent.__class__("unix:/nope").get("/")
+        new_lock(agent)[0].take(None)
