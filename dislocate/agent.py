@@ -146,6 +146,7 @@ def _make_driver(config: Config, disk: Disk, keys: NodeKeys, record: FilePath | 
         seeds=node.seeds,
         services=config.instances,
         processors=count_processors(),
+        servers=config.store.servers,
     )
     recovered = Recovered(records=disk.load(), unix_ns=clock.wall())
     seed = secrets.token_hex(16)

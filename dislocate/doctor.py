@@ -140,8 +140,8 @@ def _running_agent(config: Config) -> int:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read(32) or b"0")
-    except (OSError, ValueError):
+                return int(file.read(32).split()[0])
+    except (OSError, ValueError, IndexError):
         pass  # no directory, no agent; what is wrong with the directory is found elsewhere
     return 0
 

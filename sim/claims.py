@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 from dislocate.core.boundary.values import MemberState, Status
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import Path
+from dislocate.core.units import SECOND, format_duration
 from dislocate.strict import one_of
 from sim.scenario import Expect
 from sim.selectors import Layout, as_tuple
@@ -44,6 +45,43 @@ class SeenInstance(Protocol):
     def reachable(self) -> bool: ...
 
 
+class SeenServer(Protocol):
+    """One server in `GET /api/store`."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def role(self) -> str: ...
+
+
+class SeenStore(Protocol):
+    """`GET /api/store`."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def leader(self) -> Path | None: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def servers(self) -> Sequence[SeenServer]: ...
+
+
+class SeenErrand(Protocol):
+    """What came of asking an agent for something."""
+
+    @property
+    def outcome(self) -> str: ...  # 'done', 'refused', 'uncertain', 'waiting'
+    @property
+    def words(self) -> str: ...
+    @property
+    def took(self) -> int: ...  # nanoseconds
+
+
 class Observed(Protocol):
     """A fleet as its agents describe it, and who of them is up.  Read-only."""
 
@@ -68,14 +106,24 @@ class Observed(Protocol):
         """What the observer answers for `service`; nothing when it does not know the name."""
         ...
 
+    def store(self, path: Path) -> SeenStore: ...
+
+    def errand(self, path: Path, what: str) -> SeenErrand | None:
+        """What last came of asking `path` to 'write' a key or to 'read' one as it has it; None: not asked yet."""
+        ...
+
     def happened(self, what: str) -> int:
         """How often an event (`boundary.events`, by class name) has been told by any agent."""
         ...
 
     def measured(self, what: str, since: int) -> float:
-        """A rate per agent and second over the time since `since`: 'messages' (datagrams and messages) or 'bytes'."""
+        """A rate per agent and second over the time since `since`: 'messages' (datagrams and messages) or 'bytes'.
+
+        'terms' is no rate: by how much the highest term of the store grew since then."""
         ...
 
+
+AT_ONCE = 1 * SECOND  # for an answer that waits for nobody: a link to another data center takes a third of it
 
 # Why a claim does not hold for one observer, None when it does.
 ViewClaim: TypeAlias = Callable[[Observed, Path, Expect], str | None]
@@ -215,6 +263,65 @@ def _services(observed: Observed, expect: Expect) -> list[tuple[str, list[str]]]
     return list(chosen.items())
 
 
+# ---- the store; `of`: the agents that are asked
+
+
+def _asked(claim: ViewClaim) -> ViewClaim:
+    """Only of those that it is about."""
+
+    def holds(observed: Observed, observer: Path, expect: Expect) -> str | None:
+        return claim(observed, observer, expect) if observer in subjects(observed, expect) else None
+
+    holds.__doc__ = claim.__doc__
+    return holds
+
+
+def store_led(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """Each of `of` knows who leads the store, and that one runs."""
+    leader = observed.store(observer).leader
+    if leader is None:
+        return f"{observer} knows no leader of the store"
+    return None if observed.is_up(leader) else f"{observer} says that {leader} leads, which does not run"
+
+
+def store_writable(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """A write that is asked of each of `of` succeeds."""
+    errand = observed.errand(observer, "write")
+    if errand is None or errand.outcome != "done":
+        return f"{observer} did not write: {errand.words if errand is not None else 'not asked yet'}"
+    return None
+
+
+def store_refuses(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """A write that is asked of each of `of` is refused at once, and the refusal names who is missing."""
+    errand = observed.errand(observer, "write")
+    if errand is None or errand.outcome != "refused":
+        return f"{observer} did not refuse: {errand.outcome if errand is not None else 'not asked yet'}"
+    if errand.took > AT_ONCE:
+        return f"{observer} refused only after {format_duration(errand.took)}: {errand.words}"
+    if not any(path in errand.words for path in observed.layout.paths):
+        return f"{observer} does not say who is missing: {errand.words}"
+    return None
+
+
+def local_reads(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """Each of `of` answers a local read at once."""
+    errand = observed.errand(observer, "read")
+    if errand is None or errand.outcome != "done":
+        return f"{observer} did not answer a local read: {errand.words if errand is not None else 'not asked yet'}"
+    return None if errand.took <= AT_ONCE else f"{observer} answered a local read after {format_duration(errand.took)}"
+
+
+def servers_are(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """Every observer that is a server says that the voters are exactly `of`."""
+    view = observed.store(observer)
+    if view.role in ("agent", "forming", "failed"):
+        return None
+    voters = sorted({one.path for one in view.servers if one.role == "voter"})
+    wanted = sorted(subjects(observed, expect))
+    return None if voters == wanted else f"{observer} says that {', '.join(voters) or 'nobody'} may vote"
+
+
 VIEW_CLAIMS: dict[str, ViewClaim] = {
     "nobody_dead": nobody_dead,
     "living_not_dead": living_not_dead,
@@ -230,7 +337,15 @@ VIEW_CLAIMS: dict[str, ViewClaim] = {
     "service_status": service_status,
     "service_absent": service_absent,
     "service_known": service_known,
+    "store_led": _asked(store_led),
+    "store_writable": _asked(store_writable),
+    "store_refuses": _asked(store_refuses),
+    "local_reads": _asked(local_reads),
+    "servers_are": servers_are,
 }
+
+# Claims that somebody has to be asked for: what is asked.
+ERRANDS = {"store_writable": "write", "store_refuses": "write", "local_reads": "read"}
 
 # Events (`boundary.events`): the claim is that some agent told one.
 EVENT_CLAIMS = {
@@ -240,10 +355,14 @@ EVENT_CLAIMS = {
     "announced_restart": "MemberRestarting",
     "braked": "BrakeChanged",
     "cloned": "CloneDetected",
+    "elected": "LeaderElected",
+    "deposed": "LeaderDeposed",
+    "servers_changed": "ServersChanged",
+    "store_troubled": "StoreTroubled",
 }
 
-# Budgets: what is measured, per agent and second.
-BUDGET_CLAIMS = {"msgs_per_node_s": "messages", "bytes_per_node_s": "bytes"}
+# Budgets: what is measured, per agent and second; terms are counted.
+BUDGET_CLAIMS = {"msgs_per_node_s": "messages", "bytes_per_node_s": "bytes", "terms_grew_at_most": "terms"}
 
 _SERVICE_CLAIMS = ("service_passing", "service_status", "service_absent", "service_known")
 

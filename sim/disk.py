@@ -4,9 +4,10 @@ Invariant: answered and synced survives everything but `wipe`; answered and not 
 and not that of the host, unless the kernel had the time to write it back; what was not answered may or may not be there,
 but never without what was written before it.
 (SQLite in WAL mode promises exactly that: a later sync makes all earlier transactions durable.)  Once a write has failed
-all later ones of that process fail too, as in `io.disk`, even when the disk is mended.
+all later ones of that process fail too, as in `io.disk`, even when the disk is mended.  A full disk is another matter: it
+refuses what is written while it is full, keeps and reads what it has, and takes writes again as soon as there is room.
 
-Does not know time: `write` says how long it takes, the world answers the node then.
+Does not know time: `submit` says how long it takes, the world answers the node then.
 """
 
 from msgspec import Struct
@@ -19,6 +20,8 @@ from dislocate.core.units import MICROSECOND, SECOND
 SYNC = 2_000 * MICROSECOND  # an fsync on a server's SSD takes 0.5 to 5 ms
 WRITTEN_BACK = 30 * SECOND  # Linux's vm.dirty_expire_centisecs
 WRITE = 100 * MICROSECOND  # into the page cache, by another thread
+FAILS = "the disk fails"
+FULL = "full: no space is left on the device"  # an agent tells the two apart by the first word
 
 
 class Write(Struct, eq=False):
@@ -40,28 +43,37 @@ class Disk:
         self._free_at = 0
         self.boot = 0
         self.is_failing = False
+        self.is_full = False
+        self.is_damaged = False  # noticed at the next start, which fails until the disk is replaced
+        self.factor = 1.0  # how many times slower than a good one
+        self.stalled_until = 0  # the device answers nothing before
         self._is_distrusted = False  # a write failed since the last start: the agent writes no more, see `io.disk`
         self.generation = 1  # how many disks this host has had
 
     def submit(self, store: Store, now: int) -> tuple[Write, int]:
         """Begin a transaction; returns it and when it will be over."""
         takes = (SYNC if store.sync else WRITE) * self._stream.between(512, 2048) // 1024
+        if self.factor != 1.0:
+            takes = int(takes * self.factor)
         self._free_at = max(self._free_at, now) + takes
         self._write_back(now)
         write = Write(store.records, store.sync, now)
         self._log.append(write)
         return write, self._free_at
 
-    def complete(self, write: Write) -> bool:
-        """Its time is over: whether it was made (False: the disk fails, and nothing of it was kept)."""
+    def complete(self, write: Write) -> str:
+        """Its time is over: empty when it was made, else why nothing of it was."""
         if self.is_failing or self._is_distrusted:
             self._is_distrusted = True
             self._log.remove(write)
-            return False
+            return FAILS
+        if self.is_full:
+            self._log.remove(write)
+            return FULL
         write.answered = True
         if write.sync:
             self._keep(self._log.index(write) + 1)
-        return True
+        return ""
 
     def process_died(self) -> None:
         """What the kernel had is kept; what had not been handed over is torn off somewhere."""
@@ -78,6 +90,11 @@ class Disk:
         self._log.clear()
         self.boot = 0
         self.generation += 1
+        self.is_damaged = False
+
+    def durable(self, key: str) -> bytes | None:
+        """What is under `key` whatever happens now, short of `wipe`."""
+        return self._kept.get(key)
 
     def records(self) -> tuple[StoredRecord, ...]:
         """What a start finds, by key."""
@@ -92,7 +109,7 @@ class Disk:
 
     def _tear(self, at_least: int) -> None:
         count = at_least + self._stream.below(len(self._log) - at_least + 1)
-        if self.is_failing or self._is_distrusted:
+        if self.is_failing or self.is_full or self._is_distrusted:
             count = at_least
         self._is_distrusted = False
         self._keep(count)

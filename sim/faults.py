@@ -9,9 +9,10 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from dislocate.core.boundary.inputs import Stopped
-from dislocate.core.boundary.requests import Deregister, Done, Leave, Register, Result, SetDraining
+from dislocate.core.boundary.requests import Deregister, Done, Leave, Register, Request, Result, SetDraining
+from dislocate.core.boundary.store import AddServer, RemoveServer, TransferLeadership
 from dislocate.core.identity import Path
-from dislocate.core.units import format_duration
+from dislocate.core.units import SECOND, format_duration
 from dislocate.directions import is_on_side
 from sim.process import Machine
 from sim.scenario import UNDO, Fault
@@ -202,14 +203,76 @@ def _disk_fail(world: World, fault: Fault) -> None:
 
 
 def _disk_mend(world: World, fault: Fault) -> None:
+    """Whatever was wrong with it, short of damage to what is on it."""
     for machine in _machines(world, fault):
-        machine.disk.is_failing = False
+        disk = machine.disk
+        disk.is_failing = disk.is_full = False
+        disk.factor = 1.0
+        disk.stalled_until = 0
+
+
+def _disk_fill(world: World, fault: Fault) -> None:
+    for machine in _machines(world, fault):
+        machine.disk.is_full = True
+
+
+def _disk_slow(world: World, fault: Fault) -> None:
+    assert fault.factor is not None  # the verb needs it
+    for machine in _machines(world, fault):
+        machine.disk.factor = fault.factor
+
+
+def _disk_stall(world: World, fault: Fault) -> None:
+    """The device answers nothing for a while, then everything: a controller that resets, a volume that moves."""
+    assert fault.lasting is not None  # the verb needs it
+    for machine in _machines(world, fault):
+        machine.disk.stalled_until = world.now + fault.lasting
+
+
+def _disk_damage(world: World, fault: Fault) -> None:
+    """What is on it can not be read any more; the agent that runs does not know, the next start does, and fails."""
+    for machine in _machines(world, fault):
+        machine.disk.is_damaged = True
 
 
 def _clock(world: World, fault: Fault) -> None:
     offset = fault.offset or 0
     for machine in _machines(world, fault):
         machine.set_clock(world.now, -offset if fault.behind else offset, fault.drift)
+
+
+# ---- the servers of the store
+
+AGAIN = 5 * SECOND  # until an operator who was refused tries again
+PATIENCE = 60 * SECOND  # of one who hears nothing: a new server first takes over the whole store
+
+
+def _asking(request: Callable[[Path], Request]) -> Verb:
+    """As an operator does who means it: any agent is asked, another when that does not help, until it is done."""
+
+    def verb(world: World, fault: Fault) -> None:
+        for machine in _machines(world, fault):
+            _ask_until_done(world, request(machine.path), 0)
+
+    return verb
+
+
+def _ask_until_done(world: World, request: Request, attempt: int) -> None:
+    up = world.observers_up()
+    answers: list[Result] = []
+    asked = world.now
+
+    def due(_: None, __: None, ___: None) -> None:
+        if answers and isinstance(answers[-1], Done):
+            return
+        if answers or world.now - asked >= PATIENCE:
+            _ask_until_done(world, request, attempt + 1)
+        else:
+            world.schedule.call(world.now + AGAIN, due, None)
+
+    if up:
+        world.request(world.machines[up[attempt % len(up)]], request, answers.append)
+    world.schedule.call(world.now + AGAIN, due, None)
 
 
 # ---- the catalog
@@ -307,6 +370,13 @@ VERBS: dict[str, Verb] = {
     "register": _register,
     "deregister": _deregister,
     "disk_fail": _disk_fail,
+    "disk_fill": _disk_fill,
+    "disk_slow": _disk_slow,
+    "disk_stall": _disk_stall,
+    "disk_damage": _disk_damage,
     "disk_mend": _disk_mend,
     "clock": _clock,
+    "server_add": _asking(AddServer),
+    "server_remove": _asking(RemoveServer),
+    "lead": _asking(TransferLeadership),
 }

@@ -145,14 +145,19 @@ class Outlets:
         self._schedule.call(at, self._write_due, process, write, effect.seq)
 
     def _write_due(self, process: Process, write: Write, seq: int) -> None:
-        if process.is_running:
-            made = process.machine.disk.complete(write)
-            self._deliver(process, Stored(seq) if made else StoreFailed(seq, "the disk fails"))
+        if not process.is_running:
+            return
+        disk = process.machine.disk
+        if disk.stalled_until > self._schedule.now:
+            self._schedule.call(disk.stalled_until, self._write_due, process, write, seq)
+            return
+        failure = disk.complete(write)
+        self._deliver(process, StoreFailed(seq, failure) if failure else Stored(seq))
 
     def _reply(self, process: Process, effect: Reply) -> None:
-        then = process.requests.pop(effect.request_id, None)
-        if then is not None:
-            then(effect.result)
+        asker = process.requests.pop(effect.request_id, None)
+        if asker is not None:
+            asker.then(effect.result)
 
     def _run_check(self, process: Process, effect: RunCheck) -> None:
         outcome, takes = refused()

@@ -5,7 +5,7 @@ a restart makes another.  Inputs belong to a process: an answer for a dead one r
 """
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dislocate.core.boundary.inputs import Input
 from dislocate.core.boundary.requests import Result
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from sim.links import Connection
 
 EPOCH = 1_767_225_600 * SECOND  # the wall clock at virtual time 0: 1 January 2026, UTC
+
+
+class Asker(NamedTuple):
+    """Who waits for the reply to a request."""
+
+    then: "Callable[[Result], None]"
+    lost: "Callable[[], None] | None"  # called instead when the agent dies first
 
 
 class Process:
@@ -56,7 +63,7 @@ class Process:
         self.waiting: list[Input] = []  # what the kernel holds for a stopped process, in order
         self.waiting_datagrams = 0
         self.links: dict[Path, Connection] = {}
-        self.requests: dict[int, Callable[[Result], None]] = {}
+        self.requests: dict[int, Asker] = {}
         self.version = 0  # grows whenever its answers may have changed
 
 

@@ -5,12 +5,14 @@ from time import perf_counter
 from typing import Any
 
 from dislocate.core.units import MILLISECOND, seconds
+from sim.errands import Errands
 from sim.expectations import Judge
 from sim.faults import schedule_faults
 from sim.invariants import INVARIANTS, Invariant, InvariantViolated, Monitor
 from sim.report import Failure, Report, Watched
 from sim.scenario import Scenario
 from sim.story import Story
+from sim.workload.scripts import place_clients
 from sim.world import START_SPREAD, Tracer, World
 
 LOOK_PERIOD = 100 * MILLISECOND  # a tenth of the shortest thing that scenarios claim: detection within about a second
@@ -37,6 +39,8 @@ class Run:
         self.judge = Judge(scenario.expect, self.world)
         self._period = max(LOOK_PERIOD, LOOKS_SCALE * len(self.world.machines))
         schedule_faults(self.world, scenario.at, self.story.told)
+        place_clients(self.world)
+        Errands(self.world, scenario.expect)
         self.world.schedule.call_last(START_SPREAD, self._look_due, None)  # before, who is up is no question
 
     def _look_due(self, _: None, __: None, ___: None) -> None:
@@ -50,6 +54,7 @@ class Run:
         failure = None
         try:
             self.world.run(self.scenario.duration)
+            self.monitor.conclude()
         except InvariantViolated as violation:
             failure = Failure("invariant", str(violation))
         except Exception as error:  # noqa: BLE001  whatever leaves the core is a finding, and the report must name the seed

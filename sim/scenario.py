@@ -17,6 +17,7 @@ from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
 from dislocate.strict import Duration, one_of, parse_toml, read_toml
 from sim.selectors import Layout, as_tuple
+from sim.workload.plan import Workload, check_workloads
 
 
 class Datacenter(Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +62,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "
     oneway: bool = False
     channels: tuple[Channel, ...] = tuple(sorted(ALL_CHANNELS, key=lambda channel: channel.value))
     lasting: Duration | None = None  # undone after so long (`UNDO`)
-    factor: float | None = None  # slow: delays are multiplied by it
+    factor: float | None = None  # slow, disk_slow: delays are multiplied by it
     loss: float | None = None  # drop: of datagrams, 0..1
     midway: bool = False  # kill: the process dies between two effects of its next turn
     service: str = ""  # register: the name
@@ -95,6 +96,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     datacenters: dict[str, Datacenter]
     links: tuple[LinkOverride, ...] = ()
     services: tuple[Service, ...] = ()
+    servers: tuple[str, ...] = ()  # of the store, 'dc/aJ'; none: nobody keeps one
+    workloads: tuple[Workload, ...] = ()
     at: tuple[Fault, ...] = ()
     expect: tuple[Expect, ...] = ()
 
@@ -128,8 +131,15 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "register": (("target", "service"), ()),
     "deregister": (("target",), ()),
     "disk_fail": (("target",), ("lasting",)),
+    "disk_fill": (("target",), ("lasting",)),  # what is written is refused while it lasts; reads go on
+    "disk_slow": (("target", "factor"), ("lasting",)),
+    "disk_stall": (("target", "lasting"), ()),  # nothing is answered before its end
+    "disk_damage": (("target",), ()),  # the next start fails, until the disk is wiped
     "disk_mend": (("target",), ()),
     "clock": (("target",), ("offset", "behind", "drift")),
+    "server_add": (("target",), ()),  # `dislocate servers add`, asked of any agent until it is done
+    "server_remove": (("target",), ()),
+    "lead": (("target",), ()),  # `dislocate servers transfer`
 }
 
 # What ends a fault that has `for`; a drain ends by itself.
@@ -142,6 +152,8 @@ UNDO = {
     "vanish": "return",
     "stop": "restart",
     "disk_fail": "disk_mend",
+    "disk_fill": "disk_mend",
+    "disk_slow": "disk_mend",
 }
 
 
@@ -181,6 +193,10 @@ def checked(scenario: Scenario) -> Scenario:
             if name not in scenario.datacenters:
                 raise ConfigError(f"services[{at}].datacenters", got=name, expected=one_of(name, scenario.datacenters))
     layout = scenario.layout()
+    for at, path in enumerate(scenario.servers):
+        if path not in layout.paths:
+            raise ConfigError(f"servers[{at}]", got=path, expected=one_of(path, layout.paths))
+    check_workloads(scenario.workloads, layout)
     existing = layout.declared()
     for at, fault in sorted(enumerate(scenario.at), key=lambda numbered: numbered[1].time):
         _check_fault(fault, layout, existing, f"at[{at}]")

@@ -13,7 +13,10 @@ from dislocate.core.boundary.events import (
     CloneDetected,
     DatacenterChanged,
     Event,
+    GroupJoined,
     InstanceChanged,
+    LeaderDeposed,
+    LeaderElected,
     MemberDied,
     MemberForgotten,
     MemberJoined,
@@ -21,6 +24,8 @@ from dislocate.core.boundary.events import (
     MemberRefuted,
     MemberRestarting,
     MemberSuspected,
+    ServersChanged,
+    StoreTroubled,
 )
 from dislocate.core.units import SECOND, seconds
 from sim.faults import in_words
@@ -54,6 +59,12 @@ def _instance_words(event: InstanceChanged) -> str:
     return f"{event.owner}/{event.instance_id}: {before} -> {after}"
 
 
+def _servers_words(event: ServersChanged) -> str:
+    voters = ", ".join(dict.fromkeys(one.partition("@")[0] for one in event.voters))
+    learners = ", ".join(one.partition("@")[0] for one in event.learners)
+    return f"voters are {voters}" + (f"; learners {learners}" if learners else "")
+
+
 # What an event says, without who says it.
 _WORDS: dict[type, Callable[[Any], str]] = {
     MemberJoined: lambda event: f"{event.member.path} joined",
@@ -66,6 +77,11 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     CloneDetected: lambda event: f"{event.member.path} is claimed twice",
     BrakeChanged: lambda event: f"brake of {event.datacenter} {'engaged' if event.engaged else 'released'}",
     InstanceChanged: _instance_words,
+    GroupJoined: lambda event: (
+        f"the store's group is {event.group[:8]}" + (f", epoch {event.epoch}" if event.epoch else "")
+    ),
+    ServersChanged: lambda event: _servers_words(event),
+    StoreTroubled: lambda event: f"the store: {event.problem or 'all is well again'}",
 }
 
 
@@ -91,6 +107,10 @@ class Story:
             words = (
                 f"{process.node_id.datacenter} {'reaches' if event.reachable else 'does not reach'} {event.datacenter}"
             )
+        elif isinstance(event, LeaderElected):
+            words = f"{process.node_id.path} leads the store in term {event.term}"
+        elif isinstance(event, LeaderDeposed):
+            words = f"{process.node_id.path} leads no more: {event.reason}"
         elif type(event) in _WORDS:
             words = _WORDS[type(event)](event)
         else:

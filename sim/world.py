@@ -13,6 +13,7 @@ Faults act through `faults.do`; what must always hold is watched by `invariants`
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from dislocate.core.boundary.effects import (
@@ -24,11 +25,13 @@ from dislocate.core.boundary.inputs import (
     ClockRead,
     DatagramReceived,
     Input,
+    RequestCancelled,
     Requested,
     TimeReached,
 )
 from dislocate.core.boundary.requests import Request, Result
 from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.store import StoreView
 from dislocate.core.boundary.views import DatacenterView, InstanceView, MemberView
 from dislocate.core.errors import Bug, require
 from dislocate.core.identity import NodeId, Path
@@ -37,16 +40,19 @@ from dislocate.core.outbox import NEVER
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
+from sim.claims import SeenErrand
 from sim.digest import Digest
 from sim.disk import Disk
 from sim.meter import Meter
 from sim.network import Network
 from sim.outlets import Outlets
-from sim.process import Machine, Process, host_address
+from sim.process import Asker, Machine, Process, host_address
 from sim.scenario import Scenario
 from sim.schedule import Schedule
 from sim.selectors import Instance
 from sim.services import PORTS_FROM, SimulatedService, instance_spec
+from sim.wiretap import Wiretap
+from sim.workload.testimony import Testimony
 
 CLOCK_PERIOD = 1 * SECOND
 START_SPREAD = 500 * MILLISECOND  # agents of a fleet start within half a second of each other
@@ -67,6 +73,8 @@ class Truth:
         self.stopped: dict[NodeId, int] = {}  # when a start was asked to end, for a planned restart
         self.registered: dict[tuple[Path, str], int] = {}  # (owner, instance id): when `Register` was acknowledged
         self.deregistered: dict[tuple[Path, str], int] = {}
+        self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
+        self.clients = Testimony()  # of the store
 
 
 class World:
@@ -98,6 +106,9 @@ class World:
         self.handling: Machine | None = None  # whose turn it is, for reports of bugs
         self.last_event = 0
         self.last_fault = 0
+        self.errand: Callable[[Path, str], SeenErrand | None] = lambda _path, _what: (
+            None
+        )  # `errands` are run by nobody yet
         self._happened: dict[str, int] = {}
         self._overrides = dict(settings or {})
         self._tracer = tracer
@@ -115,15 +126,22 @@ class World:
             deliver=self.deliver,
         )
         self.links = self._outlets.links
-        self._effects = self._outlets.verbs | {Notify: self._notify}
+        self.verbs = self._outlets.verbs | {Notify: self._notify}
         self._place_services()
-        self._meter = Meter(self.schedule, self.machines.values())
+        self._meter = Meter(self.schedule, self.machines.values(), has_store=bool(scenario.servers))
         for machine in self.machines.values():
             self.schedule.call(self.streams["start"].below(START_SPREAD), self._start_due, machine)
 
     @property
     def now(self) -> int:
         return self.schedule.now
+
+    @cached_property
+    def wiretap(self) -> Wiretap:
+        """On what servers of the store send and write; listens from the first time that somebody asks for it."""
+        wiretap = Wiretap(self.verbs, lambda: self.schedule.now)
+        self.observers.insert(0, wiretap.hear)
+        return wiretap
 
     def run(self, until: int) -> None:
         """Go on to virtual time `until`, nanoseconds."""
@@ -152,6 +170,9 @@ class World:
     def instances(self, path: Path, service: str) -> tuple[InstanceView, ...]:
         view = self.node(path).catalog.service(service)
         return () if view is None else view.instances
+
+    def store(self, path: Path) -> StoreView:
+        return self.node(path).store
 
     def happened(self, what: str) -> int:
         return self._happened.get(what, 0)
@@ -183,8 +204,12 @@ class World:
     # ---- life: used by `faults`
 
     def start(self, machine: Machine) -> None:
-        """Start an agent on `machine`, unless one runs or the host is off."""
+        """Start an agent on `machine`, unless one runs, the host is off, or its disk cannot be read: then it says so and
+        ends, as `io.disk` does."""
         if machine.process is not None or not machine.is_powered:
+            return
+        if machine.disk.is_damaged:
+            self.truth.refused_to_start[machine.path] = self.now
             return
         now = self.now
         machine.starts += 1
@@ -219,6 +244,10 @@ class World:
             process.is_running = False
             machine.process = None
             self.links.process_died(process)
+            askers, process.requests = process.requests, {}
+            for asker in askers.values():
+                if asker.lost is not None:
+                    asker.lost()
 
     def pause(self, machine: Machine) -> None:
         if machine.process is not None and not machine.process.is_paused:
@@ -241,15 +270,28 @@ class World:
             process.armed = NEVER
             self._arm(process)
 
-    def request(self, machine: Machine, request: Request, then: Callable[[Result], None]) -> bool:
-        """Ask the agent as its edge would; False when none runs."""
+    def request(
+        self,
+        machine: Machine,
+        request: Request,
+        then: Callable[[Result], None],
+        lost: Callable[[], None] | None = None,
+    ) -> int:
+        """Ask the agent as its edge would; returns the number of the asking, 0 when none runs.
+
+        `then` is given the reply; `lost` is called instead when the agent dies before it."""
         process = machine.process
         if process is None:
-            return False
-        self._request_number += 1
-        process.requests[self._request_number] = then
-        self.deliver(process, Requested(self._request_number, request))
-        return True
+            return 0
+        self._request_number = number = self._request_number + 1
+        process.requests[number] = Asker(then, lost)
+        self.deliver(process, Requested(number, request))
+        return number
+
+    def cancel(self, process: Process, number: int) -> None:
+        """Nobody waits for that reply any more."""
+        if process.requests.pop(number, None) is not None:
+            self.deliver(process, RequestCancelled(number))
 
     def network_changed(self) -> None:
         """Links find out what a cut or a mend means for them."""
@@ -292,7 +334,7 @@ class World:
 
     def carry_out(self, process: Process, effects: list[Effect]) -> None:
         """What the world does for `process`; production calls this an outlet."""
-        verbs = self._effects
+        verbs = self.verbs
         for effect in effects:
             verbs[type(effect)](process, effect)
 
@@ -383,6 +425,7 @@ class World:
             "public_key": machine.public_key,
             "seeds": tuple(seed for seed in seeds if seed != machine.gossip),
             "services": machine.configured,
+            "servers": self.scenario.servers,
         }
         return Settings(**(fields | self._overrides))
 

@@ -11,7 +11,7 @@ and know each other only through the arguments given here; this file is where to
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.events import DatacenterChanged, Event
@@ -46,13 +46,14 @@ from dislocate.core.boundary.requests import (
     Watch,
 )
 from dislocate.core.boundary.settings import Recovered, Settings
-from dislocate.core.boundary.store import StoreView
+from dislocate.core.boundary.store import StoreRequest, StoreView
 from dislocate.core.boundary.views import DatacenterView, HistoryEntry, MemberView
 from dislocate.core.catalog import chronicle
 from dislocate.core.catalog import messages as catalog_messages
 from dislocate.core.catalog.antientropy import Repair
 from dislocate.core.catalog.catalog import Catalog
 from dislocate.core.catalog.ledger import Ledger
+from dislocate.core.consensus.messages import Consensus
 from dislocate.core.errors import PeerError
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership import messages as member_messages
@@ -61,8 +62,10 @@ from dislocate.core.membership.swim import Swim
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
+from dislocate.core.store import messages as store_messages
+from dislocate.core.store.part import StorePart
 from dislocate.core.streams import Streams
-from dislocate.core.wire import FactMemo, Message, decode_envelope
+from dislocate.core.wire import FactMemo, Fragment, Message, Reassembly, decode_envelope
 
 # Where a message came from: the gossip address of a datagram, or None when it came on the link to its sender.
 Source: TypeAlias = Address | None
@@ -86,8 +89,10 @@ class Node:
         self._catalog = Catalog(settings, streams, out, self._members, self._ledger, recovered)
         self._repair = Repair(settings, streams, out, self._members, self._ledger)
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
+        self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
+        self._reassembly = Reassembly()
         self._wan.compare = self._repair.compare
-        self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed]
+        self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed, self._store.member_changed]
         self._catalog.brake = self._wan.brake
         self._catalog.is_reachable = self._wan.is_reachable
         self._catalog.as_of = self._wan.as_of
@@ -95,6 +100,7 @@ class Node:
             "m": self._swim.facts_of,
             "c": self._catalog.facts_of,
             "d": self._catalog.drains_of,
+            "s": self._store.group_facts,
         }
 
         self._inputs: dict[type, Callable[[Any], None]] = {
@@ -103,13 +109,13 @@ class Node:
             LinkOpened: self._link_opened,
             LinkLost: self._link_lost,
             SendFailed: self._send_failed,
-            ConnectTried: self._swim.connect_tried,
+            ConnectTried: self._connect_tried,
             TimeReached: lambda _: None,
             ClockRead: lambda read: out.read_clock(read.unix_ns),
             Stored: lambda stored: out.stored(stored.seq),
             StoreFailed: lambda failed: out.store_failed(failed.seq, failed.reason),
             Requested: self._requested,
-            RequestCancelled: lambda cancelled: self._catalog.request_cancelled(cancelled.request_id),
+            RequestCancelled: self._request_cancelled,
             CheckCompleted: self._catalog.check_completed,
             LoadReported: self._catalog.host_load_reported,
             Stopped: self._swim.stopped,
@@ -130,6 +136,13 @@ class Node:
             catalog_messages.LedgerDigest: self._repair.on_digest,
             catalog_messages.LedgerInventory: self._repair.on_inventory,
             catalog_messages.Repaired: self._repair.on_repaired,
+            Consensus: self._store.on_consensus,
+            store_messages.Asked: self._store.on_asked,
+            store_messages.Answered: self._store.on_answered,
+            store_messages.AskingEnded: self._store.on_asking_ended,
+            store_messages.GroupAsked: self._store.on_group_asked,
+            store_messages.GroupTold: self._store.on_group_told,
+            Fragment: self._fragment_received,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
         self._facts: dict[type, Callable[[NodeId, Any, bool], bool]] = {
@@ -144,12 +157,14 @@ class Node:
             catalog_messages.Manifest: self._catalog.on_manifest,
             catalog_messages.LoadNote: self._catalog.on_load,
             catalog_messages.DrainOrder: self._catalog.on_drain_order,
+            store_messages.StoreGroup: self._store.on_group,
         }
         self._timers: dict[type, Callable[[Any], None]] = {
             **self._swim.timers(),
             **self._wan.timers(),
             **self._catalog.timers(),
             **self._repair.timers(),
+            **self._store.timers(),
         }
         self._requests: dict[type, Callable[[int, Any], None]] = {
             Register: self._catalog.register,
@@ -162,6 +177,7 @@ class Node:
             Watch: self._catalog.watch,
             Leave: self._swim.leave,
             Forget: self._swim.forget,
+            **dict.fromkeys(get_args(StoreRequest), self._store.request),
         }
 
     # ---- the three calls of a driver
@@ -175,6 +191,7 @@ class Node:
         self._wan.start()
         self._catalog.start()
         self._repair.start()
+        self._store.start()
         return self._finish_turn()
 
     def handle(self, input_: Input, now: int) -> list[Effect]:
@@ -187,6 +204,7 @@ class Node:
         if stalled > self._patience:
             self._swim.stalled(stalled)
             self._wan.stalled(stalled)
+            self._store.stalled(stalled)
         self._inputs[type(input_)](input_)
         if type(input_) is TimeReached:  # waiting input goes first, late timers after it
             while (timer := out.due()) is not None:
@@ -229,16 +247,14 @@ class Node:
         return self._catalog
 
     @property
+    def store(self) -> StoreView:
+        """Where this agent stands towards the replicated store."""
+        return self._store.view
+
+    @property
     def counters(self) -> MappingProxyType[str, int]:
         """What happened how often, for metrics."""
         return MappingProxyType(self._out.counters)
-
-    @property
-    def store(self) -> StoreView:
-        """Where this agent stands towards the replicated store."""
-        return StoreView(
-            group="", epoch=0, role="agent", leader=None, term=0, revision=0, index=0, as_of=self._out.now, servers=()
-        )
 
     def history(self, subject: str) -> tuple[HistoryEntry, ...]:
         """The last things that happened to a node ('dc/name'), service or instance ('dc/name/id'), oldest first."""
@@ -308,17 +324,32 @@ class Node:
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
 
+    def _fragment_received(self, sender: NodeId, source: Source, fragment: Fragment) -> None:
+        """The envelope is read when its last part is here."""
+        whole = self._reassembly.add(sender.path, fragment) if source is None else None
+        if whole is not None:
+            self._envelope_received(whole, None, sender)
+
     def _link_opened(self, opened: LinkOpened) -> None:
         self._swim.link_opened(opened.peer)
         self._wan.link_opened(opened.peer)
+        self._store.link_opened(opened.peer)
 
     def _link_lost(self, lost: LinkLost) -> None:
+        self._out.link_lost(lost.peer)
+        self._reassembly.forget(lost.peer.path)
         self._swim.link_lost(lost.peer, lost.reason)
         self._wan.link_lost(lost.peer, lost.reason)
+        self._store.link_lost(lost.peer)
+
+    def _connect_tried(self, tried: ConnectTried) -> None:
+        self._store.connect_tried(tried)
+        self._swim.connect_tried(tried)
 
     def _send_failed(self, failed: SendFailed) -> None:
         if isinstance(failed.target, NodeId):
             self._wan.send_failed(failed.target, failed.reason)
+            self._store.send_failed(failed.target)
         else:
             self._swim.send_failed(failed.target, failed.reason)
 
@@ -329,8 +360,14 @@ class Node:
     def _replace_configured(self, request_id: int, request: ReplaceConfigured) -> None:
         self._catalog.replace_configured(request_id, request, lambda: self._swim.retag(request.tags))
 
+    def _request_cancelled(self, cancelled: RequestCancelled) -> None:
+        self._catalog.request_cancelled(cancelled.request_id)
+        self._store.cancel(cancelled.request_id)
+
     def _finish_turn(self) -> list[Effect]:
         out = self._out
+        while out.reset:
+            self._store.link_lost(out.reset.pop())
         self._swim.turn_ended()
         if out.told:
             self._take_note(out.told)

@@ -28,7 +28,7 @@ from dislocate.core.errors import require
 from dislocate.core.identity import Address, NodeId
 from dislocate.core.rumors import Rumors
 from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET
-from dislocate.core.wire import Fact, Message, encode_envelope, encoded_size
+from dislocate.core.wire import FRAGMENT_SIZE, Fact, Fragment, Message, encode_envelope, encoded_size
 
 NEVER = 1 << 62
 
@@ -55,6 +55,9 @@ class Outbox:
         self._timers: list[tuple[int, int, Timer]] = []
         self._timer_seq = 0
         self._outdated: dict[int, None] = {}  # numbers of timers that still wait
+        self._claims: dict[NodeId, dict[str, None]] = {}  # which parts want the link to a peer
+        self.reset: list[NodeId] = []  # links that this turn closed whoever wanted them; the node drains it at its end
+        self._fragmented = 0
         self._store_seq = 0
         self._awaiting: dict[int, tuple[Callable[[], None], Callable[[str], None]]] = {}
 
@@ -78,16 +81,47 @@ class Outbox:
         self.effects.append(SendDatagram(address, data))
 
     def send_message(self, peer: NodeId, body: Message, facts: tuple[Raw, ...] = ()) -> None:
-        """Send on an open link, without rumours."""
+        """Send on an open link, without rumours; what is larger than a message goes in fragments."""
         data = encode_envelope(self.node, body, facts)
-        require(len(data) <= MESSAGE_BUDGET, f"message of {len(data)} bytes")
+        if len(data) > MESSAGE_BUDGET:
+            self._send_fragments(peer, data)
+            return
         self.effects.append(SendMessage(peer, data))
 
-    def open_link(self, peer: NodeId, address: Address, public_key: bytes) -> None:
+    def _send_fragments(self, peer: NodeId, data: bytes) -> None:
+        self._fragmented += 1
+        count = -(-len(data) // FRAGMENT_SIZE)
+        for part in range(count):
+            slice_ = data[part * FRAGMENT_SIZE : (part + 1) * FRAGMENT_SIZE]
+            fragment = Fragment(self._fragmented, part, count, slice_)
+            self.effects.append(SendMessage(peer, encode_envelope(self.node, fragment)))
+
+    def open_link(self, peer: NodeId, address: Address, public_key: bytes, *, owner: str) -> None:
+        """Dial `peer` on behalf of one part of the node, which thereby claims the link."""
+        self.claim_link(peer, owner)
         self.effects.append(OpenLink(peer, address, public_key))
 
-    def close_link(self, peer: NodeId) -> None:
+    def claim_link(self, peer: NodeId, owner: str) -> None:
+        """`owner` needs the link to `peer`, whoever dialled it: it stays when others close it."""
+        self._claims.setdefault(peer, {})[owner] = None
+
+    def close_link(self, peer: NodeId, *, owner: str) -> None:
+        """`owner` needs the link no more; it is closed when nobody does."""
+        claims = self._claims.get(peer, {})
+        claims.pop(owner, None)
+        if not claims:
+            self._claims.pop(peer, None)
+            self.effects.append(CloseLink(peer))
+
+    def reset_link(self, peer: NodeId) -> None:
+        """The link is stuck: close it, and let every part find out."""
+        self._claims.pop(peer, None)
         self.effects.append(CloseLink(peer))
+        self.reset.append(peer)
+
+    def link_lost(self, peer: NodeId) -> None:
+        """The world ended the link: nobody holds it."""
+        self._claims.pop(peer, None)
 
     def try_connect(self, address: Address) -> None:
         self.effects.append(TryConnect(address))

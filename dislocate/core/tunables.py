@@ -92,3 +92,67 @@ DRAIN_RETENTION = 7 * 24 * HOUR  # an ended order still refutes an older one
 # --- history and watches
 HISTORY_PER_SUBJECT = 50  # entries
 HISTORY_SUBJECTS = 2_000  # least recently touched are dropped
+
+# --- the store on a server
+LOG_KEPT = 5_000  # applied entries kept for followers that are a little behind; etcd keeps 5,000 too
+LOG_KEPT_BYTES = 16 << 20  # and at most so many bytes of them
+STATE_SAVE_PERIOD = 1 * SECOND  # the applied state goes to disk at most so often: the log has it meanwhile
+STATE_SAVE_ENTRIES = 2_000  # or after so many entries, which bounds what a start has to apply again
+
+# --- asking the store
+ASK_WITHIN = 9 * SECOND  # an answer, or why there is none: a second before the edge gives up
+ASK_RETRY_MIN = 50 * MILLISECOND  # an election on loopback takes that long
+ASK_RETRY_MAX = 1 * SECOND
+ASK_SILENCE = 3 * SECOND  # without an answer on an open link: asked again, elsewhere where that is possible
+ASKS_AT_ONCE = 4_096  # of one agent: bounds what it keeps
+LEADERLESS = 3 * SECOND  # for so long a write waits for an election; after that it is refused at once
+# --- the replicated store: what may be in it (etcd's limits are 1.5 MiB a request, 128 operations, 2 GiB; ours is smaller
+# because it is held in the memory of a Python process, once a server)
+KEY_BYTES = 512  # of UTF-8: a path of a dozen labels
+VALUE_BYTES = 256 * 1024  # a rendered configuration file; what is larger belongs elsewhere, with its hash here
+TRANSACTION_OPERATIONS = 128  # etcd's --max-txn-ops; compares count on their own
+TRANSACTION_BYTES = 512 * 1024  # of keys and values: eight fragments on a link, so that one cannot hold up an election
+TRANSACTION_KEYS = 10_000  # that one transaction may read or remove by prefixes: some 20 ms of everybody's time
+TRANSACTION_ANSWER = 4 * 1024 * 1024  # bytes of keys and values in one answer
+STORE_BYTES = 64 * 1024 * 1024  # of keys and values
+STORE_KEYS = 1_000_000  # each costs some 330 bytes besides its text and value
+LEASES = 100_000  # one a host of the largest fleet, and as many again for locks
+LEASE_KEYS = 10_000  # that end with one lease: they are deleted in one step
+LEASE_TTL_MIN = 1 * SECOND  # below it, an election ends every lease
+LEASE_TTL_MAX = 7 * 24 * HOUR  # what nobody looks after for a week is forgotten
+READ_LIMIT = 10_000  # keys in one answer; more are asked for in pages
+QUOTAS = 100  # prefixes with a quota of their own
+
+# --- the replicated store: what it remembers besides its keys
+SESSIONS = 10_000  # agents whose last askings are known; one entry an agent
+SESSION_RESULTS = 1_024  # a session: as many askings may be under way at once
+SESSION_RESULT_BYTES = 4 * 1024  # of one kept result; a larger one is not kept, and a repetition is told so
+SESSION_BYTES = 16 * 1024 * 1024  # of all results kept; the sessions not used for longest go first
+CHANGES_KEPT = 20_000  # for watches: some seconds at full load, and a watcher that was away for a round trip needs less
+CHANGES_BYTES = 8 * 1024 * 1024  # of the same: 20,000 values may be large
+CHANGES_AGE = 10 * MINUTE  # Kubernetes compacts etcd after 5 minutes; a restart of an agent takes less
+RESTORE_BYTES = 128 * 1024 * 1024  # a backup of the fullest store: 64 MiB, and 1 M times 54 bytes
+RESTORE_PATIENCE = 10_000  # entries after which a restore that does not go on is given up
+SNAPSHOT_CHUNK = 48 * 1024  # bytes: a message with its envelope stays below MESSAGE_BUDGET
+FEATURE_LEVEL = 1  # the highest whose commands this version applies
+RECOVERY_STEP = 1 << 40  # revisions that a forced recovery leaves out: more than were lost; 8,191 fit below 2^53 (JSON)
+
+# --- consensus
+RAFT_HEARTBEAT = 100 * MILLISECOND  # etcd's default; longer where the RTT is longer
+ELECTION_FLOOR = 1 * SECOND  # etcd's default; a busy host stands still for less
+ELECTION_CEILING = 10 * SECOND  # nobody waits longer for a leader, however far the servers are from each other
+ELECTION_RTT_FACTOR = 10  # etcd's advice: ten round trips of silence are no jitter
+REFUSAL_SPREAD = 50 * MILLISECOND  # besides 2 RTT: those that saw the leader refused do not all ask at once
+APPEND_BUDGET = 48 * 1024  # bytes of entries a message aims at: below a message's 64 KiB with what is around them
+INFLIGHT_MESSAGES = 256  # appends under way to one follower, as in etcd
+INFLIGHT_BYTES = 4 * 1024 * 1024  # over 400 ms of RTT that is 10 MB/s
+UNCOMMITTED_BYTES = 8 * 1024 * 1024  # proposals that wait for a majority; then the asker waits, not the memory
+COMMIT_TOLD_WITHIN = 10 * MILLISECOND  # followers serve watchers: they need not wait for the next heartbeat
+SNAPSHOT_WINDOW = 8 * 48 * 1024  # bytes of a snapshot under way to one follower: a heartbeat gets through in between
+SNAPSHOT_PATIENCE = 60 * SECOND  # a snapshot for a server that is silent so long is forgotten
+SNAPSHOT_ASKED_AGAIN = 5 * SECOND  # chunks without an answer are sent anew, a snapshot not offered is wanted again
+SLOW_SAVE = 500 * MILLISECOND  # a leader whose disk takes longer hands over, if somebody is faster
+BETTER_PLACED_FOR = 60 * SECOND  # before a leader hands over to a server nearer to the others
+BETTER_PLACED_FACTOR = 1.5  # what counts as nearer: own > 1.5 x theirs + the margin
+BETTER_PLACED_MARGIN = 10 * MILLISECOND  # within one data center nobody is worth an election
+CATCH_UP_PATIENCE = 60 * SECOND  # a change whose newcomers get nowhere for so long is called off

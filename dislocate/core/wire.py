@@ -19,8 +19,9 @@ from dislocate.core.catalog.messages import (
     Manifest,
     Repaired,
 )
+from dislocate.core.consensus.messages import Consensus
 from dislocate.core.errors import PeerError
-from dislocate.core.identity import NodeId
+from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.messages import (
     Ack,
     Alive,
@@ -43,7 +44,28 @@ from dislocate.core.membership.messages import (
     Welcome,
     WhoIsThere,
 )
-from dislocate.core.tunables import PROTOCOL
+from dislocate.core.store.messages import (
+    Answered,
+    Asked,
+    AskingEnded,
+    GroupAsked,
+    GroupTold,
+    StoreGroup,
+)
+from dislocate.core.tunables import MESSAGE_BUDGET, PROTOCOL
+
+FRAGMENT_SIZE = MESSAGE_BUDGET - 512  # bytes: room for the envelope around it
+FRAGMENTS_LIMIT = 2_048  # of one envelope: a whole store of the largest size, and its names
+
+
+class Fragment(Struct, frozen=True, array_like=True, tag=70, gc=False):
+    """Part of an envelope that is larger than a message.  Links keep order, so parts follow each other."""
+
+    number: int  # tells two envelopes apart
+    part: int
+    parts: int
+    data: bytes
+
 
 Fact: TypeAlias = (
     Alive
@@ -57,6 +79,7 @@ Fact: TypeAlias = (
     | Manifest
     | LoadNote
     | DrainOrder
+    | StoreGroup
 )
 Message: TypeAlias = (
     Ping
@@ -75,6 +98,13 @@ Message: TypeAlias = (
     | LedgerDigest
     | LedgerInventory
     | Repaired
+    | Consensus
+    | Asked
+    | Answered
+    | AskingEnded
+    | GroupAsked
+    | GroupTold
+    | Fragment
 )
 
 
@@ -85,6 +115,33 @@ class Envelope(Struct, frozen=True, gc=False, array_like=True):
     sender: NodeId
     body: Message | None = None  # None: it only carries facts
     facts: tuple[Raw, ...] = ()
+
+
+class Reassembly:
+    """Envelopes that arrive in fragments, one at a time from each peer."""
+
+    def __init__(self) -> None:
+        self._parts: dict[Path, list[Fragment]] = {}
+
+    def add(self, peer: Path, fragment: Fragment) -> bytes | None:
+        """The whole envelope with its last part, else None.  A part out of order ends what was there: its link ended."""
+        parts = self._parts.setdefault(peer, [])
+        if fragment.part == 0:
+            parts.clear()
+        elif not parts or (fragment.number, fragment.part) != (parts[-1].number, parts[-1].part + 1):
+            self.forget(peer)
+            return None
+        parts.append(fragment)
+        if len(parts) > FRAGMENTS_LIMIT:
+            self.forget(peer)
+        elif len(parts) >= fragment.parts:
+            self.forget(peer)
+            return b"".join(part.data for part in parts)
+        return None
+
+    def forget(self, peer: Path) -> None:
+        """The link to `peer` ended."""
+        self._parts.pop(peer, None)
 
 
 UNREADABLE = (

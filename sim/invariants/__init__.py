@@ -1,10 +1,12 @@
 """What must always hold, whatever the scenario: watched while a world runs, each counted, so that a vacuous one is said."""
 
 from sim.invariants.catalog import CATALOG
+from sim.invariants.consensus import CONSENSUS
 from sim.invariants.datacenters import DATACENTERS
 from sim.invariants.membership import MEMBERSHIP
 from sim.invariants.monitor import Invariant, InvariantViolated, Monitor
+from sim.invariants.store import STORE
 
-INVARIANTS: tuple[type[Invariant], ...] = (*MEMBERSHIP, *CATALOG, *DATACENTERS)
+INVARIANTS: tuple[type[Invariant], ...] = (*MEMBERSHIP, *CATALOG, *DATACENTERS, *CONSENSUS, *STORE)
 
 __all__ = ["INVARIANTS", "Invariant", "InvariantViolated", "Monitor"]

@@ -46,6 +46,9 @@ class Invariant:
     def check(self) -> None:
         """Look round."""
 
+    def conclude(self) -> None:
+        """The story is over: judge what can only be judged then."""
+
     def violated(self, node: Path, words: str) -> InvariantViolated:
         return InvariantViolated(self.name, node, words, self.world.now)
 
@@ -62,6 +65,12 @@ class Monitor:
                 self._handlers.setdefault(event, []).append(handler)
         world.observers.append(self._observe)
         world.schedule.call_last(CHECK_PERIOD, self._check_due, None)
+
+    def conclude(self) -> None:
+        """The story is over."""
+        for invariant in self.invariants:
+            invariant.check()
+            invariant.conclude()
 
     def _observe(self, process: Process, event: Event) -> None:
         for handler in self._handlers.get(type(event), ()):

@@ -1,7 +1,8 @@
 """The wire: what is said is heard, and what cannot be understood is counted and dropped, whoever made it."""
 
 from enum import Enum
-from typing import get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin, get_type_hints
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,12 +38,16 @@ def anything(kind):
     """A strategy for every value that the wire may carry in a field of type `kind`."""
     if kind in PLAIN:
         return PLAIN[kind]
+    if kind is NoneType:
+        return st.none()
     arguments = get_args(kind)
     match get_origin(kind):
         case origin if origin is tuple and arguments[-1] is Ellipsis:
             return st.lists(anything(arguments[0]), max_size=4).map(tuple)
         case origin if origin is tuple:
             return st.tuples(*map(anything, arguments))
+        case origin if origin in (Union, UnionType):
+            return st.one_of(*map(anything, arguments))
         case origin if origin is dict:
             return st.dictionaries(*map(anything, arguments), max_size=3)
         case None if issubclass(kind, Enum):

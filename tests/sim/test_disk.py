@@ -40,9 +40,34 @@ def test_a_failing_disk_keeps_nothing_of_what_it_refused():
     disk = new_disk()
     disk.complete(write(disk, 1))
     disk.is_failing = True
-    assert not disk.complete(write(disk, 2))
+    assert disk.complete(write(disk, 2)) == "the disk fails"
     disk.process_died()
     assert keys(disk) == [1]
+
+
+def test_a_full_disk_says_so_keeps_what_it_has_and_takes_writes_again_when_there_is_room():
+    disk = new_disk()
+    disk.complete(write(disk, 1))
+    disk.is_full = True
+    assert disk.complete(write(disk, 2)).startswith("full")
+    assert keys(disk) == [1]
+    disk.is_full = False
+    assert disk.complete(write(disk, 3)) == ""
+    assert keys(disk) == [1, 3]
+
+
+def test_a_slow_disk_takes_longer_by_its_factor():
+    good, slow = new_disk(), new_disk()
+    slow.factor = 100.0
+    assert slow.submit(Store(1, (), True), 0)[1] == 100 * good.submit(Store(1, (), True), 0)[1]
+
+
+def test_only_what_was_synced_counts_as_durable():
+    disk = new_disk()
+    disk.complete(write(disk, 1, sync=False))
+    assert disk.durable("t/001") is None
+    disk.complete(write(disk, 2, sync=True))
+    assert disk.durable("t/001") == b"x"
 
 
 def test_a_wiped_disk_is_another_disk():

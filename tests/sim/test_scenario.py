@@ -118,7 +118,7 @@ def test_every_claim_says_what_it_claims():
         ("title =", "titel =", "titel", "'title'"),
         ('within = "1500ms"', "", "expect[0].within", "duration"),
         ('"eventually"', '"evntually"', "expect[0].kind", "'eventually'"),
-        ("why = ", "servers = []\nwhy = ", "servers", "'services'"),
+        ("why = ", "servises = []\nwhy = ", "servises", "'services'"),
     ],
 )
 def test_a_mistake_names_its_field_and_the_mend(before, after, field, mend):

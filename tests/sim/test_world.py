@@ -9,15 +9,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from dislocate.core.boundary.effects import SendDatagram
-from dislocate.core.boundary.inputs import ClockRead, DatagramReceived, SendFailed, TimeReached
-from dislocate.core.boundary.values import MemberState, Refusal
+from dislocate.core.boundary.effects import SendDatagram, Store
+from dislocate.core.boundary.inputs import (
+    ClockRead,
+    DatagramReceived,
+    SendFailed,
+    Stored,
+    StoreFailed,
+    TimeReached,
+)
+from dislocate.core.boundary.values import MemberState, Refusal, StoredRecord
 from dislocate.core.errors import Bug
 from dislocate.core.units import MILLISECOND, SECOND
 from sim.faults import do
 from sim.process import EPOCH
 from sim.scenario import Fault
 from sim.world import RECEIVE_QUEUE
+from tests.support.listener import Listeners
 
 
 def fault(verb, target=(), **fields):
@@ -128,6 +136,56 @@ def test_a_wiped_disk_starts_at_the_wall_clock_with_a_new_key(make_world):
     do(world, fault("restart", "fra/a2"))
     assert machine.process.node_id.boot == (EPOCH + 10 * SECOND) // MILLISECOND > before
     assert machine.public_key != key
+
+
+def test_a_damaged_disk_is_noticed_at_the_next_start_and_mended_by_another_disk(make_world):
+    world = make_world()
+    world.run(10 * SECOND)
+    machine = world.machines["fra/a2"]
+    do(world, fault("disk_damage", "fra/a2"))
+    assert world.is_up("fra/a2")
+    do(world, fault("restart", "fra/a2"))
+    assert machine.process is None
+    assert world.truth.refused_to_start == {"fra/a2": 10 * SECOND}
+    do(world, fault("wipe", "fra/a2"))
+    do(world, fault("restart", "fra/a2"))
+    assert world.is_up("fra/a2")
+
+
+def stored(world, turns, path):
+    """Store something there now; what the disk said, and after how long."""
+    began = world.now
+    world.carry_out(world.machines[path].process, [Store(99, (StoredRecord("x", b""),), True)])
+    world.run(began + 5 * SECOND)
+    ((at, answer),) = [
+        (at, one) for kind in (Stored, StoreFailed) for at, one in turns.of(path, kind, after=began) if one.seq == 99
+    ]
+    return answer, at - began
+
+
+def test_a_stalled_disk_answers_when_the_stall_is_over(make_world, turns):
+    world = make_world(new_node=Listeners())
+    world.run(10 * SECOND)
+    do(world, fault("disk_stall", "fra/a2", lasting=3 * SECOND))
+    assert stored(world, turns, "fra/a2") == (Stored(99), 3 * SECOND)
+
+
+def test_a_full_disk_refuses_and_a_mended_one_takes_writes_again(make_world, turns):
+    world = make_world(new_node=Listeners())
+    world.run(10 * SECOND)
+    do(world, fault("disk_fill", "fra/a2"))
+    assert stored(world, turns, "fra/a2")[0].reason.startswith("full")
+    do(world, fault("disk_mend", "fra/a2"))
+    assert stored(world, turns, "fra/a2")[0] == Stored(99)
+
+
+def test_a_slow_disk_is_slow_until_it_is_mended(make_world, turns):
+    world = make_world(new_node=Listeners())
+    world.run(10 * SECOND)
+    do(world, fault("disk_slow", "fra/a2", factor=250.0))
+    assert stored(world, turns, "fra/a2")[1] >= 250 * MILLISECOND
+    do(world, fault("disk_mend", "fra/a2"))
+    assert stored(world, turns, "fra/a2")[1] <= 4 * MILLISECOND
 
 
 def test_the_wall_clock_is_read_each_second_and_may_be_wrong(make_world, turns):

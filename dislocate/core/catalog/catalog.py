@@ -138,6 +138,8 @@ class Catalog:
 
     def member_changed(self, member: Member, _before: MemberState | None) -> None:
         """The state of a member changed; one that `Members` no longer has was forgotten."""
+        if member.path == self._out.node.path:
+            self._own.renamed()
         self._owners.member_changed(member)
 
     def wan_changed(self, datacenter: str) -> None:

@@ -102,6 +102,12 @@ class OwnInstances:
             for instance in self._instances.values():
                 self._publisher.publish(instance)
 
+    def renamed(self) -> None:
+        """This node took a higher boot: what it said under the one before is, for others, of a start that is over."""
+        if self._is_published:
+            self.republish()
+            self._publish_ids("a higher boot")
+
     # ---- requests
 
     def register(self, request_id: int, request: Register) -> None:

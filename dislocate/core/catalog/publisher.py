@@ -102,4 +102,4 @@ class Publisher:
         told = (known.service, known.address, known.port, known.tags, known.meta, known.weight)
         asked = (spec.service, spec.address or self._address, spec.port, spec.tags, spec.meta, spec.weight)
         said = (known.status.value, known.cause, self._owners.own.drain_ends.get(instance.id, 0))
-        return told != asked or said != (status, cause, until)
+        return told != asked or said != (status, cause, until) or known.owner != self._out.node

@@ -69,8 +69,9 @@ class Clones:
             self._out.send_facts(other.gossip, None, (encode_fact(Alive(own)),))
 
     def is_rival(self, known: MemberRecord, claim: MemberRecord) -> bool:
-        """Whether `claim` has the same boot and is another process; reports it."""
-        if claim.node != known.node or claim.nonce == known.nonce:
+        """Whether `claim` has the same boot and is another process; reports it.  At the same address it is the next start of
+        the same agent, which raises its boot as soon as it hears of the one before."""
+        if claim.node != known.node or claim.nonce == known.nonce or claim.gossip == known.gossip:
             return False
         older, newer = sorted((known, claim), key=lambda record: record.nonce)
         self.report(older, newer)

@@ -22,6 +22,7 @@ YIELD_TO_SMALLER = 5 * SECOND  # the smaller path dials; the larger one too when
 DARK_AFTER = 5 * SECOND  # without a link to a data center, before members that are no relays are dialled
 KNOCK_PERIOD = 2 * SECOND  # six relays knock at each other: after a heal somebody is heard within a second
 LINK_GRACE = 30 * SECOND  # a link that nobody needs any more is kept for so long, until views agree
+OWNER = "mesh"
 
 
 class Mesh:
@@ -75,18 +76,17 @@ class Mesh:
     def _closed(self, peer: WanPeer) -> None:
         peer.closed(self._out.now, 0 if self._path < peer.node.path else YIELD_TO_SMALLER, self._stream)
 
-    def _close(self, peer: WanPeer) -> None:
-        self._out.close_link(peer.node)
-        self._closed(peer)
-
     def _tend_links(self) -> None:
         """Give up what is stuck, close what nobody needs, forget what is over."""
         now = self._out.now
         for path, peer in list(self.peers.items()):
             age = now - peer.changed_at
-            stuck = peer.state is not LinkState.CLOSED and age >= UNREACHABLE_FLOOR and not peer.is_heard(now)
-            if stuck or (peer.state is LinkState.OPEN and age >= LINK_GRACE and not self._is_needed(peer)):
-                self._close(peer)
+            if peer.state is not LinkState.CLOSED and age >= UNREACHABLE_FLOOR and not peer.is_heard(now):
+                self._out.reset_link(peer.node)
+                self._closed(peer)
+            elif peer.state is LinkState.OPEN and age >= LINK_GRACE and not self._is_needed(peer):
+                self._out.close_link(peer.node, owner=OWNER)
+                self._closed(peer)
             elif peer.state is LinkState.CLOSED and not peer.is_heard(now) and not self._is_wanted(peer):
                 del self.peers[path]
 
@@ -124,14 +124,14 @@ class Mesh:
         now, peer = self._out.now, self.peers.get(member.path)
         if peer is None or peer.node.boot < member.node.boot:
             if peer is not None and peer.state is not LinkState.CLOSED:
-                self._out.close_link(peer.node)
+                self._out.close_link(peer.node, owner=OWNER)
             peer = self.peers[member.path] = WanPeer(member.node, now)
             if self._path > member.path:
                 peer.next_dial = now + YIELD_TO_SMALLER
                 self._greet(member, wants_contacts=False)  # so that it knows whom to dial
         if peer.state is LinkState.CLOSED and now >= peer.next_dial:
             self._greet(member, wants_contacts=False)
-            self._out.open_link(member.node, member.record.wan_links, member.record.public_key)
+            self._out.open_link(member.node, member.record.wan_links, member.record.public_key, owner=OWNER)
             peer.dialled(now)
 
     def _knock(self, datacenter: str, dark_for: int) -> None:

@@ -26,6 +26,7 @@ from dislocate.core.units import MILLISECOND, SECOND
 SETTLE = 100 * MILLISECOND  # after a change of the ring: a fleet that starts changes it a hundred times
 RETRY_FIRST = 500 * MILLISECOND
 RETRY_MAX = 30 * SECOND
+OWNER = "ring"
 
 
 class NeighboursDue(Timer, frozen=True):
@@ -101,7 +102,7 @@ class Neighbours:
         for path, peer in list(self._dialled.items()):
             member = self._members.get(path)
             if path not in self._wanted or member is None or member.node != peer:
-                self._out.close_link(peer)
+                self._out.close_link(peer, owner=OWNER)
                 self._hung_up(path)
         for path in self._wanted:
             if path not in self._open and path not in self._attempts:
@@ -122,7 +123,7 @@ class Neighbours:
         member = self._members.get(peer.path)
         if peer.path in self._attempts and peer.path not in self._open and member is not None and member.node == peer:
             self._dialled[peer.path] = peer
-            self._out.open_link(peer, member.record.links, member.record.public_key)
+            self._out.open_link(peer, member.record.links, member.record.public_key, owner=OWNER)
 
     def _retry(self, timer: LinkDue) -> None:
         if self._attempts.get(timer.path) != timer.attempt:

@@ -198,17 +198,18 @@ class Swim:
     def _consider_own(self, record: MemberRecord) -> None:
         """Somebody repeats what is said under our name."""
         own = self.record
-        if record.node.boot == own.node.boot and record.nonce != own.nonce:
+        is_from_here = record.gossip == own.gossip
+        if record.node.boot == own.node.boot and record.nonce != own.nonce and not is_from_here:
             older, newer = sorted((own, record), key=lambda one: one.nonce)
             self._clones.dispute(older, newer, other=record)
-        elif record.node.boot == own.node.boot:
+        elif record.node.boot == own.node.boot and record.nonce == own.nonce:
             if record.incarnation > own.incarnation:
                 self._beliefs.renew(record.incarnation)
-        elif record.gossip != own.gossip:
+        elif not is_from_here:
             older, newer = (own, record) if own.node.boot < record.node.boot else (record, own)
             self._clones.dispute(older, newer, other=record)
-        elif record.node.boot > own.node.boot and not self._leaving:
-            # A clock was once ahead and the disk was wiped since: that start was ours, and is over.
+        elif record.node.boot >= own.node.boot and not self._leaving:
+            # That start was ours, and is over: the disk was wiped since, in the same millisecond or with the clock set back.
             self._out.count("boots_raised")
             self._beliefs.renew(boot=record.node.boot + 1)
 

@@ -100,7 +100,7 @@ class Wan:
             name=name,
             reachable=reach.is_reached(name),
             hears=own or any(row.heard for row in rows),
-            rtt=0 if own else measured or reach.estimated_rtt(name),
+            rtt=0 if own else self.rtt(name),
             measured=own or measured is not None,
             members=self._members.living(name),
             as_of=reach.as_of(name),
@@ -121,6 +121,10 @@ class Wan:
     def as_of(self, datacenter: str) -> int:
         """When (local monotonic) the knowledge of `datacenter` was current."""
         return self._reach.as_of(datacenter)
+
+    def rtt(self, datacenter: str) -> int | None:
+        """Nanoseconds there and back, as measured or else estimated; None: neither is known."""
+        return self._reach.measured_rtt(datacenter) or self._reach.estimated_rtt(datacenter)
 
     def relays(self, datacenter: str) -> tuple[Path, ...]:
         """Living relays, the first relay first."""

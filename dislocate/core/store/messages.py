@@ -9,20 +9,30 @@ from msgspec import Struct
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.store import KeyChange, KeyValue, StoreRequest, StoreResult
 from dislocate.core.consensus.messages import GroupId, ServerId
-from dislocate.core.identity import Path
+from dislocate.core.identity import NodeId, Path
+from dislocate.core.store.commands import RestoreChunk
 
 
 class Part(Struct, frozen=True, array_like=True):
     """A message, or part of one."""
 
 
+class StoreGroup(Part, frozen=True, tag=12):
+    """A fact, gossiped everywhere: which group keeps the store, and who its servers are as of `index` of its log.  The
+    higher (epoch, index) wins; another uuid is another store, and not listened to."""
+
+    group: GroupId
+    index: int
+    members: tuple[ServerId, ...]  # voters, of both sides of a change, and learners; sorted
+
+
 class Asked(Part, frozen=True, tag=61):
     """Do this for me; sent again, with the same `seq`, when nobody answered."""
 
-    seq: int  # of the sender's start (its boot is on the envelope), from 1
+    seq: int  # of the asker's start, from 1
     floor: int  # what is below has been answered
-    request: StoreRequest
-    wait: int  # nanoseconds that the asker will still wait: not worth keeping for longer
+    request: StoreRequest | RestoreChunk
+    asker: NodeId | None = None  # set by a server that passes it on; None: the sender
 
 
 class Answered(Part, frozen=True, tag=62):
@@ -32,20 +42,24 @@ class Answered(Part, frozen=True, tag=62):
     result: StoreResult | Done | Refused | None
     leader: Path | None = None
     reason: str = ""  # why there is no result
+    doubt: bool = False  # it may have been done all the same
+    asker: NodeId | None = None  # whose asking it was, when it was passed on
 
 
 class AskingEnded(Part, frozen=True, tag=63, gc=False):
     """Nobody waits for the answer any more."""
 
     seq: int
+    asker: NodeId | None = None
 
 
 class GroupAsked(Part, frozen=True, tag=64):
     """Which group do you know, and what have you promised?  With the same of the asker, where it is to be a server."""
 
-    disk: int  # of the asker; 0: it is no server
+    disk: int  # of the asker; 0: not durable yet
     servers: tuple[Path, ...]  # its configured list
     promised: tuple[ServerId, ...]  # the one set that it promised, durably
+    group: GroupId | None = None  # that it belongs to
 
 
 class GroupTold(Part, frozen=True, tag=65):
@@ -56,7 +70,8 @@ class GroupTold(Part, frozen=True, tag=65):
     servers: tuple[Path, ...]
     promised: tuple[ServerId, ...]
     leader: Path | None = None
-    members: tuple[ServerId, ...] = ()  # voters and learners, as last heard of
+    members: tuple[ServerId, ...] = ()  # voters and learners, as last heard of; only what was committed
+    members_at: int = 0  # index in the log at which they became so: the newer one holds
 
 
 class Follow(Part, frozen=True, tag=66):

@@ -1,0 +1,456 @@
+"""Bootstrap: how the servers of a list become one group, and how every agent knows it again.
+
+    look      ask the listed servers, and whoever else can be reached: is there a group?  Then it is ours; nothing is founded
+    promise   all listed servers are known with their disks and have the same list: keep that set, durably; only then tell it
+    found     all in the set are known to have promised it: write entry 1; or a message of the group whose uuid is the hash of
+              the promised set arrives, which shows the same
+    remember  every agent keeps its group for life and listens to no other; a higher epoch of it (forced recovery) takes over
+
+Invariant: one disk promises one set, ever; a disk that gives its promise up (`store forget-promise`) or leaves its group
+comes back as another disk.  So when servers of one list found a group, no disk that joined another one is alive:
+
+    Let S and T be two sets that were founded.  A disk in both would have promised both, so they share none, and each path p
+    has a disk S(p) and another T(p), one after the other.  Let q found T now: T(q) lives, so S(q) died before T(q) began.
+    Suppose that S(p) lives: then T(p) died before S(p) began.  But S(q) promised a set with S(p) in it, so S(p) had begun
+    when S(q) lived; and T(p) promised a set with T(q) in it, so T(q) had begun when T(p) lived:
+    T(p) died < S(p) began < S(q) died < T(q) began < T(p) died.  It does not.
+
+A cut (three of five see each other) founds nothing, since the set is all of the list, not a majority.  Messages may be lost,
+doubled or late: evidence of a promise never ages, since promises do not.
+
+Which group is right when two were founded from different lists that share no server, nobody can tell: each agent stays with
+the first that it heard of and says so.  Does not elect, replicate or change membership (`raft`).
+"""
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.consensus import troubles
+from dislocate.core.consensus.messages import Append, Configuration, Consensus, GroupId, ServerId, SnapshotChunk
+from dislocate.core.consensus.promises import (
+    DISK_KEY,
+    GROUP_KEY,
+    PROMISE_KEY,
+    UNSETTLED,
+    Standing,
+    StoredGroup,
+    founding_records,
+    members_of,
+    next_disk,
+    read,
+    record,
+    uuid_of,
+)
+from dislocate.core.consensus.troubles import Heard
+from dislocate.core.identity import NodeId, Path
+from dislocate.core.store.messages import GroupAsked, GroupTold
+from dislocate.core.units import SECOND
+
+REFRESH_PERIOD = 10 * SECOND  # a known group's members are asked for again: who was removed while it was down learns it
+OTHERS_ASKED = 3  # reachable agents that are not listed, each round: one of them would know the group
+OTHERS_PATIENCE = 3 * SECOND  # for one of them to answer, before a promise
+
+
+class Write(Struct, frozen=True):
+    """Make `records` durable (synced), then call `stored(ticket)`; `drops_store`: delete in the same transaction all
+    records for which `promises.is_of_store` holds, except those in `records`."""
+
+    ticket: int
+    records: tuple[StoredRecord, ...]
+    drops_store: bool = False
+
+
+class Joined(Struct, frozen=True):
+    """This agent remembers its group, or a higher epoch of it, durably."""
+
+    group: GroupId
+
+
+class Founded(Struct, frozen=True):
+    """This server wrote entry 1 of its log, durably: start Raft with what is on disk.  Follows `Joined`."""
+
+    group: GroupId
+    configuration: Configuration
+
+
+class Admitted(Struct, frozen=True):
+    """This disk is in the group: start Raft without a log.  Follows `Joined`."""
+
+    group: GroupId
+
+
+class Expelled(Struct, frozen=True):
+    """This server is in the group no more: end Raft at once.  Its records stay until it is let in as another disk."""
+
+    group: GroupId
+
+
+class FoundingDuties(Struct, frozen=True):
+    """What is to be done, in this order."""
+
+    writes: tuple[Write, ...]
+    messages: tuple[tuple[Path, GroupAsked | GroupTold], ...]
+    happened: tuple[Joined | Founded | Admitted | Expelled, ...]
+
+
+class Founding:
+    """One agent's knowledge of its group, server or not.  `disk` is used where the disk has no number yet: 63 random bits."""
+
+    def __init__(self, me: Path, servers: Sequence[Path], disk: int, recovered: Iterable[StoredRecord] = ()) -> None:
+        records = tuple(one for one in recovered if one.key in (DISK_KEY, PROMISE_KEY, GROUP_KEY))
+        self.me = me
+        self.servers = tuple(sorted(dict.fromkeys(servers)))
+        self.leader: Path | None = None  # told to others; the owner knows it
+        kept = read(records, DISK_KEY, int)
+        self._server = ServerId(me, kept or disk)
+        self._promised = read(records, PROMISE_KEY, tuple[ServerId, ...]) or ()
+        self._stored = read(records, GROUP_KEY, StoredGroup)
+        self._is_durable = kept is not None  # the number of the disk
+        self._kept = self._stored  # what the disk has of `_stored`
+        self._heard: dict[Path, Heard] = {}  # listed servers
+        self._evidence: dict[ServerId, tuple[ServerId, ...]] = {}  # what was promised by which disk
+        self._strangers: dict[Path, GroupId] = {}
+        self._answered: dict[Path, None] = {}  # others that said that they know no group
+        self._reachable: tuple[Path, ...] = ()
+        self._others: tuple[Path, ...] = ()  # of them, those that are not listed
+        self._others_asked_at: int | None = None
+        self._set_right: dict[Path, None] = {}  # told in this round which group this is
+        self._now = 0
+        self._asked_at = -REFRESH_PERIOD
+        self._turn = 0
+        self._failure = ""
+        self._ticket = 0
+        self._awaiting: dict[int, Write] = {}
+        self._then: dict[int, tuple[Joined | Founded | Admitted, ...]] = {}
+        self._writes: list[Write] = []
+        self._messages: list[tuple[Path, GroupAsked | GroupTold]] = []
+        self._happened: list[Joined | Founded | Admitted | Expelled] = []
+        if kept is None:
+            self._write((record(DISK_KEY, disk),))
+
+    # ---- what is known
+
+    @property
+    def server(self) -> ServerId:
+        """This agent with its disk."""
+        return self._server
+
+    @property
+    def group(self) -> GroupId | None:
+        """Whose messages are listened to."""
+        return None if self._stored is None else self._stored.group
+
+    @property
+    def members(self) -> tuple[ServerId, ...]:
+        """The servers, as last heard of; empty: not known."""
+        return () if self._stored is None else self._stored.members
+
+    @property
+    def members_at(self) -> int:
+        """Index of the log as of which `members` are known; 0: not known."""
+        stored = self._stored
+        return 0 if stored is None or stored.members_at == UNSETTLED else stored.members_at
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this disk is in the group, durably: then Raft runs."""
+        both = (self._stored, self._kept)
+        return all(one is not None and one.standing is Standing.MEMBER for one in both)
+
+    @property
+    def is_forming(self) -> bool:
+        """A listed server without a group."""
+        return self._stored is None and self.me in self.servers
+
+    @property
+    def problem(self) -> str:
+        """Why this agent takes no part as it should, and the mend; empty: it does, or is no server."""
+        if self._failure:
+            return troubles.disk_failed(self._failure)
+        if self._stored is not None:
+            return troubles.of_group(self.me, self._stored, self._strangers, self.me in self.servers)
+        if self.me not in self.servers:
+            return ""
+        shown = {**self._heard, self.me: Heard(0, self._server.disk, self.servers, self._promised)}
+        return troubles.of_forming(self.me, self.servers, dict(sorted(shown.items())))
+
+    # ---- inputs
+
+    def tick(self, now: int, reachable: Sequence[Path] = ()) -> None:
+        """About each second, and at the start; `reachable` are living agents, nearest first."""
+        self._now = now
+        self._set_right.clear()
+        self._reachable = tuple(path for path in reachable if path != self.me)
+        self._others = tuple(path for path in self._reachable if path not in self.servers)
+        if self._failure:
+            return
+        if self._stored is None:
+            self._look()
+            self._decide()
+        elif now - self._asked_at >= REFRESH_PERIOD:
+            self._refresh()
+
+    def asked(self, sender: NodeId, asked: GroupAsked) -> GroupTold:
+        """Who asks says what it knows itself.  The answer holds no disk and no promise that is not durable here."""
+        self._hear(sender, asked.disk, asked.servers, asked.promised)
+        if asked.group is not None:
+            self._learn(sender.path, asked.group, (), 0)
+        self._decide()
+        return self._tell()
+
+    def told(self, sender: NodeId, told: GroupTold) -> bool:
+        """Whether `sender` belongs to this agent's group: if not, nothing that it says of a leader counts."""
+        self._hear(sender, told.disk, told.servers, told.promised)
+        if told.group is not None:
+            self._learn(sender.path, told.group, told.members, told.members_at)
+        else:
+            self._strangers.pop(sender.path, None)
+            if sender.path in self._others:
+                self._answered[sender.path] = None
+        self._decide()
+        return told.group is not None and told.group == self.group
+
+    def consensus(self, sender: NodeId, message: Consensus) -> bool:
+        """Whether Raft may have `message`.  It may be what founds the group here, or lets this disk in."""
+        self._learn(sender.path, message.group, (), 0)
+        stored = self._stored
+        if stored is None or stored.group != message.group or message.to != self._server:
+            if sender.path not in self._set_right:
+                self._set_right[sender.path] = None
+                self._messages.append((sender.path, self._tell()))
+            return False
+        if stored.standing is not Standing.MEMBER and type(message.body) in (Append, SnapshotChunk):
+            self._admit(replace(stored, members_at=UNSETTLED))
+        return self.is_member
+
+    def question(self) -> GroupAsked:
+        """What this agent asks another one; the answer says which disk that has."""
+        return GroupAsked(self._told_disk, self.servers, self._promised, self.group)
+
+    def heard(self, path: Path, group: GroupId, members: tuple[ServerId, ...], at: int) -> bool:
+        """By gossip: `group` has these members as of index `at` of its log.  Whether it is this agent's group."""
+        self._learn(path, group, members, at)
+        return self.group == group
+
+    def configured(self, configuration: Configuration, at: int, *, leads: bool) -> None:
+        """The group committed `configuration` at index `at` of its log.  A leader tells those who are out of it."""
+        stored = self._stored
+        if stored is None or at <= stored.members_at < UNSETTLED:
+            return
+        members = members_of(configuration)
+        self._update(stored, members, at)
+        if leads:
+            out = [one.path for one in stored.members if one not in members and one.path != self.me]
+            self._messages += [(path, self._tell()) for path in dict.fromkeys(out)]
+
+    def stored(self, ticket: int) -> None:
+        """What was to be written is durable."""
+        for one in self._awaiting.pop(ticket).records:
+            if one.key == DISK_KEY:
+                self._is_durable = not any(_has(write, DISK_KEY) for write in self._awaiting.values())
+            elif one.key == PROMISE_KEY:
+                self._promised = read((one,), PROMISE_KEY, tuple[ServerId, ...]) or ()
+            elif one.key == GROUP_KEY:
+                self._kept = read((one,), GROUP_KEY, StoredGroup)
+        happened = self._then.pop(ticket, ())
+        self._happened += happened
+        if self._stored is None:
+            self._spread()
+            self._decide()
+        elif happened:
+            self._spread()
+
+    def store_failed(self, _ticket: int, reason: str) -> None:
+        """Nobody knows what is on the disk now: this agent founds and promises nothing until it is started again."""
+        self._failure = reason
+
+    # ---- output
+
+    def take(self) -> FoundingDuties:
+        duties = FoundingDuties(tuple(self._writes), tuple(self._messages), tuple(self._happened))
+        self._writes, self._messages, self._happened = [], [], []
+        return duties
+
+    # ---- look
+
+    def _look(self) -> None:
+        """Ask everybody listed, and some others in turn."""
+        others = self._others
+        start = self._turn * OTHERS_ASKED % len(others) if others else 0
+        some = (others[start:] + others[:start])[:OTHERS_ASKED]
+        self._turn += 1
+        if some and self._others_asked_at is None:
+            self._others_asked_at = self._now
+        self._ask([*(path for path in self.servers if path != self.me), *some])
+
+    def _refresh(self) -> None:
+        """Ask one member, or who may know one; and those of another group, whether they still are."""
+        known = [one.path for one in self.members] or [*self.servers, *self._others]
+        paths = [path for path in dict.fromkeys(known) if path != self.me]
+        self._strangers = {path: group for path, group in self._strangers.items() if path in self._reachable}
+        if paths:
+            self._asked_at = self._now
+            self._turn += 1
+            self._ask([paths[self._turn % len(paths)], *list(self._strangers)[:OTHERS_ASKED]])
+
+    def _ask(self, paths: list[Path]) -> None:
+        self._messages += [(path, self.question()) for path in paths]
+
+    def _spread(self) -> None:
+        """Something durable changed that the other listed servers wait for."""
+        told = self._tell()
+        self._messages += [(path, told) for path in self.servers if path != self.me]
+
+    def _tell(self) -> GroupTold:
+        stored = self._stored
+        knows = stored is not None and stored.members_at != UNSETTLED
+        return GroupTold(
+            group=self.group,
+            disk=self._told_disk,
+            servers=self.servers,
+            promised=self._promised,
+            leader=self.leader,
+            members=stored.members if stored is not None and knows else (),
+            members_at=stored.members_at if stored is not None and knows else 0,
+        )
+
+    @property
+    def _told_disk(self) -> int:
+        return self._server.disk if self._is_durable else 0
+
+    def _hear(self, sender: NodeId, disk: int, servers: Sequence[Path], promised: tuple[ServerId, ...]) -> None:
+        if sender.path not in self.servers or sender.path == self.me or not disk:
+            return
+        if promised:
+            self._evidence[ServerId(sender.path, disk)] = promised
+        known = self._heard.get(sender.path)
+        if known is not None and sender.boot < known.boot:
+            return  # from before it was started last: its disk may have been another
+        if known is not None and sender.boot == known.boot and not promised:
+            promised = known.promised if disk == known.disk else ()
+        self._heard[sender.path] = Heard(sender.boot, disk, tuple(sorted(dict.fromkeys(servers))), promised)
+
+    # ---- promise and found
+
+    def _decide(self) -> None:
+        """Take the next step, if all that it needs is known."""
+        if self._stored is not None or self.me not in self.servers or self._failure or not self._is_durable:
+            return
+        if self._promised:
+            if all(one == self._server or self._evidence.get(one) == self._promised for one in self._promised):
+                self._found((), 0)
+        elif not any(_has(write, PROMISE_KEY) for write in self._awaiting.values()):
+            candidates = self._candidates()
+            if candidates:
+                self._write((record(PROMISE_KEY, candidates),))
+
+    def _candidates(self) -> tuple[ServerId, ...]:
+        """The one set that all listed servers would promise; empty while something is missing or differs."""
+        if not self._looked_around:
+            return ()
+        others = [path for path in self.servers if path != self.me]
+        heard = [self._heard[path] for path in others if path in self._heard]
+        if len(heard) < len(others) or any(one.servers != self.servers for one in heard):
+            return ()
+        candidates = tuple(
+            sorted([self._server, *(ServerId(path, one.disk) for path, one in zip(others, heard, strict=True))])
+        )
+        return candidates if all(one.promised in ((), candidates) for one in heard) else ()
+
+    @property
+    def _looked_around(self) -> bool:
+        """Some other agent would have known a group, if there is any other agent."""
+        asked_at = self._others_asked_at
+        return asked_at is None or bool(self._answered) or self._now - asked_at >= OTHERS_PATIENCE
+
+    def _found(self, members: tuple[ServerId, ...], at: int) -> None:
+        group = GroupId(uuid_of(self._promised))
+        self._stored = StoredGroup(group, members or self._promised, at or 1, Standing.MEMBER)
+        happened = (Joined(group), Founded(group, Configuration(voters=self._promised)))
+        self._write(founding_records(self._stored, self._promised), happened)
+
+    # ---- remember
+
+    def _learn(self, path: Path, group: GroupId, members: tuple[ServerId, ...], at: int) -> None:
+        """`path` belongs to `group`, whose members are as of index `at` of its log (0: it did not say)."""
+        stored = self._stored
+        if self._failure:
+            return
+        if stored is None:
+            is_promised = bool(self._promised) and group == GroupId(uuid_of(self._promised))
+            if is_promised and (not members or self._server in members):
+                self._found(members, at)
+            else:
+                self._join(StoredGroup(group, members, at))
+        elif group.uuid != stored.group.uuid:
+            self._strangers[path] = group
+        else:
+            self._strangers.pop(path, None)
+            if group.epoch > stored.group.epoch:
+                self._supersede(stored, StoredGroup(group, members, at, stored.standing, stored.log_epoch))
+            elif group.epoch == stored.group.epoch and members:
+                self._update(stored, members, at)
+
+    def _join(self, stored: StoredGroup) -> None:
+        if self._server in stored.members:
+            self._admit(stored)
+        else:
+            self._keep(stored, Joined(stored.group))
+
+    def _supersede(self, before: StoredGroup, stored: StoredGroup) -> None:
+        """Elsewhere the group was recovered by force: what this agent has of it is history."""
+        if before.standing is Standing.MEMBER:
+            self._expel(replace(stored, standing=Standing.SUPERSEDED), Joined(stored.group))
+        else:
+            self._join(stored)
+
+    def _update(self, stored: StoredGroup, members: tuple[ServerId, ...], at: int) -> None:
+        is_in = self._server in members
+        if at <= stored.members_at and not (is_in and stored.members_at == UNSETTLED):
+            return
+        later = replace(stored, members=members, members_at=at)
+        if is_in and stored.standing is not Standing.MEMBER:
+            self._admit(later)
+        elif not is_in and stored.standing is Standing.MEMBER:
+            self._expel(replace(later, standing=Standing.REMOVED))
+        else:
+            self._keep(later)
+
+    def _admit(self, stored: StoredGroup) -> None:
+        """This disk is in the group, and has nothing yet."""
+        self._stored = replace(stored, standing=Standing.MEMBER, log_epoch=stored.group.epoch)
+        happened = (Joined(stored.group), Admitted(stored.group))
+        self._write((record(GROUP_KEY, self._stored),), happened, drops_store=True)
+
+    def _expel(self, stored: StoredGroup, *happened: Joined) -> None:
+        """From here on this is another disk, which is in no group: no late message of the old one can be meant for it."""
+        self._stored = stored
+        self._server = ServerId(self.me, next_disk(self._server, stored))
+        self._is_durable = False
+        self._happened.append(Expelled(stored.group))
+        self._write((record(GROUP_KEY, stored), record(DISK_KEY, self._server.disk)), happened)
+
+    def _keep(self, stored: StoredGroup, *happened: Joined) -> None:
+        self._stored = stored
+        self._write((record(GROUP_KEY, stored),), happened)
+
+    def _write(
+        self,
+        records: tuple[StoredRecord, ...],
+        happened: tuple[Joined | Founded | Admitted, ...] = (),
+        *,
+        drops_store: bool = False,
+    ) -> None:
+        self._ticket += 1
+        write = Write(self._ticket, records, drops_store)
+        self._awaiting[self._ticket] = write
+        if happened:
+            self._then[self._ticket] = happened
+        self._writes.append(write)
+
+
+def _has(write: Write, key: str) -> bool:
+    return any(one.key == key for one in write.records)

@@ -1,0 +1,60 @@
+"""Following: what a server does with what its leader sends.
+
+Invariants: an acknowledged index is durable; what matches is never truncated (`log.merge`); nothing is taken into the log
+while a snapshot is being installed.  An append without entries is answered without waiting for the disk: it confirms the
+leader and measures the way, and acknowledges what is durable already.
+"""
+
+from dislocate.core.consensus.durability import Needs
+from dislocate.core.consensus.messages import Append, Appended, ServerId, SnapshotChunk
+from dislocate.core.consensus.state import ServerState
+
+
+class Following:
+    """A follower's part."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+
+    def on_append(self, leader: ServerId, append: Append) -> None:
+        """An append of this term; the state follows `leader` already."""
+        state, log = self._state, self._state.log
+        state.largest_rtt = append.largest_rtt
+        state.leader_commit = append.commit
+        if not _is_contiguous(append):
+            return  # no leader of ours sends that
+        if state.installing is not None:
+            self._refuse(leader, append.round, state.commit)
+            return
+        before = log.last_index
+        agreed = log.merge(append.prev_index, append.prev_term, append.entries, state.commit)
+        if agreed is None:
+            hint = log.agrees_at_or_before(min(append.prev_index, before), append.prev_term)
+            self._refuse(leader, append.round, hint)
+            return
+        state.flushed = log.last_index
+        state.commit_to(min(append.commit, agreed))
+        if append.entries and agreed > log.stable:
+            answer = Appended(True, agreed, 0, append.round, state.quorum_rtt)
+            state.say(leader, answer, Needs.AFTER_ALL)
+        else:
+            self.acknowledge(leader, append.round, agreed)
+
+    def refuse_past(self, sender: ServerId, message: Append | SnapshotChunk) -> None:
+        """Somebody leads a term that is over: it learns so by the term of the answer."""
+        self._refuse(sender, message.round, 0)
+
+    def acknowledge(self, leader: ServerId, round_: int, agreed: int) -> None:
+        """The log agrees up to `agreed`: of that, what is durable already is acknowledged, without waiting."""
+        state = self._state
+        answer = Appended(True, min(agreed, state.log.stable), 0, round_, state.quorum_rtt)
+        state.say(leader, answer, Needs.AFTER_TERM)
+
+    def _refuse(self, leader: ServerId, round_: int, hint: int) -> None:
+        state = self._state
+        answer = Appended(False, hint, state.log.term_of(hint) or 0, round_, state.quorum_rtt)
+        state.say(leader, answer, Needs.AFTER_TERM)
+
+
+def _is_contiguous(append: Append) -> bool:
+    return all(entry.index == append.prev_index + 1 + at for at, entry in enumerate(append.entries))

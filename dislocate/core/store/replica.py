@@ -1,0 +1,395 @@
+"""A server's part of the store: one log, the state that it is applied to, and what of both is on disk.
+
+It turns what consensus asks for into effects.  Writes go to the disk one at a time, and what comes meanwhile goes into the
+next (group commit); proposals and reads that arrive together are flushed together, by a timer set for now, which the driver
+serves after the input that waits.  The applied state is saved lazily, in one transaction with the part of the log that it
+makes superfluous.
+
+Invariants: a message leaves only when what it promises is durable (`raft` holds it back until `stored`); what is saved of
+the state never runs ahead of the saved log; a storage error ends this part, loudly, except that a full disk is tried again.
+Does not know who asks (`serving`) nor how servers are reached (`part`).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from dislocate.core.boundary.events import EntriesApplied, Event, LeaderDeposed, LeaderElected, ServersChanged
+from dislocate.core.boundary.store import KeyChange
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.consensus.duties import Restored, Save, Snapshot, Timing
+from dislocate.core.consensus.messages import Configuration, Consensus, Entry, GroupId, HardState, RaftMessage, ServerId
+from dislocate.core.consensus.promises import APPLIED_KEY, BASE_KEY, HARD_KEY, log_key
+from dislocate.core.consensus.raft import Raft
+from dislocate.core.outbox import NEVER, Outbox, Timer
+from dislocate.core.store.durable import NO_BASE, AppliedUpTo, Base, Found, applied_record, base_record, records_of
+from dislocate.core.store.machine import Applied, StoreMachine
+from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
+from dislocate.core.streams import Stream
+from dislocate.core.tunables import LOG_KEPT, LOG_KEPT_BYTES, STATE_SAVE_ENTRIES, STATE_SAVE_PERIOD
+from dislocate.core.units import SECOND
+
+FULL = "full"  # begins the reason of a write that failed for want of space
+RETRY_FULL = 1 * SECOND
+LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped: deleting has its price too
+
+
+class FlushDue(Timer, frozen=True):
+    """What was proposed in this instant goes out together."""
+
+
+class ConsensusDue(Timer, frozen=True):
+    """An election or a heartbeat is due."""
+
+    at: int  # outdated when another instant was armed since
+
+
+class StateSaveDue(Timer, frozen=True):
+    """The applied state has not been saved for a while."""
+
+
+class WriteAgain(Timer, frozen=True):
+    """There may be space on the disk again."""
+
+
+class Replica:
+    """The log and the state of one server.  `send`, `applied` and `failed` are set by its owner."""
+
+    def __init__(
+        self, out: Outbox, me: ServerId, group: GroupId, found: Found | None, stream: Stream, timing: Timing
+    ) -> None:
+        self.me = me
+        self.group = group
+        self.send: Callable[[ServerId, Consensus], None] = lambda _to, _message: None
+        self.applied: Callable[[Entry, Applied], None] = lambda _entry, _applied: None
+        self.batch_applied: Callable[[list[KeyChange]], None] = lambda _changes: None
+        self.replaced: Callable[[], None] = lambda: None  # a snapshot took the place of the state
+        self.read_ready: Callable[[int], None] = lambda _read: None  # its index is applied
+        self.read_lost: Callable[[int], None] = lambda _read: None
+        self.told: Callable[[Event], None] = lambda _event: None
+        self.failed: Callable[[str], None] = lambda _reason: None
+        self.is_full = False  # the disk has no room: nothing new is promised
+        self.write_latency = 0  # nanoseconds that the last synced write took
+        self._out = out
+        self._has_ended = False
+        self._base = found.base if found else NO_BASE
+        self._digest = found.applied.digest if found else 0
+        self._applied_term = found.applied.term if found else 0
+        self.machine = StoreMachine.recover(found.state if found else ())
+        self.raft = Raft(
+            me=me,
+            restored=Restored(
+                hard=found.hard if found else HardState(0),
+                configuration=self._base.configuration,
+                entries=found.entries if found else (),
+                compacted=self._base.index,
+                compacted_term=self._base.term,
+                applied=found.applied.index if found else self._base.index,
+            ),
+            stream=stream,
+            now=out.now,
+            timing=timing,
+        )
+        self._configurations: deque[tuple[int, Configuration]] = deque([(self._base.index, self._base.configuration)])
+        self._log: deque[tuple[int, int, int]] = deque()  # (index, term, bytes) of entries kept, applied
+        self._log_bytes = 0
+        for entry in found.entries if found else ():
+            if entry.index <= self.raft.applied:
+                self._remember(entry)
+        self._log_end = self._base.index + (len(found.entries) if found else 0)  # of what the disk was given
+        self._queue: list[Save | Snapshot] = []  # not given to the disk yet, in order
+        self._is_writing = False
+        self._failed_write: Callable[[], None] | None = None
+        self._state_due = False
+        self._unsaved_entries = 0
+        self.machine.age_out(self._out.now)
+        self._armed = NEVER
+        self._flush_armed = False
+        self._save_armed = False
+        self._reads: deque[tuple[int, int]] = deque()  # (index, read id) confirmed, index not applied yet
+
+    def timers(self) -> dict[type, Callable[[Any], None]]:
+        return {
+            FlushDue: self._flush,
+            ConsensusDue: self._consensus_due,
+            StateSaveDue: self._state_save_due,
+            WriteAgain: self._write_again,
+        }
+
+    # ---- what happens to it
+
+    def start(self) -> None:
+        self._carry_out()
+
+    def receive(self, message: Consensus) -> None:
+        """A message of another server of this group, for this disk."""
+        if not self._has_ended:
+            self.raft.receive(message.origin, message.term, message.body, self._out.now)
+            self._carry_out()
+
+    def propose(self, data: bytes) -> int | None:
+        """The index that `data` will have if it is committed; None when it cannot be proposed here (`raft.refusal`)."""
+        if self._has_ended:
+            return None
+        index = self.raft.propose(data, self._out.now)
+        if index is not None:
+            self._arm_flush()
+        return index
+
+    def read(self, read: int) -> bool:
+        """Confirm leadership for a read; `read_ready` or `read_lost` follows.  False: not the leader."""
+        if self._has_ended or not self.raft.read(read, self._out.now):
+            return False
+        self._arm_flush()
+        return True
+
+    def peer_back(self, peer: ServerId) -> None:
+        """There is a link to `peer`."""
+        self.raft.peer_back(peer, self._out.now)
+        self._carry_out()
+
+    def peer_lost(self, peer: ServerId) -> None:
+        """The link to `peer` ended."""
+        self.raft.peer_lost(peer, self._out.now)
+        self._carry_out()
+
+    def poke(self, act: Callable[[Raft, int], Any]) -> Any:
+        """Do something to the Raft that may cause duties."""
+        result = act(self.raft, self._out.now)
+        self._carry_out()
+        return result
+
+    def end(self) -> tuple[str, ...]:
+        """Take no part any more.  The keys of all that this part has on disk."""
+        self._has_ended = True
+        log = (log_key(index) for index in range(self._base.index + 1, self._log_end + 1))
+        return (HARD_KEY, BASE_KEY, APPLIED_KEY, *log, *self.machine.record_keys())
+
+    # ---- timers
+
+    def _arm_flush(self) -> None:
+        if not self._flush_armed:
+            self._flush_armed = True
+            self._out.arm(self._out.now, FlushDue())
+
+    def _flush(self, _timer: FlushDue) -> None:
+        self._flush_armed = False
+        if not self._has_ended:
+            self.raft.flush(self._out.now)
+            self._carry_out()
+
+    def _consensus_due(self, timer: ConsensusDue) -> None:
+        if timer.at != self._armed:
+            return
+        self._armed = NEVER
+        if self._has_ended:
+            return
+        if self.raft.deadline() <= self._out.now:
+            self.raft.time_reached(self._out.now)
+        self._carry_out()
+
+    def _state_save_due(self, _timer: StateSaveDue) -> None:
+        self._save_armed = False
+        self._state_due = True
+        self._write()
+
+    def _write_again(self, _timer: WriteAgain) -> None:
+        if self._failed_write is not None:
+            again, self._failed_write = self._failed_write, None
+            again()
+
+    # ---- duties
+
+    def _carry_out(self) -> None:
+        """Everything that the Raft wants done now."""
+        while duties := self.raft.take():
+            self._queue += duties.saves
+            if duties.install is not None:
+                self._queue.append(duties.install)
+            if self._queue:
+                self._write()
+            for to, term, body in duties.messages:
+                self._say(to, term, body)
+            for peer in duties.snapshots_wanted:
+                self.raft.offer_snapshot(peer, self._snapshot(), self._out.now)
+            for event in duties.events:
+                self._tell(event)
+            if duties.committed:
+                self._apply(duties.committed)
+            for read, index in duties.reads:
+                self._reads.append((index, read))
+            for read in duties.reads_lost:
+                self.read_lost(read)
+            self._serve_reads()
+        deadline = self.raft.deadline()
+        if deadline < self._armed:
+            self._armed = deadline
+            self._out.arm(deadline, ConsensusDue(deadline))
+
+    def _say(self, to: ServerId, term: int, body: RaftMessage) -> None:
+        self.send(to, Consensus(self.group, self.me, to, term, body))
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, LeaderElected | LeaderDeposed | ServersChanged):
+            self._out.notify(event)
+        self.told(event)
+
+    # ---- applying
+
+    def _apply(self, entries: tuple[Entry, ...]) -> None:
+        changes: list[KeyChange] = []
+        compacted = False
+        for entry in entries:
+            applied = self.machine.apply(entry.index, entry.data)
+            self._digest = _chained(self._digest, entry)
+            self._applied_term = entry.term
+            self._remember(entry)
+            changes += applied.changes
+            compacted |= applied.compacted
+            self.applied(entry, applied)
+        self._unsaved_entries += len(entries)
+        self._out.notify(EntriesApplied(self.machine.index, self._applied_term, self._digest, self.machine.revision))
+        if compacted:
+            self.replaced()
+        else:
+            self.batch_applied(changes)
+        if self._unsaved_entries >= STATE_SAVE_ENTRIES:
+            self._state_due = True
+            self._write()
+        elif not self._save_armed:
+            self._save_armed = True
+            self._out.arm(self._out.now + STATE_SAVE_PERIOD, StateSaveDue())
+
+    def _remember(self, entry: Entry) -> None:
+        if entry.configuration is not None:
+            self._configurations.append((entry.index, entry.configuration))
+        size = len(entry.data)
+        self._log.append((entry.index, entry.term, size))
+        self._log_bytes += size
+
+    def _serve_reads(self) -> None:
+        while self._reads and self._reads[0][0] <= self.machine.index:
+            self.read_ready(self._reads.popleft()[1])
+
+    # ---- snapshots
+
+    def _snapshot(self) -> Snapshot:
+        """The state as it is applied now."""
+        chunks = tuple(SnapshotCutter(self.machine))
+        index = self.machine.index
+        return Snapshot(index, self._applied_term, self.configuration_at(index), self._digest, chunks)
+
+    def configuration_at(self, index: int) -> Configuration:
+        """The configuration as of a committed index."""
+        return next(one for at, one in reversed(self._configurations) if at <= index)
+
+    # ---- the disk
+
+    def _write(self) -> None:
+        """Give the disk what waits, unless it is busy: then it goes with the next write."""
+        if self._is_writing or self._has_ended or not (self._queue or self._state_due):
+            return
+        queue, self._queue = self._queue, []
+        changes: dict[str, bytes | None] = {}
+        for duty in queue:
+            changes |= self._saved(duty) if isinstance(duty, Save) else self._replaced(duty)
+        sync = bool(queue)
+        compact_to = self._save_state(changes) if self._state_due else 0
+        records = tuple(StoredRecord(key, value) for key, value in changes.items())
+        began = self._out.now
+
+        def stored() -> None:
+            self._is_writing = False
+            self.is_full = False
+            if sync:
+                self.write_latency = self._out.now - began
+            for duty in queue:
+                if isinstance(duty, Save):
+                    self.raft.stored(duty.ticket, self._out.now)
+                else:
+                    self.raft.installed(duty.index, self._out.now)
+            if compact_to:
+                self.raft.compact(compact_to)
+            self._write()
+            self._carry_out()
+
+        self._store(records, sync, stored)
+
+    def _store(self, records: tuple[StoredRecord, ...], sync: bool, stored: Callable[[], None]) -> None:
+        """Store `records`; when the disk is full, again and again, and nothing else before them."""
+        self._is_writing = True
+
+        def failed(reason: str) -> None:
+            if not reason.startswith(FULL):
+                self._has_ended = True
+                self.failed(reason)
+                return
+            self.is_full = True
+            self._failed_write = lambda: self._store(records, sync, stored)
+            self._out.arm(self._out.now + RETRY_FULL, WriteAgain())
+            self.raft.transfer(None, self._out.now)
+            self._carry_out()
+
+        self._out.store(records, sync=sync, then=stored, failed=failed)
+
+    def _save_state(self, changes: dict[str, bytes | None]) -> int:
+        """Add the applied state to `changes`, and drop the log that it makes superfluous; up to where, 0: nowhere."""
+        self._state_due = False
+        self._unsaved_entries = 0
+        self.machine.age_out(self._out.now)
+        for record in self.machine.dirty_records():
+            changes[record.key] = record.value
+        applied = applied_record(AppliedUpTo(self.machine.index, self._applied_term, self._digest))
+        changes[applied.key] = applied.value
+        return self._drop_log(changes)
+
+    def _drop_log(self, changes: dict[str, bytes | None]) -> int:
+        if len(self._log) <= LOG_KEPT + LOG_SLACK and self._log_bytes <= LOG_KEPT_BYTES:
+            return 0
+        index = term = 0
+        while len(self._log) > LOG_KEPT or self._log_bytes > LOG_KEPT_BYTES // 2:
+            index, term, size = self._log.popleft()
+            self._log_bytes -= size
+            changes[log_key(index)] = None
+        configuration = self.configuration_at(index)
+        while len(self._configurations) > 1 and self._configurations[1][0] <= index:
+            self._configurations.popleft()
+        self._base = Base(index, term, configuration)
+        base = base_record(self._base)
+        changes[base.key] = base.value
+        return index
+
+    def _saved(self, save: Save) -> dict[str, bytes | None]:
+        if save.entries:
+            self._log_end = save.entries[-1].index
+        elif save.drop_from:
+            self._log_end = save.drop_from - 1
+        return records_of(save)
+
+    def _replaced(self, snapshot: Snapshot) -> dict[str, bytes | None]:
+        """The state and the log give way to what the leader sent."""
+        machine = StoreMachine.recover(join_chunks(snapshot.chunks))
+        changes = {record.key: record.value for record in replacing_records(self.machine, machine)}
+        changes |= {log_key(index): None for index in range(self._base.index + 1, self._log_end + 1)}
+        self.machine = machine
+        self._digest, self._applied_term = snapshot.digest, snapshot.term
+        self._base = Base(snapshot.index, snapshot.term, snapshot.configuration)
+        self._configurations = deque([(snapshot.index, snapshot.configuration)])
+        self._log.clear()
+        self._log_bytes = 0
+        self._log_end = snapshot.index
+        for record in (
+            base_record(self._base),
+            applied_record(AppliedUpTo(snapshot.index, snapshot.term, snapshot.digest)),
+        ):
+            changes[record.key] = record.value
+        self.replaced()
+        return changes
+
+
+def _chained(digest: int, entry: Entry) -> int:
+    """63 bits over everything applied so far and this entry."""
+    head = b"%d %d %d " % (digest, entry.term, entry.index)
+    voters = repr(entry.configuration).encode() if entry.configuration is not None else b""
+    return int.from_bytes(blake2b(head + entry.data + voters, digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,323 @@
+"""A server: the replica, what is served from it, and its ties to the other servers.
+
+It tells consensus which links are up, and finds out by itself whether a leader whose link ended is gone: only a refused
+connection that this server saw waives the leader's lease here (`consensus.raft`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, ServersChanged
+from dislocate.core.boundary.inputs import ConnectTried
+from dislocate.core.boundary.store import (
+    AddServer,
+    KeyChange,
+    ReadKeys,
+    RemoveServer,
+    ServerView,
+    TransferLeadership,
+    WatchKeys,
+)
+from dislocate.core.boundary.values import ConnectOutcome
+from dislocate.core.consensus.duties import Timing
+from dislocate.core.consensus.messages import Configuration, Consensus, GroupId, ServerId
+from dislocate.core.identity import Address, NodeId, Path
+from dislocate.core.membership.members import Members
+from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.store.changing import ChangeDue, Changing
+from dislocate.core.store.durable import Found
+from dislocate.core.store.messages import Answered, Asked
+from dislocate.core.store.replica import ConsensusDue, FlushDue, Replica, StateSaveDue, WriteAgain
+from dislocate.core.store.serverlinks import ServerLinks
+from dislocate.core.store.serving import Answer, LeaseDue, Serving
+from dislocate.core.store.waiting import Waiting
+from dislocate.core.streams import Streams
+from dislocate.core.tunables import LEADERLESS
+from dislocate.core.units import MILLISECOND
+
+VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
+VERIFY_TIMES = 10
+
+
+class VerifyDue(Timer, frozen=True):
+    """Try once more whether the leader's host refuses."""
+
+    leader: ServerId
+    attempt: int
+
+
+SERVER_TIMERS: tuple[type[Timer], ...] = (
+    FlushDue,
+    ConsensusDue,
+    StateSaveDue,
+    WriteAgain,
+    LeaseDue,
+    ChangeDue,
+    VerifyDue,
+)
+
+
+class Server:
+    """One server's part.  `reconfigured` is told every configuration that was applied."""
+
+    def __init__(
+        self,
+        out: Outbox,
+        members: Members,
+        links: ServerLinks,
+        me: ServerId,
+        group: GroupId,
+        found: Found | None,
+        streams: Streams,
+        ask_disk: Callable[[Path], bool],
+        timing: Timing,
+    ) -> None:
+        self.me = me
+        self.group = group
+        self.problem = ""  # why this part has ended; empty: it has not
+        self.reconfigured: Callable[[int, Configuration], None] = lambda _index, _configuration: None
+        self.settled: Callable[[], None] = lambda: None  # a leader is known again
+        self.ended: Callable[[str], None] = lambda _reason: None
+        self._out = out
+        self._members = members
+        self._links = links
+        self.replica = Replica(out, me, group, found, streams["consensus"], timing)
+        self.serving = Serving(out, self.replica)
+        self.changing = Changing(out, self.replica, ask_disk)
+        self.waiting = Waiting()
+        self._leader: ServerId | None = None
+        self._leaderless_since = out.now
+        self._current_at = out.now  # when this server last knew that it was current
+        self._verifying: dict[Address, ServerId] = {}
+        self._timers: dict[type, Callable[[Any], None]] = {
+            **self.replica.timers(),
+            **self.serving.timers(),
+            **self.changing.timers(),
+            VerifyDue: lambda timer: self._verify(timer.leader, timer.attempt),
+        }
+        self.replica.send = self._send
+        self.replica.told = self._told
+        self.replica.batch_applied = self._batch_applied
+        self.replica.replaced = lambda: self.waiting.replaced(self.replica.machine)
+        self.replica.failed = self._failed
+
+    def start(self) -> None:
+        for path in dict.fromkeys(server.path for server in self.servers()):
+            if self._links.is_open(path):
+                self.link_opened(path)
+        self.replica.start()
+        self._look_for_leader()
+
+    # ---- who leads
+
+    @property
+    def leader(self) -> ServerId | None:
+        return self._leader
+
+    @property
+    def leads(self) -> bool:
+        return self._leader == self.me
+
+    @property
+    def age(self) -> int:
+        """How old what is here may be, nanoseconds."""
+        return 0 if self.leads else self._out.now - self._current_at
+
+    @property
+    def revision(self) -> int:
+        return self.replica.machine.revision
+
+    def why_not_now(self) -> str:
+        """Why nothing can be written now and for a while; empty: it can be, or may be in a moment."""
+        if self.problem:
+            return self.problem
+        if self._leader is not None or self._out.now - self._leaderless_since < LEADERLESS:
+            return ""
+        return (
+            f"{self.replica.raft.why_no_leader} (asked at {self.me.path}); writes go on by themselves when they answer"
+        )
+
+    def _look_for_leader(self) -> None:
+        """After every turn of consensus."""
+        leader = self.replica.raft.leader
+        self._current_at = max(self._current_at, self.replica.raft.current_at)
+        if leader == self._leader:
+            return
+        if leader is None:
+            self._leaderless_since = self._out.now
+        self._leader = leader
+        if leader is not None:
+            self.settled()
+            if not self.leads and not self._links.is_open(leader.path):
+                self._verify(leader, 0)
+
+    # ---- input
+
+    def receive(self, message: Consensus) -> None:
+        if not self.problem:
+            self.replica.receive(message)
+            self._look_for_leader()
+
+    def ask(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
+        """A request that this server leads for, or that any server answers."""
+        request = asked.request
+        if isinstance(request, WatchKeys):
+            self._watch(asker, asked, answer)
+        elif isinstance(request, AddServer | RemoveServer | TransferLeadership):
+            self.changing.ask(asked, answer)
+        else:
+            self.serving.ask(asker, asked, answer)
+
+    def read_here(self, request: ReadKeys, answer: Answer, seq: int) -> None:
+        """What this server has, with its age."""
+        answer(Answered(seq, self.serving.read_now(request, self.age)))
+
+    def _watch(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
+        request = asked.request
+        assert isinstance(request, WatchKeys)
+        ticket = (asker, asked.seq)
+        self.waiting.watch(ticket, request, self.replica.machine, lambda result: answer(Answered(asked.seq, result)))
+
+    def asking_ended(self, asker: NodeId, seq: int) -> None:
+        self.waiting.cancel((asker, seq))
+
+    def peer_gone(self, asker: Path) -> None:
+        """The link to an agent ended: nobody waits there any more."""
+        self.waiting.forget(asker)
+
+    def time_reached(self, timer: Timer) -> None:
+        self._timers[type(timer)](timer)
+        self._look_for_leader()
+
+    def stalled(self, gap: int) -> None:
+        """The process stood still: nobody was silent, we did not listen."""
+        self.replica.poke(lambda raft, now: raft.stalled(gap, now))
+
+    def place(self, quorum_rtt: int) -> None:
+        """How far a majority is from here, nanoseconds: who is nearer may be asked to lead."""
+        self.replica.raft.quorum_rtt = quorum_rtt
+
+    def end(self) -> tuple[str, ...]:
+        """This server is in the group no more; who waits for it is told to ask elsewhere.  Keys of what it leaves on disk."""
+        self.problem = (
+            f"{self.me.path} was removed from the servers; `dislocate servers add {self.me.path}` lets it in again"
+        )
+        self.serving.deposed()
+        self.changing.deposed()
+        return self.replica.end()
+
+    # ---- links
+
+    def link_opened(self, path: Path) -> None:
+        for server in self._disks_of(path):
+            self.replica.peer_back(server)
+
+    def link_lost(self, path: Path) -> None:
+        for server in self._disks_of(path):
+            self.replica.peer_lost(server)
+            if server == self._leader:
+                self._verify(server, 0)
+        self._look_for_leader()
+
+    def send_failed(self, path: Path) -> None:
+        """Something for `path` did not go out: look again from where it stands."""
+        for server in self._disks_of(path):
+            self.replica.peer_lost(server)
+            if self._links.is_open(path):
+                self.replica.peer_back(server)
+
+    def servers(self) -> tuple[ServerId, ...]:
+        """Voters, of both sides of a change, and learners."""
+        configuration = self.replica.raft.configuration
+        return tuple(dict.fromkeys(configuration.voters + configuration.outgoing + configuration.learners))
+
+    def _disks_of(self, path: Path) -> list[ServerId]:
+        return [server for server in self.servers() if server.path == path]
+
+    def _verify(self, leader: ServerId, attempt: int) -> None:
+        """Does the leader's host refuse?"""
+        member = self._members.get(leader.path)
+        if leader != self._leader or self._links.is_open(leader.path) or member is None or attempt >= VERIFY_TIMES:
+            return
+        is_home = member.node.datacenter == self._members.datacenter
+        address = member.record.links if is_home else member.record.wan_links
+        self._verifying[address] = leader
+        self._out.try_connect(address)
+        self._out.arm(self._out.now + VERIFY_AGAIN, VerifyDue(leader, attempt + 1))
+
+    def connect_tried(self, tried: ConnectTried) -> bool:
+        """Whether this server asked."""
+        leader = self._verifying.pop(tried.address, None)
+        if leader is None:
+            return False
+        if tried.outcome is ConnectOutcome.REFUSED and leader == self._leader and not self._links.is_open(leader.path):
+            self.replica.poke(lambda raft, now: raft.peer_refused(leader, now))
+            self._look_for_leader()
+        return True
+
+    def _send(self, to: ServerId, message: Consensus) -> None:
+        node = self._links.node(to.path)
+        if node is not None:
+            self._out.send_message(node, message)
+
+    # ---- snapshots for the edge
+
+    @property
+    def role(self) -> str:
+        """'leader', 'follower', 'candidate' or 'learner'."""
+        raft = self.replica.raft
+        if self.leads:
+            return "leader"
+        if not raft.is_voter:
+            return "learner"
+        return "follower" if self._leader is not None else "candidate"
+
+    def views(self) -> tuple[ServerView, ...]:
+        """All servers, as this one knows them."""
+        configuration = self.replica.raft.configuration
+        return tuple(self._view(server, _role_in(configuration, server)) for server in self.servers())
+
+    def _view(self, server: ServerId, role: str) -> ServerView:
+        raft, is_me = self.replica.raft, server == self.me
+        return ServerView(
+            path=server.path,
+            disk=f"{server.disk:016x}",
+            role=role,
+            is_leader=server == self._leader,
+            matched=None if not self.leads else raft.match_of(server),
+            rtt=None if not self.leads else 0 if is_me else raft.rtt_of(server) or None,
+            disk_latency=self.replica.write_latency if is_me else None,
+        )
+
+    # ---- what the replica tells
+
+    def _told(self, event: Event) -> None:
+        if isinstance(event, LeaderElected):
+            self.serving.elected()
+        elif isinstance(event, LeaderDeposed):
+            self.serving.deposed()
+            self.changing.deposed()
+        elif isinstance(event, ServersChanged):
+            self.reconfigured(event.index, self.replica.raft.configuration_at(event.index))
+
+    def _batch_applied(self, changes: list[KeyChange]) -> None:
+        if changes:
+            self.waiting.changed(changes, self.replica.machine)
+
+    def _failed(self, reason: str) -> None:
+        self.problem = (
+            f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
+        )
+        self.serving.deposed()
+        self.changing.deposed()
+        self.ended(self.problem)
+
+
+def _role_in(configuration: Configuration, server: ServerId) -> str:
+    if server in configuration.learners:
+        return "learner"
+    if not configuration.outgoing:
+        return "voter"
+    if server not in configuration.outgoing:
+        return "joining"
+    return "voter" if server in configuration.voters else "leaving"

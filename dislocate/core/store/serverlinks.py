@@ -1,0 +1,119 @@
+"""Links for the store: servers hold one to each other, agents that are no servers to the nearest of them.
+
+Of two servers the one with the smaller path dials, the other one too when no link came; a dial that failed is repeated, ever
+more slowly, and at once when the other is heard of.  Whoever is linked is claimed, so that the ring and the relays of
+membership do not close it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from dislocate.core.identity import NodeId, Path
+from dislocate.core.membership.members import Member, Members
+from dislocate.core.membership.messages import Hello
+from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.streams import Stream
+from dislocate.core.units import MILLISECOND, SECOND
+
+YIELD_TO_SMALLER = 1 * SECOND
+RETRY_FIRST = 200 * MILLISECOND
+RETRY_MAX = 5 * SECOND
+OWNER = "store"
+
+
+class ServerLinkDue(Timer, frozen=True):
+    """Time to dial, if the link is wanted and missing."""
+
+    path: Path
+    attempt: int
+
+
+class ServerLinks:
+    """The links that one agent holds for the store."""
+
+    def __init__(self, path: Path, out: Outbox, members: Members, stream: Stream) -> None:
+        self._path = path
+        self._out = out
+        self._members = members
+        self._stream = stream
+        self._wanted: dict[Path, bool] = {}  # path: whether the other side wants it too
+        self._open: dict[Path, NodeId] = {}
+        self._attempts: dict[Path, int] = {}
+
+    def timers(self) -> dict[type, Callable[[Any], None]]:
+        return {ServerLinkDue: self._due}
+
+    def want(self, paths: dict[Path, None], *, mutual: bool) -> None:
+        """Hold links to `paths` and to no others; `mutual`: they will want one to us as well."""
+        for path in [path for path in self._wanted if path not in paths]:
+            del self._wanted[path]
+            self._attempts.pop(path, None)
+            node = self._open.get(path)
+            if node is not None:
+                self._out.close_link(node, owner=OWNER)
+        for path in paths:
+            if path == self._path:
+                continue
+            is_new = path not in self._wanted
+            self._wanted[path] = mutual
+            node = self._open.get(path)
+            if node is not None:
+                self._out.claim_link(node, OWNER)
+            elif is_new:
+                self._schedule(path, 0, YIELD_TO_SMALLER if mutual and self._path > path else 0)
+
+    def is_open(self, path: Path) -> bool:
+        return path in self._open
+
+    def node(self, path: Path) -> NodeId | None:
+        """Who is at the other end of the open link to `path`."""
+        return self._open.get(path)
+
+    def opened(self, node: NodeId) -> None:
+        self._open[node.path] = node
+        self._attempts.pop(node.path, None)
+        if node.path in self._wanted:
+            self._out.claim_link(node, OWNER)
+
+    def lost(self, node: NodeId) -> bool:
+        """The link ended, or could not be made; whether it was open."""
+        was_open = self._open.get(node.path) == node
+        if was_open:
+            del self._open[node.path]
+        if node.path in self._wanted and node.path not in self._open:
+            attempt = self._attempts.get(node.path, -1) + 1
+            wait = min(RETRY_MAX, RETRY_FIRST << min(attempt, 10))
+            self._schedule(node.path, attempt, wait + self._stream.below(wait))
+        return was_open
+
+    def member_changed(self, member: Member) -> None:
+        """A new start of a wanted server, or one that lives again: do not wait."""
+        node = self._open.get(member.path)
+        if node is not None and node.boot < member.node.boot:
+            self.lost(node)
+        if member.path in self._wanted and member.path not in self._open and member.is_living:
+            self._schedule(member.path, 0, RETRY_FIRST if self._path < member.path else 2 * RETRY_FIRST)
+
+    def _schedule(self, path: Path, attempt: int, wait: int) -> None:
+        self._attempts[path] = attempt
+        self._out.arm(self._out.now + wait, ServerLinkDue(path, attempt))
+
+    def _due(self, timer: ServerLinkDue) -> None:
+        path = timer.path
+        if path not in self._wanted or path in self._open or self._attempts.get(path) != timer.attempt:
+            return
+        member = self._members.get(path)
+        if member is not None and member.is_living:
+            self._dial(member)
+        wait = min(RETRY_MAX, RETRY_FIRST << min(timer.attempt + 2, 10))
+        self._schedule(path, timer.attempt + 1, wait + self._stream.below(wait))
+
+    def _dial(self, member: Member) -> None:
+        """Introduce ourselves, so that the other side knows our key, and dial."""
+        record = member.record
+        is_home = member.node.datacenter == self._members.datacenter
+        me = self._members.get(self._path)
+        if me is not None:
+            self._out.send_facts(record.gossip if is_home else record.wan_gossip, Hello(me.record, False), ())
+        address = record.links if is_home else record.wan_links
+        self._out.open_link(member.node, address, record.public_key, owner=OWNER)

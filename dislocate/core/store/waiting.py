@@ -1,0 +1,65 @@
+"""Waiting: watches that a server holds until there is something to say.
+
+Whoever waits has been told everything up to the revision that it waits from, so the changes of the batch that wakes it are
+all that it missed: a history that is compacted meanwhile takes nothing from it.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from dislocate.core.boundary.store import Compacted, KeyChange, KeysChanged, WatchKeys
+from dislocate.core.identity import NodeId, Path
+from dislocate.core.store.machine import StoreMachine
+from dislocate.core.store.watching import Watchers
+
+Ticket: TypeAlias = tuple[NodeId, int]  # who asked, and the number of its asking
+Then: TypeAlias = Callable[[KeysChanged | Compacted], None]
+
+
+class Waiting:
+    """Who waits on this server for which changes."""
+
+    def __init__(self) -> None:
+        self._watchers: Watchers[Ticket] = Watchers()
+        self._then: dict[Ticket, tuple[WatchKeys, Then]] = {}
+
+    def watch(self, ticket: Ticket, request: WatchKeys, machine: StoreMachine, then: Then) -> None:
+        """Answer now, when there is something after `request.after`, or with the next change."""
+        found = machine.changes_after(request.key, request.prefix, request.after)
+        if isinstance(found, Compacted):
+            then(found)
+        elif found:
+            then(KeysChanged(found, machine.revision))
+        else:
+            self._watchers.add(ticket, request.key, request.prefix)
+            self._then[ticket] = (request, then)
+
+    def changed(self, changes: list[KeyChange], machine: StoreMachine) -> None:
+        """Wake those whom `changes` concern."""
+        for ticket in self._watchers.concerned(changes):
+            request, then = self._take(ticket)
+            seen = tuple(change for change in changes if _concerns(change, request) and change.revision > request.after)
+            then(KeysChanged(seen, machine.revision))
+
+    def replaced(self, machine: StoreMachine) -> None:
+        """The state was replaced by a snapshot: what happened in between is not known here."""
+        for ticket in self._watchers.everyone():
+            request, then = self._take(ticket)
+            self.watch(ticket, request, machine, then)
+
+    def cancel(self, ticket: Ticket) -> None:
+        if ticket in self._then:
+            self._take(ticket)
+
+    def forget(self, path: Path) -> None:
+        """Nobody waits at `path` any more."""
+        for ticket in [ticket for ticket in self._then if ticket[0].path == path]:
+            self._take(ticket)
+
+    def _take(self, ticket: Ticket) -> tuple[WatchKeys, Then]:
+        self._watchers.remove(ticket)
+        return self._then.pop(ticket)
+
+
+def _concerns(change: KeyChange, request: WatchKeys) -> bool:
+    return change.key.startswith(request.key) if request.prefix else change.key == request.key

@@ -1,0 +1,163 @@
+"""The reference: what a log of commands means, written a second time and as simply as can be.
+
+The store that servers run is fast, saved in parts, and shrunk to what is needed; this one keeps every change for ever and
+looks nothing up cleverly.  Where the two disagree, one of them is wrong.  Knows no limits, no quotas and no restore: a
+scenario that uses those is judged without it (`is_exact`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.store import (
+    Compare,
+    Delete,
+    Field,
+    Get,
+    GrantLease,
+    KeyChange,
+    KeyValue,
+    Operation,
+    Put,
+    Relation,
+    RevokeLease,
+    Transact,
+)
+from dislocate.core.store.commands import Command, LeasesEnded, Origin, decode_command
+
+_RELATIONS: dict[Relation, Callable[[Any, Any], bool]] = {
+    Relation.EQUAL: lambda left, right: left == right,
+    Relation.NOT_EQUAL: lambda left, right: left != right,
+    Relation.GREATER: lambda left, right: left > right,
+    Relation.LESS: lambda left, right: left < right,
+}
+_NUMBERS: dict[Field, Callable[[KeyValue], int]] = {
+    Field.CREATED: lambda found: found.created,
+    Field.MODIFIED: lambda found: found.modified,
+    Field.VERSION: lambda found: found.version,
+    Field.LEASE: lambda found: found.lease,
+}
+
+
+class ReferenceStore:
+    """All keys as of `index`, and how they came to be."""
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.revision = 0
+        self.keys: dict[str, KeyValue] = {}
+        self.changes: list[KeyChange] = []  # all there ever were, in order
+        self.leases: dict[int, dict[str, None]] = {}
+        self.ended: dict[int, int] = {}  # lease: index of the entry that ended it
+        self.is_exact = True
+        self._done: dict[tuple[str, int], None] = {}  # (session, seq) of every command
+        self._boots: dict[str, int] = {}  # the highest start of each agent
+
+    def apply(self, data: bytes) -> None:
+        """The data of the next entry."""
+        self.index += 1
+        if not data:
+            return
+        command = decode_command(data)
+        if command.origin is not None and not self._is_new(command.origin):
+            return
+        self._do(command)
+
+    def changes_below(self, prefix: str, after: int, upto: int) -> tuple[KeyChange, ...]:
+        """Every change of a key that begins with `prefix`, after one revision up to another."""
+        return tuple(one for one in self.changes if after < one.revision <= upto and one.key.startswith(prefix))
+
+    def at(self, revision: int) -> dict[str, KeyValue]:
+        """All keys as they were at `revision`."""
+        keys: dict[str, KeyValue] = {}
+        for change in self.changes:
+            if change.revision > revision:
+                break
+            if change.now is None:
+                keys.pop(change.key, None)
+            else:
+                keys[change.key] = change.now
+        return keys
+
+    def _is_new(self, origin: Origin) -> bool:
+        """Whether this asking has not been done, nor its start been followed by another."""
+        path, _, boot = origin.session.rpartition("#")
+        if int(boot) < self._boots.get(path, 0):
+            return False
+        self._boots[path] = int(boot)
+        asking = (origin.session, origin.seq)
+        is_new = asking not in self._done
+        self._done[asking] = None
+        return is_new
+
+    def _do(self, command: Command) -> None:
+        body = command.body
+        match body:
+            case Transact():
+                self._transact(body)
+            case GrantLease():
+                self.leases[self.index] = {}
+            case RevokeLease():
+                self._end(body.lease)
+            case LeasesEnded():
+                for lease in body.leases:
+                    self._end(lease)
+            case _:
+                self.is_exact = False
+
+    def _transact(self, body: Transact) -> None:
+        succeeded = all(self._holds(compare) for compare in body.compares)
+        after = dict(self.keys)
+        touched: dict[str, None] = {}
+        for operation in body.then if succeeded else body.otherwise:
+            if self._run(operation, after, touched) is not None:
+                return
+        self._commit({key: after.get(key) for key in touched})
+
+    def _holds(self, compare: Compare) -> bool:
+        found = self.keys.get(compare.key)
+        if compare.field is Field.VALUE:
+            return _RELATIONS[compare.relation](b"" if found is None else found.value, compare.value)
+        return _RELATIONS[compare.relation](0 if found is None else _NUMBERS[compare.field](found), compare.number)
+
+    def _run(self, operation: Operation, after: dict[str, KeyValue], touched: dict[str, None]) -> Refused | None:
+        if isinstance(operation, Get):
+            return None
+        if isinstance(operation, Delete):
+            chosen = [key for key in after if key.startswith(operation.key)] if operation.prefix else [operation.key]
+            for key in sorted(chosen):
+                if after.pop(key, None) is not None:
+                    touched[key] = None
+            return None
+        assert isinstance(operation, Put)
+        if operation.lease and operation.lease not in self.leases:
+            return Refused("unknown", "lease", "")
+        old = after.get(operation.key)
+        created, version = (self.revision + 1, 1) if old is None else (old.created, old.version + 1)
+        after[operation.key] = KeyValue(
+            operation.key, operation.value, created, self.revision + 1, version, operation.lease
+        )
+        touched[operation.key] = None
+        return None
+
+    def _commit(self, touched: dict[str, KeyValue | None]) -> None:
+        if not touched:
+            return
+        self.revision += 1
+        for key, now in touched.items():
+            old = self.keys.pop(key, None)
+            if old is not None and old.lease in self.leases:
+                self.leases[old.lease].pop(key, None)
+            if now is not None:
+                self.keys[key] = now
+                if now.lease:
+                    self.leases[now.lease][key] = None
+            self.changes.append(KeyChange(key, self.revision, now))
+
+    def _end(self, lease: int) -> None:
+        keys = self.leases.get(lease)
+        if keys is None:
+            return
+        self._commit(dict.fromkeys(sorted(keys)))
+        del self.leases[lease]
+        self.ended[lease] = self.index
