@@ -17,7 +17,7 @@ from dislocate.core.errors import DislocateError, LocalError
 DEFAULT_URL = "http://127.0.0.1:49700"
 DEFAULT_SOCKET = Path("/var/lib/dislocate/http.sock")
 TIMEOUT = 12.0  # seconds; the agent answers from memory, or says after 10 s that its disk does not
-STORE_TIMEOUT = 30.0  # seconds; longer than an agent waits for a majority of servers, so that its words arrive
+STORE_TIMEOUT = 20.0  # seconds; longer than an agent waits for a majority of servers, so that its words arrive
 QUIET_TIMEOUT = 60.0  # seconds; an event stream says "still here" each 15 s
 CHANGE_TIMEOUT = 150.0  # seconds; the same for what moves a whole store: a new server, a restore
 

@@ -40,8 +40,8 @@ from dislocate.core.boundary.store import (
     Uncertain,
     WatchKeys,
 )
+from dislocate.core.tunables import KEY_BYTES, TRANSACTION_OPERATIONS, VALUE_BYTES
 from dislocate.core.units import SECOND
-from dislocate.edge.keys import KEY_LIMIT, OPERATIONS_LIMIT, VALUE_LIMIT
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import FakeBackend, store
 from tests.support.tiny_store import TinyStore
@@ -167,11 +167,11 @@ def test_deleting_says_how_many_and_nothing_to_delete_is_no_mistake(api, backend
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "field", "words"),
     [
-        ("PUT", "/api/kv/" + "k" * (KEY_LIMIT + 1), b"", 422, "key", f"at most {KEY_LIMIT} bytes"),
-        ("PUT", "/api/kv/" + "%C3%BC" * (KEY_LIMIT // 2 + 1), b"", 422, "key", f"at most {KEY_LIMIT} bytes"),
-        ("PUT", "/api/kv//k", b"", 422, "key", "no '/' first"),
-        ("PUT", "/api/kv/a%00b", b"", 422, "key", "no control characters"),
-        ("PUT", "/api/kv/k", b"x" * (VALUE_LIMIT + 1), 413, "value", f"at most {VALUE_LIMIT} bytes"),
+        ("PUT", "/api/kv/" + "k" * (KEY_BYTES + 1), b"", 422, "key", f"1 to {KEY_BYTES} bytes"),
+        ("PUT", "/api/kv/" + "%C3%BC" * (KEY_BYTES // 2 + 1), b"", 422, "key", f"1 to {KEY_BYTES} bytes"),
+        ("PUT", "/api/kv//k", b"", 422, "key", "not beginning with '/'"),
+        ("PUT", "/api/kv/a%00b", b"", 422, "key", "without control characters"),
+        ("PUT", "/api/kv/k", b"x" * (VALUE_BYTES + 1), 413, "value", f"at most {VALUE_BYTES} bytes"),
         ("PUT", "/api/kv/k", b"x" * ((1 << 20) + 1), 413, "body", "at most 1048576 bytes"),
         ("PUT", "/api/kv/k?cas=-1", b"", 422, "cas", "an earlier answer"),
         ("PUT", "/api/kv/k?cas=x", b"", 422, "cas", "an earlier answer"),
@@ -190,7 +190,7 @@ def test_deleting_says_how_many_and_nothing_to_delete_is_no_mistake(api, backend
         ("GET", "/api/kv/k?index=x", None, 422, "index", "earlier answer"),
         ("GET", "/api/kv/k?wait=11m", None, 422, "wait", "at most"),
         ("POST", "/api/leases", {}, 422, "ttl", "'15s'"),
-        ("POST", "/api/leases", {"ttl": "10ms"}, 422, "ttl", "1s to 24h"),
+        ("POST", "/api/leases", {"ttl": "10ms"}, 422, "ttl", "1s to 168h"),
         ("POST", "/api/leases/x/keepalive", None, 422, "lease", "POST /api/leases"),
         ("GET", "/api/watch/kv", None, 422, "key", "either ?key= or ?prefix="),
         ("GET", "/api/watch/kv?key=a&after=x", None, 422, "after", "earlier answer"),
@@ -388,12 +388,12 @@ def test_a_transaction_is_asked_as_it_is_written(api, backend):
         ({"then": [{"get": {"key": "a"}, "delete": {"key": "a"}}]}, "then[0]"),
         ({"then": [{"put": {"key": "/a", "value": ""}}]}, "then[0].put.key"),
         ({"then": [{"put": {"key": "a", "value": "=", "encoding": "base64"}}]}, "then[0].put.value"),
-        ({"then": [{"put": {"key": "a", "value": "x" * (VALUE_LIMIT + 1)}}]}, "then[0].put.value"),
+        ({"then": [{"put": {"key": "a", "value": "x" * (VALUE_BYTES + 1)}}]}, "then[0].put.value"),
         ({"then": [{"putt": {}}]}, "then[0].putt"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a"}]}, "if[0].number"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a", "field": "value", "number": 1}]}, "if[0].value"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a", "is": "~"}]}, "if[0].is"),
-        ({"then": [{"get": {"key": "a"}}] * (OPERATIONS_LIMIT + 1)}, "then"),
+        ({"then": [{"get": {"key": "a"}}] * (TRANSACTION_OPERATIONS + 1)}, "then"),
     ],
 )
 def test_a_wrong_transaction_names_the_field(api, backend, body, field):

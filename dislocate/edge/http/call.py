@@ -34,7 +34,7 @@ EVENT_STREAM = "text/event-stream"
 IS_GONE = "dislocate.is_gone"
 
 ANSWER_WITHIN = 10.0  # seconds that the core and its disk get: a sync that takes longer is a broken disk
-STORE_WITHIN = 20.0  # seconds that a majority of servers gets: an election over a slow WAN, and the way there and back
+STORE_WITHIN = 12.0  # seconds that a majority of servers gets: the core gives up and says why before that (ASK_WITHIN)
 
 
 class StreamSlots:
