@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.output import EXIT_FAILED, agent_command, behind, fail, show
 from dislocate.cli.watch import RETRY, run_command
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, segment
 from dislocate.core.errors import LocalError
@@ -81,7 +81,7 @@ def get(
     if "encoding" in found:
         click.echo("this is base64: the value is no text; --raw gives its bytes", err=True)
     if found["age"]:
-        click.echo(f"as it was {age(found['age'])} ago at most", err=True)
+        click.echo(behind(found["age"]), err=True)
 
 
 @kv.command()
@@ -161,7 +161,7 @@ def list_(
     nothing = "no keys begin so" if prefix else "no keys"
     show(as_json, answer, columns, rows, "one in full: dislocate kv get KEY", nothing)
     if answer["age"]:
-        click.echo(f"as it was {age(answer['age'])} ago at most", err=True)
+        click.echo(behind(answer["age"]), err=True)
 
 
 @kv.command()

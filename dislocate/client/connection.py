@@ -23,7 +23,7 @@ CHANGE_TIMEOUT = 150.0  # seconds; the same for what moves a whole store: a new 
 
 
 class NoAgent(DislocateError):
-    """Nothing answers where the agent should be.  Nothing was changed."""
+    """Nothing answers where the agent should be.  Nothing was changed, unless the reason is a TimeoutError."""
 
     def __init__(self, where: str, reason: object) -> None:
         super().__init__(where, reason)
@@ -31,6 +31,8 @@ class NoAgent(DislocateError):
         self.reason = reason
 
     def __str__(self) -> str:
+        if isinstance(self.reason, TimeoutError):
+            return f"{self.where} did not answer in time: what was asked may have been done"
         return (
             f"no agent at {self.where} ({self.reason})\n"
             "start one:   dislocate agent --config FILE   or, to try it out, dislocate dev\n"
