@@ -71,7 +71,7 @@ class Link:
         self._cut -= channels
 
     def is_cut(self, channel: Channel) -> bool:
-        return channel in self._cut
+        return bool(self._cut) and channel in self._cut  # nearly always nothing is, and an enum is hashed in Python
 
     @property
     def is_disturbed(self) -> bool:
@@ -87,7 +87,7 @@ class Link:
     def datagram(self, size: int, now: int) -> tuple[int, ...]:
         """When a datagram sent at `now` arrives: no instant (lost or cut), one, or two (doubled)."""
         quality = self.quality
-        if Channel.UDP in self._cut:
+        if self.is_cut(Channel.UDP):
             return ()
         loss = quality.loss + self.extra_loss
         if loss and self._stream.chance(loss):
@@ -107,7 +107,7 @@ class Link:
 
     def segment(self, size: int, now: int) -> int | None:
         """As `message`, for callers that carry several streams on one link and keep the order of each themselves."""
-        if Channel.LINKS in self._cut:
+        if self.is_cut(Channel.LINKS):
             return None
         arrival = self._leave(size, now) + self._delay()
         loss = self.quality.loss + self.extra_loss

@@ -53,7 +53,8 @@ class Member:
 
     @property
     def is_living(self) -> bool:
-        return self.state in LIVING
+        state = self.state
+        return state is MemberState.ALIVE or state is MemberState.SUSPECT
 
 
 class Members:

@@ -71,6 +71,13 @@ class Reach:
         elif instant > before:
             self._as_of[datacenter] = instant
 
+    def learn(self, ages: tuple[Freshness, ...], said_at: int) -> None:
+        """Somebody knew at `said_at` how old other data centers' news was."""
+        for row in ages:
+            before = self._as_of.get(row.datacenter)
+            if before is None or said_at - row.age > before:
+                self.heard_of(row.datacenter, said_at - row.age)
+
     def ages(self) -> tuple[Freshness, ...]:
         """Of every other data center heard of."""
         now = self._out.now

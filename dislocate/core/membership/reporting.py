@@ -46,10 +46,10 @@ class Reporting:
         rows = (replace(row, age=self._out.now - self._reach.as_of(row.datacenter)) for row in report.rows)
         return replace(report, rows=tuple(rows))
 
-    def is_news(self, datacenter: str, reachable: bool) -> bool:
-        """Whether a relay that reaches it has not said so yet."""
+    def says_reached(self, datacenter: str) -> bool:
+        """Whether this relay has said that it reaches `datacenter`."""
         told = self._told.get(datacenter)
-        return reachable and (told is None or not told[0].rows[0].reachable)
+        return told is not None and told[0].rows[0].reachable
 
     def is_worth(self, row: WanRow) -> bool:
         """Whether `row` is to be told: it is new, clearly different, or was not told in this minute."""

@@ -134,8 +134,7 @@ class Wan:
 
     def learn_freshness(self, rows: tuple[Freshness, ...]) -> None:
         """What a member of this data center knows of the age of the others."""
-        for row in rows:
-            self._reach.heard_of(row.datacenter, self._out.now - row.age)
+        self._reach.learn(rows, self._out.now)
 
     # ---- members
 
@@ -267,13 +266,13 @@ class Wan:
             self._coordinates.measured(sender.path, body.coordinate, sample)
         said_at = now - peer.rtt // 2
         self._reach.heard_of(datacenter, said_at)
+        self._reach.learn(body.freshness, said_at)
         for row in body.freshness:
-            self._reach.heard_of(row.datacenter, said_at - row.age)
             if row.coordinate and is_coordinate(row.coordinate) and self._members.of(row.datacenter):
                 self._third[row.datacenter] = row.coordinate
         if body.heard_ago < 0:
             self._beat(peer)  # it does not know yet that it is heard
-        if self.is_relay and self._reporting.is_news(datacenter, peer.is_reached(now)):
+        if self.is_relay and not self._reporting.says_reached(datacenter) and peer.is_reached(now):
             self._report_on(datacenter)
         self.compare(sender, None, body.digest)
 
