@@ -13,7 +13,7 @@ from dislocate.core.boundary.inputs import DatagramReceived, Input
 
 VERSION = 1
 _HEAD = Struct("<QQIII")
-_FLUSH_AT = 2048  # parts: one hash call for about a thousand inputs
+_FLUSH_AT = 1024  # inputs: one hash call for so many
 
 
 class Digest:
@@ -29,10 +29,8 @@ class Digest:
         # Other inputs carry their tag in their encoding.
         kind, payload = (1, input_.data) if type(input_) is DatagramReceived else (0, self._encode(input_))
         self.count = count = self.count + 1
-        parts = self._parts
-        parts.append(_HEAD.pack(now, count, host, kind, len(payload)))
-        parts.append(payload)
-        if len(parts) >= _FLUSH_AT:
+        self._parts += (_HEAD.pack(now, count, host, kind, len(payload)), payload)
+        if not count % _FLUSH_AT:
             self._flush()
 
     def hex(self) -> str:

@@ -273,22 +273,21 @@ class World:
             self._hold(process, input_)
             return
         now = self.schedule.now
-        machine = process.machine
+        machine, node = process.machine, process.node
         self.handling = machine
         self.digest.add(now, machine.index, input_)
-        effects = process.node.handle(input_, now)
-        if process.node.identity is not process.node_id:
-            self.links.become(process, process.node.identity)
+        effects = node.handle(input_, now)
+        if node.identity is not process.node_id:
+            self.links.become(process, node.identity)
         if self._tracer is not None:
             self._tracer(now, machine, input_, effects)
         if process.is_doomed:
-            del effects[self.streams["crash"].below(len(effects) + 1) :]
+            self.carry_out(process, effects[: self.streams["crash"].below(len(effects) + 1)])
+            self.end(machine)
+            return
         if effects:
             self.carry_out(process, effects)
-        if process.is_doomed:
-            self.end(machine)
-        else:
-            self._arm(process)
+        self._arm(process)
 
     def carry_out(self, process: Process, effects: list[Effect]) -> None:
         """What the world does for `process`; production calls this an outlet."""

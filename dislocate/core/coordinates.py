@@ -10,7 +10,8 @@ Invariant: all components stay finite (a move that would not is undone and count
 Source: Dabek et al., "Vivaldi" (SIGCOMM 2004); constants as Serf ships them.
 """
 
-from math import sqrt
+from math import isfinite, sqrt
+from operator import sub
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -44,7 +45,9 @@ def is_coordinate(value: Coordinate) -> bool:
     """Whether `value`, from outside, has the right shape and range."""
     return (
         len(value) == VIVALDI_DIMENSIONS + 2
-        and all([-100.0 <= component <= 100.0 for component in value])  # neither is infinity in there, nor NaN
+        and isfinite(sum(value))  # so is each of them: neither infinity nor NaN would go away
+        and -100.0 <= min(value)
+        and max(value) <= 100.0
         and value[-2] >= 0.0
         and 0.0 < value[-1] <= ERROR_MAX
     )
@@ -65,7 +68,7 @@ def estimate(one: Coordinate, other: Coordinate) -> Estimate | None:
 
 def _apart(one: Coordinate, other: Coordinate) -> list[float]:
     """The vector from `other` to `one`."""
-    return [here - there for here, there in zip(one[:VIVALDI_DIMENSIONS], other, strict=False)]
+    return list(map(sub, one[:VIVALDI_DIMENSIONS], other))
 
 
 def _length(vector: list[float]) -> float:

@@ -68,7 +68,8 @@ class Wan:
         self._out = out
         self._members = members
         self._ledger = ledger
-        self._reach = Reach(out, members, self._own)
+        self._reach = reach = Reach(out, members, self._own)
+        self.freshness = reach.some_ages  # what a ping or ack tells of the age of other data centers
         self._relays = Relays(members)
         self._coordinates = Coordinates(streams["coordinates"])
         self._forwarding = Forwarding(self._own)
@@ -127,10 +128,6 @@ class Wan:
         return self._relays.of(datacenter)
 
     # ---- age, on pings and acks
-
-    def freshness(self) -> tuple[Freshness, ...]:
-        """What a ping or ack tells of the age of other data centers."""
-        return self._reach.some_ages()
 
     def learn_freshness(self, rows: tuple[Freshness, ...]) -> None:
         """What a member of this data center knows of the age of the others."""
