@@ -24,6 +24,7 @@ class Channel(Enum):
 
 
 ALL_CHANNELS = frozenset(Channel)
+UDP, LINKS, APP = Channel  # for whoever asks with each packet: Python 3.11 takes long to find a member by its name
 
 
 class LinkQuality(Struct, frozen=True, kw_only=True):
@@ -87,7 +88,7 @@ class Link:
     def datagram(self, size: int, now: int) -> tuple[int, ...]:
         """When a datagram sent at `now` arrives: no instant (lost or cut), one, or two (doubled)."""
         quality = self.quality
-        if self.is_cut(Channel.UDP):
+        if self.is_cut(UDP):
             return ()
         loss = quality.loss + self.extra_loss
         if loss and self._stream.chance(loss):
@@ -107,7 +108,7 @@ class Link:
 
     def segment(self, size: int, now: int) -> int | None:
         """As `message`, for callers that carry several streams on one link and keep the order of each themselves."""
-        if self.is_cut(Channel.LINKS):
+        if self.is_cut(LINKS):
             return None
         arrival = self._pass(size, now)
         loss = self.quality.loss + self.extra_loss

@@ -29,7 +29,7 @@ class Digest:
         # Other inputs carry their tag in their encoding.
         kind, payload = (1, input_.data) if type(input_) is DatagramReceived else (0, self._encode(input_))
         self.count = count = self.count + 1
-        self._parts += (_HEAD.pack(now, count, host, kind, len(payload)), payload)
+        self._parts.append(_HEAD.pack(now, count, host, kind, len(payload)) + payload)
         if not count % _FLUSH_AT:
             self._flush()
 

@@ -272,8 +272,7 @@ class World:
         if process.is_paused:
             self._hold(process, input_)
             return
-        now = self.schedule.now
-        machine, node = process.machine, process.node
+        machine, node, now = process.machine, process.node, self.schedule.now
         self.handling = machine
         self.digest.add(now, machine.index, input_)
         effects = node.handle(input_, now)

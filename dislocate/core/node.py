@@ -78,6 +78,8 @@ class Node:
         self._patience = settings.probe_period
         self._started_unix = recovered.unix_ns
         self._out = out = Outbox(settings.node, Rumors())
+        # When the node next wants a `TimeReached`, monotonic nanoseconds; `outbox.NEVER` when at no time.
+        self.deadline: Callable[[], int] = out.deadline
         self._memo = memo or FactMemo()
         self._members = Members(settings.node.datacenter, settings.node.path)
         self._ledger = Ledger()
@@ -103,7 +105,7 @@ class Node:
             LinkLost: self._link_lost,
             SendFailed: self._send_failed,
             ConnectTried: self._swim.connect_tried,
-            TimeReached: lambda _: None,
+            TimeReached: self._time_reached,
             ClockRead: lambda read: out.read_clock(read.unix_ns),
             Stored: lambda stored: out.stored(stored.seq),
             StoreFailed: lambda failed: out.store_failed(failed.seq, failed.reason),
@@ -179,22 +181,11 @@ class Node:
     def handle(self, input_: Input, now: int) -> list[Effect]:
         """What `input_` causes, and what has become due by `now` (monotonic nanoseconds, never decreasing)."""
         out = self._out
-        stalled = now - out.now
-        if stalled > self._patience:  # only a timer that was due and not served tells of a stall
-            stalled = now - max(out.now, out.deadline())
+        if now - out.now > self._patience:
+            self._look_for_stall(now)
         out.now = now
-        if stalled > self._patience:
-            self._swim.stalled(stalled)
-            self._wan.stalled(stalled)
         self._inputs[type(input_)](input_)
-        if type(input_) is TimeReached:  # waiting input goes first, late timers after it
-            while (timer := out.due()) is not None:
-                self._timers[type(timer)](timer)
         return self._finish_turn()
-
-    def deadline(self) -> int:
-        """When the node next wants a `TimeReached`, monotonic nanoseconds; `outbox.NEVER` when at no time."""
-        return self._out.deadline()
 
     # ---- snapshots
 
@@ -251,6 +242,11 @@ class Node:
         return self._wan.is_relay
 
     # ---- inputs that concern more than one part
+
+    def _time_reached(self, _reached: TimeReached) -> None:
+        """Late timers: input that waited went before them."""
+        while (timer := self._out.due()) is not None:
+            self._timers[type(timer)](timer)
 
     def _datagram_received(self, received: DatagramReceived) -> None:
         self._envelope_received(received.data, received.source, None)
@@ -320,6 +316,14 @@ class Node:
 
     def _replace_configured(self, request_id: int, request: ReplaceConfigured) -> None:
         self._catalog.replace_configured(request_id, request, lambda: self._swim.retag(request.tags))
+
+    def _look_for_stall(self, now: int) -> None:
+        """Nothing came for long: only a timer that was due and not served tells of a stall."""
+        gap = now - max(self._out.now, self._out.deadline())
+        if gap > self._patience:
+            self._out.now = now
+            self._swim.stalled(gap)
+            self._wan.stalled(gap)
 
     def _finish_turn(self) -> list[Effect]:
         out = self._out

@@ -43,15 +43,16 @@ class Gossip:
 
     def turn_ended(self) -> None:
         """Called after each turn: whatever part put a rumour, a round follows."""
-        if self._members.peers:
-            self._had_company = self._out.now
-        elif self._out.now - self._had_company > ALONE:
-            self._out.rumors.clear()
-        if self._armed or not self._out.rumors.count or not self._members.peers:
+        out = self._out
+        if not self._members.peers:
+            if out.now - self._had_company > ALONE:
+                out.rumors.clear()
             return
-        self._armed = True
-        soonest = self._out.now + 1 + self._stream.below(QUICKLY)
-        self._out.arm(max(soonest, self._last + GOSSIP_PERIOD), GossipDue())
+        self._had_company = out.now
+        if out.rumors.count and not self._armed:
+            self._armed = True
+            soonest = out.now + 1 + self._stream.below(QUICKLY)
+            out.arm(max(soonest, self._last + GOSSIP_PERIOD), GossipDue())
 
     def _round(self, _timer: GossipDue) -> None:
         self._armed = False

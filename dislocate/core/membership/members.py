@@ -53,8 +53,7 @@ class Member:
 
     @property
     def is_living(self) -> bool:
-        state = self.state
-        return state is MemberState.ALIVE or state is MemberState.SUSPECT
+        return self.state in LIVING
 
 
 class Members:

@@ -73,10 +73,14 @@ class Reach:
 
     def learn(self, ages: tuple[Freshness, ...], said_at: int) -> None:
         """Somebody knew at `said_at` how old other data centers' news was."""
+        as_of = self._as_of
         for row in ages:
-            before = self._as_of.get(row.datacenter)
-            if before is None or said_at - row.age > before:
-                self.heard_of(row.datacenter, said_at - row.age)
+            datacenter, instant = row.datacenter, said_at - row.age
+            before = as_of.get(datacenter)
+            if before is None:
+                self.heard_of(datacenter, instant)
+            elif instant > before:
+                as_of[datacenter] = instant
 
     def ages(self) -> tuple[Freshness, ...]:
         """Of every other data center heard of."""

@@ -25,7 +25,7 @@ from dislocate.core.membership.forwarding import Forwarding
 from dislocate.core.membership.members import LIVING, Member, Members
 from dislocate.core.membership.mesh import Mesh
 from dislocate.core.membership.messages import Freshness, LinkHeartbeat, WanReport, WanRow
-from dislocate.core.membership.peer import LinkState, WanPeer
+from dislocate.core.membership.peer import OPEN, WanPeer
 from dislocate.core.membership.reach import Reach
 from dislocate.core.membership.relays import Relays
 from dislocate.core.membership.reporting import Reporting
@@ -232,7 +232,7 @@ class Wan:
     def _tick(self, _timer: WanTick) -> None:
         self._ticks += 1
         self._mesh.tend(self.is_relay)
-        self._beat(*(peer for peer in self._mesh.peers.values() if peer.state is LinkState.OPEN))
+        self._beat(*(peer for peer in self._mesh.peers.values() if peer.state is OPEN))
         if self.is_relay:
             self._report()
         self._ticking = self.is_relay or bool(self._mesh.peers)
@@ -256,7 +256,7 @@ class Wan:
             self._out.count("wan_heartbeat_ignored")
             return
         now, datacenter = self._out.now, sender.datacenter
-        if peer.state is not LinkState.OPEN:  # the link that a second dial was refused for is the one that speaks
+        if peer.state is not OPEN:  # the link that a second dial was refused for is the one that speaks
             peer.opened(now)
         sample = peer.heard(body, now)
         if sample is not None:
