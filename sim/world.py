@@ -299,7 +299,8 @@ class World:
         at = process.node.deadline()
         if at < process.armed:
             process.armed = at
-            self.schedule.call_last(max(at, self.schedule.now), self._timer_due, process, at)
+            now = self.schedule.now
+            self.schedule.call_last(at if at > now else now, self._timer_due, process, at)
 
     def _timer_due(self, process: Process, at: int, _: None) -> None:
         if process.armed != at or process.is_paused:

@@ -46,7 +46,7 @@ def is_coordinate(value: Coordinate) -> bool:
     return (
         len(value) == VIVALDI_DIMENSIONS + 2
         and isfinite(sum(value))  # so is each of them: neither infinity nor NaN would go away
-        and -100.0 <= min(value)
+        and min(value) >= -100.0
         and max(value) <= 100.0
         and value[-2] >= 0.0
         and 0.0 < value[-1] <= ERROR_MAX

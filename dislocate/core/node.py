@@ -52,10 +52,12 @@ from dislocate.core.catalog import messages as catalog_messages
 from dislocate.core.catalog.antientropy import Repair
 from dislocate.core.catalog.catalog import Catalog
 from dislocate.core.catalog.ledger import Ledger
+from dislocate.core.catalog.messages import Repaired
 from dislocate.core.errors import PeerError
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership import messages as member_messages
 from dislocate.core.membership.members import Members
+from dislocate.core.membership.messages import WhoIsThere
 from dislocate.core.membership.swim import Swim
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
@@ -75,6 +77,7 @@ class Node:
         self, settings: Settings, streams: Streams, recovered: Recovered, memo: FactMemo | None = None
     ) -> None:
         self.settings = settings
+        self._datacenter = settings.node.datacenter
         self._patience = settings.probe_period
         self._started_unix = recovered.unix_ns
         self._out = out = Outbox(settings.node, Rumors())
@@ -130,7 +133,7 @@ class Node:
             member_messages.FactsForwarded: self._facts_forwarded,
             catalog_messages.LedgerDigest: self._repair.on_digest,
             catalog_messages.LedgerInventory: self._repair.on_inventory,
-            catalog_messages.Repaired: self._repair.on_repaired,
+            Repaired: self._repair.on_repaired,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
         self._facts: dict[type, Callable[[NodeId, Any, bool], bool]] = {
@@ -249,39 +252,37 @@ class Node:
             self._timers[type(timer)](timer)
 
     def _datagram_received(self, received: DatagramReceived) -> None:
-        self._envelope_received(received.data, received.source, None)
+        self._envelope_received(received.data, received.source, received.source, None)
 
     def _message_received(self, received: MessageReceived) -> None:
-        self._envelope_received(received.data, None, received.peer)
+        self._envelope_received(received.data, received.peer.path, None, received.peer)
 
-    def _envelope_received(self, data: bytes, source: Source, peer: NodeId | None) -> None:
-        name = source if peer is None else peer.path
+    def _envelope_received(self, data: bytes, name: str, source: Source, peer: NodeId | None) -> None:
+        """`name`: whom to blame for what cannot be read."""
         try:
-            envelope = decode_envelope(data, name or "")
-            facts = [self._memo.decode(raw, name or "") for raw in envelope.facts] if envelope.facts else ()
+            envelope = decode_envelope(data, name)
+            facts = [self._memo.decode(raw, name) for raw in envelope.facts] if envelope.facts else ()
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
             return
-        sender = self._memo.same(envelope.sender)
+        sender, body = self._memo.same(envelope.sender), envelope.body
         if peer is not None and sender.path != peer.path:
             self._out.drop(peer.path, f"speaks for {sender.path}")
             return
-        if type(envelope.body) is member_messages.WhoIsThere:
-            self._introduce(source, envelope.body)
+        if type(body) is WhoIsThere:
+            self._introduce(source, body)
             return
         self._swim.heard(sender, source)
-        if sender.datacenter != self.settings.node.datacenter:
+        if sender.datacenter != self._datacenter:
             self._out.via = (sender.datacenter,)  # until the turn ends: what is news now came from there
             self._wan.heard(sender)
-        body = envelope.body
-        repaired = type(body) is catalog_messages.Repaired
         # Facts first: an answer to the body should already know them.
         for fact in facts:
-            self._facts[type(fact)](sender, fact, repaired)
+            self._facts[type(fact)](sender, fact, type(body) is Repaired)
         if body is not None:
             self._messages[type(body)](sender, source, body)
 
-    def _introduce(self, source: Source, question: member_messages.WhoIsThere) -> None:
+    def _introduce(self, source: Source, question: WhoIsThere) -> None:
         """Who only asks is no member: nothing is remembered of it."""
         if source is not None:
             answer = member_messages.ItIsI(question.seq, self._swim.record, self._out.unix())
