@@ -194,10 +194,10 @@ class Links:
         if len(effect.data) > MESSAGE_BUDGET:
             self._tell(process, SendFailed(effect.peer, Refusal.TOO_LARGE))
             return
-        if connection is None or connection.peer_of(process) != effect.peer:
+        end = 0 if connection is None else connection.side(process)
+        if connection is None or connection.names[1 - end] != effect.peer:
             self._tell(process, SendFailed(effect.peer, Refusal.GONE))
             return
-        end = connection.side(process)
         if not connection.backlogs[end].take(len(effect.data)):
             self._tell(process, SendFailed(effect.peer, Refusal.BACKPRESSURE))
             return

@@ -10,7 +10,7 @@ Invariant: all components stay finite (a move that would not is undone and count
 Source: Dabek et al., "Vivaldi" (SIGCOMM 2004); constants as Serf ships them.
 """
 
-from math import isfinite, sqrt
+from math import sqrt
 from operator import sub
 from typing import TypeAlias
 
@@ -43,14 +43,12 @@ class Estimate(Struct, frozen=True):
 
 def is_coordinate(value: Coordinate) -> bool:
     """Whether `value`, from outside, has the right shape and range."""
-    return (
-        len(value) == VIVALDI_DIMENSIONS + 2
-        and isfinite(sum(value))  # so is each of them: neither infinity nor NaN would go away
-        and min(value) >= -100.0
-        and max(value) <= 100.0
-        and value[-2] >= 0.0
-        and 0.0 < value[-1] <= ERROR_MAX
-    )
+    if len(value) != VIVALDI_DIMENSIONS + 2:
+        return False
+    for component in value:  # a loop: asked twice a heartbeat, and `all` with a generator takes three times as long
+        if not -100.0 <= component <= 100.0:  # infinity and NaN are not
+            return False
+    return value[-2] >= 0.0 and 0.0 < value[-1] <= ERROR_MAX
 
 
 def distance(one: Coordinate, other: Coordinate) -> float:
@@ -126,7 +124,7 @@ class Coordinates:
             height = max(HEIGHT_MIN, (here[-2] + there[-2]) * force / length + here[-2])
         else:
             apart, length = self._anywhere()
-        position = [start + away / length * force for start, away in zip(here[:VIVALDI_DIMENSIONS], apart, strict=True)]
+        position = [here[i] + away / length * force for i, away in enumerate(apart)]
         return (*_pulled_home(position, height), height, max(error, ZERO))
 
     def _anywhere(self) -> tuple[list[float], float]:
