@@ -14,7 +14,7 @@ highest version wins, and a report without rows voids all rows of that relay bef
 
 from dislocate.core.boundary.events import DatacenterChanged
 from dislocate.core.coordinates import Coordinate, estimate
-from dislocate.core.identity import Path
+from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.membership.messages import Freshness, WanReport, WanRow
 from dislocate.core.outbox import Outbox
@@ -119,6 +119,11 @@ class Reach:
             news = True
             self.judge(name, phi, f"{path}: {in_words(row)}")
         return news
+
+    def said(self, relay: NodeId, datacenter: str) -> WanRow | None:
+        """What this start of `relay` last said of `datacenter`."""
+        known = self._reports.get(relay.path)
+        return None if known is None or known.boot != relay.boot else known.rows.get(datacenter)
 
     def _voided(self, known: RelayRows, version: int) -> bool:
         if version <= known.floor:

@@ -28,7 +28,7 @@ from dislocate.core.membership.messages import Freshness, LinkHeartbeat, WanRepo
 from dislocate.core.membership.peer import OPEN, WanPeer
 from dislocate.core.membership.reach import Reach
 from dislocate.core.membership.relays import Relays
-from dislocate.core.membership.reporting import Reporting
+from dislocate.core.membership.reporting import Reporting, is_material
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.packing import ENVELOPE_ROOM, packed
 from dislocate.core.streams import Streams
@@ -148,7 +148,7 @@ class Wan:
                 self._hold(datacenter, f"relay {member.path} is back")
         self._elect()
         if member.state is MemberState.ALIVE and member.path != self._path:
-            self._brief(member)  # also one that was never missed: a restart forgets what its predecessor was told
+            self._brief([member])  # also one that was never missed: a restart forgets what its predecessor was told
 
     def _elect(self) -> None:
         """See whether this node is a relay now."""
@@ -164,11 +164,12 @@ class Wan:
             self._reporting.step_down()
             self._forwarding.clear()
 
-    def _brief(self, member: Member) -> None:
-        """Tell a newcomer what gossip told everybody before."""
-        facts = [encode_fact(report) for report in self._reporting.current()]
+    def _brief(self, members: list[Member]) -> None:
+        """Tell a newcomer, or whose turn it is, what gossip told everybody before."""
+        facts = [encode_fact(report) for report in self._reporting.current()] if members else []
         for batch in packed(facts, DATAGRAM_BUDGET - ENVELOPE_ROOM):
-            self._out.send_facts(member.record.gossip, None, batch)
+            for member in members:
+                self._out.send_facts(member.record.gossip, None, batch)
 
     def on_report(self, sender: NodeId, fact: WanReport, repaired: bool) -> bool:
         """A relay of this data center says what it reaches."""
@@ -178,11 +179,14 @@ class Wan:
         if relay is not None and (relay.state is MemberState.LEFT or relay.node.boot > fact.relay.boot):
             return False
         told = tuple(row.datacenter for row in fact.rows) or self._members.datacenters()
+        before = [self._reach.said(fact.relay, datacenter) for datacenter in told]
         if not self._reach.reported(fact):
             return False
         for datacenter in told:
             self._hold(datacenter, f"{fact.relay.path} stepped down")
-        self._out.rumors.put(f"w/{fact.relay.path}/{fact.rows[0].datacenter if fact.rows else ''}", fact)
+        # What only drifted is told to everybody by the relay itself.
+        if not fact.rows or any(map(is_material, fact.rows, before)):
+            self._out.rumors.put(f"w/{fact.relay.path}/{fact.rows[0].datacenter if fact.rows else ''}", fact)
         return True
 
     def _hold(self, datacenter: str, reason: str) -> None:
@@ -235,6 +239,7 @@ class Wan:
         self._beat(*(peer for peer in self._mesh.peers.values() if peer.state is OPEN))
         if self.is_relay:
             self._report()
+            self._brief(self._reporting.listeners(self._members.peers))
         self._ticking = self.is_relay or bool(self._mesh.peers)
         if self._ticking:
             self._out.arm(self._out.now + HEARTBEAT_PERIOD, WanTick())
