@@ -40,7 +40,7 @@ from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
 from sim.digest import Digest
-from sim.disk import Disk
+from sim.disk import Disk, SharedRecords
 from sim.meter import Meter
 from sim.network import Network
 from sim.outlets import Outlets
@@ -117,6 +117,7 @@ class World:
         self._tracer = tracer
         self._new_node = new_node
         self._memo = FactMemo()
+        self._shared_records = SharedRecords()
         self._request_number = 0
         self.machines: dict[Path, Machine] = {
             path: self._machine(at, path) for at, path in enumerate(self.layout.paths)
@@ -357,7 +358,7 @@ class World:
         datacenter, _, name = path.partition("/")
         number = list(self.layout.nodes).index(datacenter) + 1
         host = host_address(number, int(name[1:]))
-        return Machine(index, path, host, Disk(self.streams[f"disk/{path}"]))
+        return Machine(index, path, host, Disk(self.streams[f"disk/{path}"], self._shared_records))
 
     def add_service(self, instance: Instance, path: Path) -> SimulatedService:
         """A service process on the host of `path`, not registered by that."""

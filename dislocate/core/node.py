@@ -343,7 +343,8 @@ class Node:
         """History remembers what happened to members; the catalog's answers depend on who can be reached."""
         for event in events:
             if (entry := chronicle.entry(event)) is not None:
-                self._catalog.history.record(*entry)
+                subject, what, why, observers = entry
+                self._catalog.history.record(subject, what, self._memo.same_words(why), observers)
             if type(event) is DatacenterChanged:
                 self._catalog.wan_changed(event.datacenter)
 
