@@ -328,7 +328,8 @@ class Node:
 
     def _finish_turn(self) -> list[Effect]:
         out = self._out
-        self._swim.turn_ended()
+        if out.rumors.count:
+            self._swim.rumors_wait()
         if out.told:
             self._take_note(out.told)
             out.told = []

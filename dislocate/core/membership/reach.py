@@ -114,10 +114,12 @@ class Reach:
             name = row.datacenter
             if report.version <= max(known.floor, known.versions.get(name, 0)):
                 continue
+            before = known.rows.get(name)
             known.rows[name], known.versions[name] = row, report.version
             self.heard_of(name, self._out.now - row.age)
             news = True
-            self.judge(name, phi, f"{path}: {in_words(row)}")
+            if before is None or before.reachable is not row.reachable:  # else the verdict rests on the same words
+                self.judge(name, phi, f"{path}: {in_words(row)}")
         return news
 
     def said(self, relay: NodeId, datacenter: str) -> WanRow | None:

@@ -182,11 +182,11 @@ class Wan:
         before = [self._reach.said(fact.relay, datacenter) for datacenter in told]
         if not self._reach.reported(fact):
             return False
+        if fact.rows and not any(map(is_material, fact.rows, before)):
+            return True  # it only drifted: the relay itself tells everybody
         for datacenter in told:
             self._hold(datacenter, f"{fact.relay.path} stepped down")
-        # What only drifted is told to everybody by the relay itself.
-        if not fact.rows or any(map(is_material, fact.rows, before)):
-            self._out.rumors.put(f"w/{fact.relay.path}/{fact.rows[0].datacenter if fact.rows else ''}", fact)
+        self._out.rumors.put(f"w/{fact.relay.path}/{fact.rows[0].datacenter if fact.rows else ''}", fact)
         return True
 
     def _hold(self, datacenter: str, reason: str) -> None:
