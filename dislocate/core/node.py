@@ -328,7 +328,7 @@ class Node:
         """The envelope is read when its last part is here."""
         whole = self._reassembly.add(sender.path, fragment) if source is None else None
         if whole is not None:
-            self._envelope_received(whole, None, sender, sender.path)
+            self._envelope_received(whole, sender.path, None, sender)
 
     def _link_opened(self, opened: LinkOpened) -> None:
         self._swim.link_opened(opened.peer)
