@@ -39,6 +39,8 @@ class Elections:
         self._draw = 0
         self._at = 0
         self.rearm()
+        if state.voters() == (state.me,):
+            self._at = state.now  # who is alone when it starts need not wait for anybody
 
     # ---- time
 
