@@ -69,6 +69,13 @@ def test_a_group_of_one_leads_itself_at_once_and_reads():
     assert group.servers["a"].reads == [1]
 
 
+def test_a_server_that_is_alone_and_whose_disk_hangs_does_not_spin():
+    group = TinyRaft("a")
+    group.servers["a"].disk.is_stuck = True
+    group.run("5s")
+    assert group.raft("a").term <= 6
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_killed_leader_is_replaced_at_once_when_its_host_refuses(seed):
     group = led(seed=str(seed), latency="100us")
