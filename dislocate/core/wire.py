@@ -50,6 +50,7 @@ from dislocate.core.store.messages import (
     AskingEnded,
     GroupAsked,
     GroupTold,
+    StateTold,
     StoreGroup,
 )
 from dislocate.core.tunables import MESSAGE_BUDGET, PROTOCOL
@@ -104,6 +105,7 @@ Message: TypeAlias = (
     | AskingEnded
     | GroupAsked
     | GroupTold
+    | StateTold
     | Fragment
 )
 

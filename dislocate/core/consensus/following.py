@@ -21,6 +21,7 @@ class Following:
         state, log = self._state, self._state.log
         state.largest_rtt = append.largest_rtt
         state.leader_commit = append.commit
+        state.led_at = state.now - append.age - append.largest_rtt
         if not _is_contiguous(append):
             return  # no leader of ours sends that
         if state.installing is not None:

@@ -11,7 +11,9 @@ from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, 
 from dislocate.core.boundary.inputs import ConnectTried
 from dislocate.core.boundary.store import (
     AddServer,
+    Compacted,
     KeyChange,
+    KeysChanged,
     ReadKeys,
     RemoveServer,
     ServerView,
@@ -21,18 +23,22 @@ from dislocate.core.boundary.store import (
 from dislocate.core.boundary.values import ConnectOutcome
 from dislocate.core.consensus.duties import Timing
 from dislocate.core.consensus.messages import Configuration, Consensus, GroupId, ServerId
+from dislocate.core.errors import Bug
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.store.audit import Audit, AuditDue
 from dislocate.core.store.changing import ChangeDue, Changing
+from dislocate.core.store.copies import CopyIdle
 from dislocate.core.store.durable import Found
-from dislocate.core.store.messages import Answered, Asked
+from dislocate.core.store.levels import Levels
+from dislocate.core.store.messages import Answered, Asked, GroupTold
 from dislocate.core.store.replica import ConsensusDue, FlushDue, Replica, StateSaveDue, WriteAgain
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.serving import Answer, LeaseDue, Serving
 from dislocate.core.store.waiting import Waiting
 from dislocate.core.streams import Streams
-from dislocate.core.tunables import LEADERLESS
+from dislocate.core.tunables import FEATURE_LEVEL, LEADERLESS
 from dislocate.core.units import MILLISECOND
 
 VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
@@ -42,6 +48,7 @@ VERIFY_TIMES = 10
 class VerifyDue(Timer, frozen=True):
     """Try once more whether the leader's host refuses."""
 
+    number: int  # outdated when there was a new reason to ask
     leader: ServerId
     attempt: int
 
@@ -54,7 +61,10 @@ SERVER_TIMERS: tuple[type[Timer], ...] = (
     LeaseDue,
     ChangeDue,
     VerifyDue,
+    CopyIdle,
+    AuditDue,
 )
+CONTRADICTION = "the log contradicts itself"  # begins the problem of a server that heard what cannot be
 
 
 class Server:
@@ -71,6 +81,7 @@ class Server:
         streams: Streams,
         ask_disk: Callable[[Path], bool],
         timing: Timing,
+        level: int = FEATURE_LEVEL,
     ) -> None:
         self.me = me
         self.group = group
@@ -81,19 +92,22 @@ class Server:
         self._out = out
         self._members = members
         self._links = links
-        self.replica = Replica(out, me, group, found, streams["consensus"], timing)
+        self.replica = Replica(out, me, group, found, streams["consensus"], timing, level)
         self.serving = Serving(out, self.replica)
         self.changing = Changing(out, self.replica, ask_disk)
         self.waiting = Waiting()
+        self.audit = Audit(out, self.replica, links)
+        self.levels = Levels(out, self.replica, ask_disk)
         self._leader: ServerId | None = None
         self._leaderless_since = out.now
-        self._current_at = out.now  # when this server last knew that it was current
+        self._verification = 0  # the chain of attempts that counts
         self._verifying: dict[Address, ServerId] = {}
         self._timers: dict[type, Callable[[Any], None]] = {
             **self.replica.timers(),
             **self.serving.timers(),
             **self.changing.timers(),
-            VerifyDue: lambda timer: self._verify(timer.leader, timer.attempt),
+            **self.audit.timers(),
+            VerifyDue: self._verify_due,
         }
         self.replica.send = self._send
         self.replica.told = self._told
@@ -116,12 +130,12 @@ class Server:
 
     @property
     def leads(self) -> bool:
-        return self._leader == self.me
+        return self._leader == self.me and not self.problem
 
     @property
     def age(self) -> int:
-        """How old what is here may be, nanoseconds."""
-        return 0 if self.leads else self._out.now - self._current_at
+        """How old what is here may be, nanoseconds: since when it may have missed something."""
+        return self._out.now - self.replica.as_of
 
     @property
     def revision(self) -> int:
@@ -137,10 +151,15 @@ class Server:
             f"{self.replica.raft.why_no_leader} (asked at {self.me.path}); writes go on by themselves when they answer"
         )
 
+    def no_space(self) -> str:
+        """Why this server makes nothing durable for the moment; empty: it does."""
+        if not self.replica.is_full:
+            return ""
+        return f"the disk of {self.me.path} is full: free space there; it goes on by itself then"
+
     def _look_for_leader(self) -> None:
         """After every turn of consensus."""
-        leader = self.replica.raft.leader
-        self._current_at = max(self._current_at, self.replica.raft.current_at)
+        leader = None if self.problem else self.replica.raft.leader
         if leader == self._leader:
             return
         if leader is None:
@@ -149,7 +168,7 @@ class Server:
         if leader is not None:
             self.settled()
             if not self.leads and not self._links.is_open(leader.path):
-                self._verify(leader, 0)
+                self._verify(leader)
 
     # ---- input
 
@@ -157,6 +176,13 @@ class Server:
         if not self.problem:
             self.replica.receive(message)
             self._look_for_leader()
+
+    def contradicted(self, sender: Path, bug: Bug) -> None:
+        """What `sender` said cannot be, if all before it was true: nobody knows whose fault that is."""
+        self.replica.give_up(
+            f"{CONTRADICTION}: {bug} (said by {sender} to {self.me.path}); it takes no part any more until its agent is "
+            "restarted.  This is a bug, or a disk that forgot: keep both logs"
+        )
 
     def ask(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
         """A request that this server leads for, or that any server answers."""
@@ -175,8 +201,14 @@ class Server:
     def _watch(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
         request = asked.request
         assert isinstance(request, WatchKeys)
-        ticket = (asker, asked.seq)
-        self.waiting.watch(ticket, request, self.replica.machine, lambda result: answer(Answered(asked.seq, result)))
+
+        def then(result: KeysChanged | Compacted | None) -> None:
+            if result is None:
+                answer(Answered(asked.seq, None, reason=self.problem, elsewhere=True))
+            else:
+                answer(Answered(asked.seq, result))
+
+        self.waiting.watch((asker, asked.seq), request, self.replica.machine, then)
 
     def asking_ended(self, asker: NodeId, seq: int) -> None:
         self.waiting.cancel((asker, seq))
@@ -193,18 +225,31 @@ class Server:
         """The process stood still: nobody was silent, we did not listen."""
         self.replica.poke(lambda raft, now: raft.stalled(gap, now))
 
-    def place(self, quorum_rtt: int) -> None:
-        """How far a majority is from here, nanoseconds: who is nearer may be asked to lead."""
+    def told(self, path: Path, told: GroupTold) -> None:
+        """An agent says which disk it has, and which level it speaks."""
+        self.levels.told(path, told)
+        self.changing.told(path, told)
+
+    def tick(self, quorum_rtt: int) -> None:
+        """Each second.  How far a majority is from here, nanoseconds: who is nearer may be asked to lead."""
         self.replica.raft.quorum_rtt = quorum_rtt
+        if self.leads:
+            self.levels.tick()
 
     def end(self) -> tuple[str, ...]:
         """This server is in the group no more; who waits for it is told to ask elsewhere.  Keys of what it leaves on disk."""
-        self.problem = (
+        left = self.replica.end()
+        self._ended(
             f"{self.me.path} was removed from the servers; `dislocate servers add {self.me.path}` lets it in again"
         )
-        self.serving.deposed()
-        self.changing.deposed()
-        return self.replica.end()
+        return left
+
+    def _ended(self, problem: str) -> None:
+        self.problem = self.problem or problem
+        self._leader = None
+        self.serving.end()
+        self.changing.end()
+        self.waiting.end()
 
     # ---- links
 
@@ -216,7 +261,7 @@ class Server:
         for server in self._disks_of(path):
             self.replica.peer_lost(server)
             if server == self._leader:
-                self._verify(server, 0)
+                self._verify(server)
         self._look_for_leader()
 
     def send_failed(self, path: Path) -> None:
@@ -234,16 +279,26 @@ class Server:
     def _disks_of(self, path: Path) -> list[ServerId]:
         return [server for server in self.servers() if server.path == path]
 
-    def _verify(self, leader: ServerId, attempt: int) -> None:
-        """Does the leader's host refuse?"""
+    def _verify(self, leader: ServerId) -> None:
+        """Does the leader's host refuse?  Asked some times, and anew when there is a new reason to ask."""
+        self._verification += 1
+        self._try(VerifyDue(self._verification, leader, 0))
+
+    def _verify_due(self, timer: VerifyDue) -> None:
+        if timer.number == self._verification:
+            self._try(timer)
+
+    def _try(self, timer: VerifyDue) -> None:
+        leader = timer.leader
         member = self._members.get(leader.path)
-        if leader != self._leader or self._links.is_open(leader.path) or member is None or attempt >= VERIFY_TIMES:
+        is_over = leader != self._leader or self._links.is_open(leader.path) or timer.attempt >= VERIFY_TIMES
+        if is_over or member is None:
             return
         is_home = member.node.datacenter == self._members.datacenter
         address = member.record.links if is_home else member.record.wan_links
         self._verifying[address] = leader
         self._out.try_connect(address)
-        self._out.arm(self._out.now + VERIFY_AGAIN, VerifyDue(leader, attempt + 1))
+        self._out.arm(self._out.now + VERIFY_AGAIN, VerifyDue(timer.number, leader, timer.attempt + 1))
 
     def connect_tried(self, tried: ConnectTried) -> bool:
         """Whether this server asked."""
@@ -287,6 +342,7 @@ class Server:
             matched=None if not self.leads else raft.match_of(server),
             rtt=None if not self.leads else 0 if is_me else raft.rtt_of(server) or None,
             disk_latency=self.replica.write_latency if is_me else None,
+            linked=is_me or self._links.is_open(server.path),
         )
 
     # ---- what the replica tells
@@ -294,9 +350,11 @@ class Server:
     def _told(self, event: Event) -> None:
         if isinstance(event, LeaderElected):
             self.serving.elected()
+            self.audit.elected()
         elif isinstance(event, LeaderDeposed):
             self.serving.deposed()
             self.changing.deposed()
+            self.levels.deposed()
         elif isinstance(event, ServersChanged):
             self.reconfigured(event.index, self.replica.raft.configuration_at(event.index))
 
@@ -304,13 +362,9 @@ class Server:
         if changes:
             self.waiting.changed(changes, self.replica.machine)
 
-    def _failed(self, reason: str) -> None:
-        self.problem = (
-            f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
-        )
-        self.serving.deposed()
-        self.changing.deposed()
-        self.ended(self.problem)
+    def _failed(self, problem: str) -> None:
+        self._ended(problem)
+        self.ended(problem)
 
 
 def _role_in(configuration: Configuration, server: ServerId) -> str:
