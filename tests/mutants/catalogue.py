@@ -5,6 +5,7 @@ it.  `python -m tests.mutants.plant NAME SCENARIO SEED` tries it by hand.
 """
 
 from tests.mutants.mutant import Mutant
+from tests.mutants.store import STORE_MUTANTS
 
 
 def story(duration: int, *faults: str, fra: int = 5, wdc: int = 0, per_datacenter: int = 1) -> str:
@@ -215,19 +216,19 @@ _CATALOGUE = (
     # ---- between data centers, and the whole
     Mutant(
         name="restarts-are-not-briefed",
-        why="Only who was missed is told what the relays reach (this was a bug of ours).",
+        why="Relays leave all telling to gossip: who was started anew hears nothing until something changes.",
         module="dislocate.core.membership.wan",
-        original="if member.state is MemberState.ALIVE and member.path != self._path:",
-        planted="if member.state is MemberState.ALIVE and before not in (None, MemberState.ALIVE):",
+        original="for report in self._reporting.current()] if members else []",
+        planted="for report in self._reporting.current()] if not members else []",
         invariant="the undisturbed is reached",
         scenario=story(90, *(f"{14 + number} restart target=fra/a{number}" for number in range(1, 7)), fra=6, wdc=1),
     ),
     Mutant(
         name="ages-are-not-added",
         why="What a neighbour tells of a data center counts as heard now.",
-        module="dislocate.core.membership.wan",
-        original="self._reach.heard_of(row.datacenter, self._out.now - row.age)",
-        planted="self._reach.heard_of(row.datacenter, self._out.now)",
+        module="dislocate.core.membership.reach",
+        original="datacenter, instant = row.datacenter, said_at - row.age",
+        planted="datacenter, instant = row.datacenter, said_at",
         invariant="age is honest",
         scenario=BETWEEN,
     ),
@@ -242,7 +243,7 @@ _CATALOGUE = (
     ),
 )
 
-MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _CATALOGUE}
+MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS)}
 
 # What no invariant can see: a run that differs between two processes.
 HASH_ORDER = Mutant(

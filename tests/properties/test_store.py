@@ -16,7 +16,9 @@ from dislocate.core.boundary.store import (
     RevokeLease,
     Transact,
 )
+from dislocate.core.consensus.messages import GroupId
 from dislocate.core.store import keys as keys_module
+from dislocate.core.store.backup import restore_chunks, write_backup
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, decode_command, encode_command
 from dislocate.core.store.keys import OrderedNames
 from dislocate.core.store.machine import StoreMachine
@@ -158,6 +160,29 @@ def test_a_disk_takes_over_a_snapshot_and_keeps_nothing_of_before(log, other_log
     for record in replacing_records(old, new):
         disk.pop(record.key, None) if record.value is None else disk.update({record.key: record})
     assert disk == {record.key: record for record in new.all_records()}
+
+
+@given(entries, entries)
+def test_a_restored_store_is_what_was_backed_up_and_its_watchers_know(log, other_log):
+    far, near = replayed(log), replayed(other_log)
+    before, since = {kv.key: kv for kv in near.read("", True)[0]}, near.revision
+    sessions = {key: value for key, value in contents(near).items() if key.startswith("store/s/")}
+    for part in restore_chunks(write_backup(far, GroupId(bytes(16))), 1):
+        applied = near.apply(near.index + 1, encode_command(Command(part)))
+    after = {kv.key: kv for kv in near.read("", True)[0]}
+
+    def told(store):
+        keys = store.read("", True)[0]
+        return {kv.key: (kv.value, store.leases[kv.lease].ttl if kv.lease else 0) for kv in keys}
+
+    assert told(near) == told(far)
+    assert sorted(one.ttl for one in near.leases.values()) == sorted(one.ttl for one in far.leases.values())
+    assert near.revision == max(since, far.revision) + 1
+    assert all(kv.modified == kv.created == near.revision for kv in after.values() if before.get(kv.key) != kv)
+    changed = [name for name in sorted({**before, **after}) if before.get(name) != after.get(name)]
+    assert [(one.key, one.now) for one in applied.changes] == [(name, after.get(name)) for name in changed]
+    assert {key: value for key, value in contents(near).items() if key.startswith("store/s/")} == sessions
+    assert contents(StoreMachine.recover(near.all_records())) == contents(near)
 
 
 @given(logs, st.integers(0, 10), st.data())

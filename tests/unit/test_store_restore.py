@@ -9,7 +9,14 @@ from dislocate.core.errors import LocalError
 from dislocate.core.store import backup as backup_module
 from dislocate.core.store import machine as machine_module
 from dislocate.core.store import restoring as restoring_module
-from dislocate.core.store.backup import check_group, read_backup, read_header, restore_chunks, write_backup
+from dislocate.core.store.backup import (
+    backup_parts,
+    check_group,
+    read_backup,
+    read_header,
+    restore_chunks,
+    write_backup,
+)
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.machine import StoreMachine
 from dislocate.core.units import SECOND
@@ -44,6 +51,17 @@ def test_a_backup_says_where_it_is_from_and_holds_everything(log):
     assert backup.keys == (KeyValue("a", b"1", 2, 2, 1), KeyValue("b", b"2", 1, 1, 1, lease))
     assert backup.leases == ((lease, 5 * SECOND),)
     assert read_header(backup_of(log)) == backup.header
+
+
+def test_a_backup_stays_true_to_its_moment_while_it_is_written(log):
+    log.put("a", b"1", log.grant())
+    whole = backup_of(log)
+    parts = backup_parts(log.machine, GroupId(GROUP, 3))
+    first = next(parts)
+    log.put("a", b"2")
+    log.put("b")
+    log.grant()
+    assert first + b"".join(parts) == whole
 
 
 def test_an_empty_store_has_a_backup_too(log):

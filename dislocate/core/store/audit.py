@@ -44,7 +44,8 @@ class Audit:
         self._votes: dict[int, dict[ServerId, int]] = {}  # at the leader: what each server has there
         self._told = 0  # the last index that was told
         self._armed = False
-        self.diverged: Callable[[str], None] = lambda _problem: None  # to be kept on the disk
+        self.problem = ""  # how this server's state differs; empty: it does not
+        self.is_marked = False  # the disk says so, durably
         replica.index_applied = self.applied
 
     def timers(self) -> dict[type, Callable[[AuditDue], None]]:
@@ -143,10 +144,9 @@ class Audit:
     def _judge(self, index: int, own: int, right: int) -> None:
         if own == right:
             return
-        problem = divergence(self._replica.me.path, index, own, right)
-        self.diverged(problem)
+        self.problem = divergence(self._replica.me.path, index, own, right)
         self._replica.hand_over()
-        self._replica.give_up(problem)
+        self._replica.give_up(self.problem)
 
 
 def divergence(path: Path, index: int, own: int, right: int) -> str:

@@ -83,6 +83,8 @@ class Changing:
             objection = (
                 f"{path} speaks feature level {told.level}, the store {self._replica.machine.feature_level}: upgrade it"
             )
+        elif told.group is not None and told.group != self._replica.group:
+            return  # it is about to learn of a recovery, and to be another disk
         elif not told.disk or (server in told.members and server not in servers_of(configuration)):
             return  # it has no disk yet, or does not know yet that it was removed: its next answer names another
         if objection:

@@ -55,10 +55,10 @@ class Copying:
                 self._answer(request_id, result)
             else:
                 slices.append(result.data)
-                if len(slices) < result.parts:
-                    self._router.ask(BackupPart(result.copy, len(slices)), go_on)
-                else:
+                if result.last:
                     self._answer(request_id, BackedUp(b"".join(slices), result.revision))
+                else:
+                    self._router.ask(BackupPart(result.copy, len(slices)), go_on)
 
         self._router.ask(BackupPart(0, 0), go_on)
 

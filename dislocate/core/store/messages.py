@@ -36,11 +36,11 @@ class BackupPart(Part, frozen=True, tag=104, gc=False):
 
 
 class BackupSlice(Part, frozen=True, tag=104):
-    """Slice `part` of `parts` of a copy."""
+    """Slice `part` of a copy; `last`: that was all of it."""
 
     copy: int
     part: int
-    parts: int
+    last: bool
     data: bytes
     revision: int  # as of which the copy is
 
@@ -139,3 +139,4 @@ class FollowedChanges(Part, frozen=True, tag=69):
     revision: int
     changes: tuple[KeyChange, ...]
     age: int
+    leader: Path | None = None  # of the store, as the sender knows

@@ -18,6 +18,7 @@ from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.store import (
     BackUp,
     Consistency,
+    KeysRead,
     ReadKeys,
     Restore,
     ServerView,
@@ -46,18 +47,20 @@ from dislocate.core.store.messages import (
     Asked,
     AskingEnded,
     BackupPart,
+    Follow,
     GroupAsked,
     GroupTold,
     StateTold,
     StoreAsk,
     StoreGroup,
+    Unfollow,
 )
+from dislocate.core.store.near import Near
 from dislocate.core.store.passing import Answer, Passing
 from dislocate.core.store.router import Router
 from dislocate.core.store.server import SERVER_TIMERS, Server
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.validation import check_request
-from dislocate.core.store.writes import OrderedWrites
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import DATAGRAM_BUDGET, LEADERLESS, SHUNNED_FOR, SNAPSHOT_CHUNK
 from dislocate.core.units import SECOND
@@ -94,7 +97,6 @@ class StorePart:
         self._left_behind: tuple[str, ...] = ()  # keys of what an earlier membership has on the disk
         self._diverged = ""  # what is on the disk is wrong, and never served again: why
         self._founding = Founding(self._path, settings.servers, streams["disk"].bits(63), recovered.records)
-        self._writes = OrderedWrites(out)
         self._news = GroupNews(out, ledger, self._founding)
         self._links = ServerLinks(self._path, out, members, streams["store links"])
         self._passing = Passing(out)
@@ -105,18 +107,17 @@ class StorePart:
         self._router.ended = self._asking_ended
         self._router.turned_away = self._shun
         self._copying = Copying(out, self._router)
+        self._near = Near(out, self._links, recovered, self._rtt_to)
         self._server: Server | None = None
         self._out_of_reach_since: int | None = None  # no server is linked here; None: one is
         self._shunned: dict[Path, int] = {}  # servers that cannot help, until when
         self._problem_told = ""
-        self._leader_told: Path | None = None  # by a server, where this is none
-        self._newest = (0, 0)  # the highest revision heard of and when, where this is no server
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {
             **self._router.timers(),
             **self._links.timers(),
-            **self._writes.timers(),
+            **self._near.timers(),
             **dict.fromkeys(SERVER_TIMERS, self._server_timer),
             StoreTick: self._tick,
         }
@@ -124,6 +125,7 @@ class StorePart:
     def start(self) -> None:
         self._out_of_reach_since = self._out.now
         self._news.restore()
+        self._near.start()
         records, self._records = self._records, ()
         mark = next((record for record in records if record.key == DIVERGED_KEY), None)
         if self._founding.is_member and mark is None:
@@ -167,8 +169,7 @@ class StorePart:
         if not (0 <= told.members_at < _LIMIT and 0 <= told.disk < 4 * _LIMIT):
             self._out.drop(sender.path, "a group that cannot be")
             return
-        if self._founding.told(sender, told):
-            self._leader_told = told.leader or self._leader_told
+        self._founding.told(sender, told)
         if self._server is not None:
             self._server.told(sender.path, told)
         self._carry_out()
@@ -243,15 +244,20 @@ class StorePart:
         if asker is not None:
             self._passing.answered(sender, asker, answered)
             return
-        self._hear_of(answered)
         self._router.answered(sender, answered)
 
-    def _hear_of(self, answered: Answered) -> None:
-        """What an answer tells of the store besides."""
-        self._leader_told = answered.leader or self._leader_told
-        revision = getattr(answered.result, "revision", 0)
-        if self._server is None and revision >= self._newest[0]:
-            self._newest = (revision, self._out.now - getattr(answered.result, "age", 0))
+    def on_follow(self, sender: NodeId, source: Address | None, body: Follow) -> None:
+        if source is None and self._server is not None and body.group == self._server.group:
+            self._server.follow(sender, body)
+
+    def on_unfollow(self, sender: NodeId, source: Address | None, body: Unfollow) -> None:
+        if self._server is not None:
+            self._server.unfollow(sender, body)
+
+    @property
+    def near(self) -> Near:
+        """What this agent holds without being a server."""
+        return self._near
 
     def on_asking_ended(self, sender: NodeId, source: Address | None, ended: AskingEnded) -> None:
         if source is None:
@@ -283,6 +289,7 @@ class StorePart:
             self._server.peer_gone(peer.path)
             self._server.link_lost(peer.path)
         else:
+            self._near.link_lost(peer.path)
             self._choose()
         self._router.link_lost(peer)
 
@@ -324,8 +331,18 @@ class StorePart:
             self._copying.restore(request_id, request, self._founding.group, lambda: stream.bits(62))
         elif isinstance(request, BackUp):
             self._copying.back_up(request_id)
+        elif (held := self._held(request)) is not None:
+            self._out.reply(request_id, held)
         else:
             self._router.request(request_id, request)
+
+    def _held(self, request: StoreRequest) -> KeysRead | None:
+        """What an agent that is no server answers by itself."""
+        is_local = isinstance(request, ReadKeys) and request.consistency is not Consistency.LINEARIZABLE
+        if not is_local or self._server is not None or self._founding.group is None:
+            return None
+        assert isinstance(request, ReadKeys)
+        return self._near.read(request)
 
     def cancel(self, request_id: int) -> None:
         self._copying.cancel(request_id)
@@ -425,10 +442,18 @@ class StorePart:
             self._founding.store_failed(write.ticket, reason)
             self._carry_out()
 
-        self._writes.add(records, stored, failed)
+        self._out.store(records, sync=True, then=stored, failed=failed)
 
-    def _mark_diverged(self, problem: str) -> None:
-        self._writes.add((StoredRecord(DIVERGED_KEY, problem.encode()),), lambda: None, lambda _reason: None)
+    def _mark_diverged(self) -> None:
+        """Keep on the disk that what is there is wrong; until that is durable, tried again each second."""
+        server = self._server
+        if server is None or not server.audit.problem or server.audit.is_marked:
+            return
+
+        def stored() -> None:
+            server.audit.is_marked = True
+
+        self._out.store((StoredRecord(DIVERGED_KEY, server.audit.problem.encode()),), sync=True, then=stored)
 
     def _run(self, found: Found | None) -> None:
         group = self._founding.group
@@ -446,12 +471,16 @@ class StorePart:
             self._settings.feature_level,
         )
         self._diverged = ""
-        server.audit.diverged = self._mark_diverged
         server.reconfigured = self._reconfigured
         server.settled = self._router.retry_now
-        server.ended = lambda problem: self._out.notify(StoreTroubled(problem))
+        server.ended = self._server_ended
+        self._near.stop()
         self._want_links()
         server.start()
+
+    def _server_ended(self, problem: str) -> None:
+        self._out.notify(StoreTroubled(problem))
+        self._mark_diverged()
 
     def _end_server(self) -> None:
         server, self._server = self._server, None
@@ -474,7 +503,7 @@ class StorePart:
     def _tick(self, _timer: StoreTick) -> None:
         self._out.arm(self._out.now + TICK_PERIOD, StoreTick())
         self._founding.leader = self._leader()
-        if self._founding.is_forming:
+        if self._founding.wants_tick:
             near = sorted(self._members, key=lambda member: (self._distance(member.node.datacenter), member.path))
             self._founding.tick(self._out.now, [member.path for member in near if member.is_living])
         self._carry_out()
@@ -483,6 +512,7 @@ class StorePart:
         else:
             self._want_links()
             self._server.tick(self._quorum_rtt())
+            self._mark_diverged()
         self._passing.sweep()
 
     def _want_links(self) -> None:
@@ -501,6 +531,8 @@ class StorePart:
             self._out_of_reach_since = None
         elif self._out_of_reach_since is None:
             self._out_of_reach_since = self._out.now
+        if self._founding.group is not None:
+            self._near.follow(self._founding.group, [path for path in alive if self._links.is_open(path)])
         is_nearest = open_ == next(iter(alive), None)
         wanted = dict.fromkeys(alive[:1] if is_nearest else [*alive[:2], *([open_] if open_ else [])])
         self._links.want(wanted, mutual=False)
@@ -518,6 +550,10 @@ class StorePart:
                 fingerprint(f"{self._path}>{path}"),
             ),
         )
+
+    def _rtt_to(self, server: Path) -> int:
+        datacenter = server.partition("/")[0]
+        return 0 if datacenter == self._settings.node.datacenter else self._rtt(datacenter) or 0
 
     def _distance(self, datacenter: str) -> int:
         if datacenter == self._settings.node.datacenter:
@@ -566,24 +602,26 @@ class StorePart:
     def _leader(self) -> Path | None:
         if self._server is not None and not self._server.problem:
             return None if self._server.leader is None else self._server.leader.path
-        return self._leader_told
+        return self._near.leader
 
     @property
     def view(self) -> StoreView:
         server, founding = self._server, self._founding
         group = founding.group
         raft = None if server is None else server.replica.raft
+        revision, as_of = self._near.newest
         return StoreView(
             group="" if group is None else group.uuid.hex(),
             epoch=0 if group is None else group.epoch,
             role=self._role(),
             leader=self._leader(),
             term=0 if raft is None else raft.term,
-            revision=self._newest[0] if server is None else server.revision,
+            revision=revision if server is None else server.revision,
             index=0 if server is None else server.replica.machine.index,
-            as_of=self._newest[1] if server is None else self._out.now - server.age,
+            as_of=as_of if server is None else self._out.now - server.age,
             servers=self._server_views(),
             problem=self._standing_problem(),
+            followed=() if server is not None else self._near.prefixes,
         )
 
     def _role(self) -> str:
@@ -605,7 +643,7 @@ class StorePart:
                 path=member.path,
                 disk=f"{member.disk:016x}",
                 role="voter",
-                is_leader=member.path == self._leader_told,
+                is_leader=member.path == self._near.leader,
                 linked=self._links.is_open(member.path),
             )
             for member in self._founding.members

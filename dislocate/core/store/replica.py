@@ -30,7 +30,6 @@ from dislocate.core.store.commands import UnreadableEntry
 from dislocate.core.store.durable import NO_BASE, AppliedUpTo, Base, Found, applied_record, base_record, records_of
 from dislocate.core.store.machine import Applied, StoreMachine
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
-from dislocate.core.store.writes import FULL
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import (
     FEATURE_LEVEL,
@@ -42,6 +41,7 @@ from dislocate.core.tunables import (
 )
 from dislocate.core.units import HOUR
 
+FULL = "full"  # begins the reason of a write that failed for want of space
 UNKNOWN_AGE = 365 * 24 * HOUR  # nobody knows: no bound that may be asked for is met
 LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped: deleting has its price too
 

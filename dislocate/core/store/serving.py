@@ -165,12 +165,12 @@ class Serving:
     def _back_up(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
         request = asked.request
         assert isinstance(request, BackupPart)
-        if request.part:
-            answer(Answered(asked.seq, self.copies.go_on(asker, request)))
-            return
 
         def then() -> None:
-            answer(Answered(asked.seq, self.copies.begin(asker, self._replica.machine, self._replica.group)))
+            copies, replica = self.copies, self._replica
+            is_first = request.part == 0
+            found = copies.begin(asker, replica.machine, replica.group) if is_first else copies.go_on(asker, request)
+            answer(Answered(asked.seq, found))
 
         self._confirm(asked.seq, answer, then)
 

@@ -98,7 +98,7 @@ class Sessions:
         """What the asking that was just admitted came to."""
         session = self._admitted
         kept = _shortened(answer, body)
-        cost = _cost(kept)
+        cost = _cost(kept) if type(kept) is Transacted else _ANSWER_COST
         session.answers[origin.seq] = (kept, cost)
         session.size += cost
         self._size += cost

@@ -38,7 +38,9 @@ class Waiting:
             self._then[ticket] = (request, then)
 
     def changed(self, changes: list[KeyChange], machine: StoreMachine) -> None:
-        """Wake those whom `changes` concern."""
+        """Wake those whom `changes` concern.
+
+        Who waits from a revision that this server has not reached yet knows what comes up to there from another one."""
         for ticket in self._watchers.concerned(changes):
             request, _ = self._then[ticket]
             seen = tuple(change for change in changes if _concerns(change, request) and change.revision > request.after)
