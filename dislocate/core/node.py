@@ -96,6 +96,7 @@ class Node:
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
         self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
         self._reassembly = Reassembly()
+        self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed, self._store.member_changed]
         self._catalog.brake = self._wan.brake
@@ -147,6 +148,7 @@ class Node:
             store_messages.AskingEnded: self._store.on_asking_ended,
             store_messages.GroupAsked: self._store.on_group_asked,
             store_messages.GroupTold: self._store.on_group_told,
+            store_messages.StateTold: self._store.on_state_told,
             store_messages.Follow: self._store.on_follow,
             store_messages.Unfollow: self._store.on_unfollow,
             store_messages.FollowedState: self._store.near.on_state,
@@ -325,10 +327,15 @@ class Node:
             self._out.drop(error.peer, error.reason)
 
     def _fragment_received(self, sender: NodeId, source: Source, fragment: Fragment) -> None:
-        """The envelope is read when its last part is here."""
-        whole = self._reassembly.add(sender.path, fragment) if source is None else None
-        if whole is not None:
-            self._envelope_received(whole, sender.path, None, sender)
+        """The envelope is read when its last part is here; one that holds a part of another is nobody's."""
+        whole = self._reassembly.add(sender.path, fragment) if source is None and not self._is_whole else None
+        if whole is None:
+            if source is not None or self._is_whole:
+                self._out.drop(source or sender.path, "a fragment where none may be")
+            return
+        self._is_whole = True
+        self._envelope_received(whole, sender.path, None, sender)
+        self._is_whole = False
 
     def _link_opened(self, opened: LinkOpened) -> None:
         self._swim.link_opened(opened.peer)
@@ -376,7 +383,7 @@ class Node:
     def _finish_turn(self) -> list[Effect]:
         out = self._out
         while out.reset:
-            self._store.link_lost(out.reset.pop())
+            self._link_lost(LinkLost(out.reset.pop(), "closed here: it was stuck"))
         if out.rumors.count:
             self._swim.rumors_wait()
         if out.told:

@@ -53,6 +53,7 @@ from dislocate.core.store.messages import (
     FollowedState,
     GroupAsked,
     GroupTold,
+    StateTold,
     StoreGroup,
     Unfollow,
 )
@@ -108,6 +109,7 @@ Message: TypeAlias = (
     | AskingEnded
     | GroupAsked
     | GroupTold
+    | StateTold
     | Follow
     | Unfollow
     | FollowedState

@@ -22,6 +22,7 @@ class Following:
         if append.largest_rtt:  # a leader that has just been started does not know it yet
             state.largest_rtt = append.largest_rtt
         state.leader_commit = append.commit
+        state.led_at = state.now - append.age - append.largest_rtt
         if not _is_contiguous(append):
             return  # no leader of ours sends that
         if state.installing is not None:
