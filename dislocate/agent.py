@@ -145,8 +145,8 @@ def _make_driver(config: Config, disk: Disk, keys: NodeKeys, record: FilePath | 
         tags=node.tags,
         seeds=node.seeds,
         services=config.instances,
-        servers=config.store.servers,
         processors=count_processors(),
+        servers=config.store.servers,
     )
     recovered = Recovered(records=disk.load(), unix_ns=clock.wall())
     seed = secrets.token_hex(16)

@@ -1,43 +1,51 @@
-"""The node's own durable state: one SQLite file, one writer thread, group commit.
+"""The node's own durable state: one database, one writer thread, group commit.
 
-Invariant: `Stored` follows the commit, in the order of `Store`; with `sync` the commit has been fsynced (WAL,
-`synchronous=FULL`), without it survives the death of the process but perhaps not a power cut.  Everything that waits
-while one commit runs goes into the next, so a hundred registrations cost a few fsyncs.  A batch fails as a whole.  After
-a failed fsync nobody knows what is on the disk (the kernel forgets the error): all later stores fail too, until a restart
-reads what is really there.
+Invariant: `Stored` follows the commit, in the order of `Store`; with `sync` the commit has been fsynced, and with it all
+before it; without it survives the death of the process but perhaps not a power cut.  Everything that waits while one commit
+runs goes into the next, so a hundred registrations cost a few fsyncs.  A batch fails as a whole, and with it all that was
+asked for before its failure was heard: nothing is ever kept that was asked for after something that was not.
 
-Whatever is found damaged, locked or unreadable at the start is reported with its mend.  Nothing is ever reset or deleted.
+A full disk fails what is stored ('full: ...') and nothing else: the next store is tried, and succeeds once there is space.
+Any other failure of the disk ends storing until a restart reads what is really there.
+
+The thread takes work and leaves answers in two queues; a lock wakes it, `loop.async_` wakes the hub.  Does not know time.
 """
 
 import errno
 import fcntl
 import logging
 import os
-import sqlite3
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path as FilePath
+from typing import Any, TypeAlias
 
 import gevent
 from gevent import monkey
-from gevent.event import Event
-from gevent.threadpool import ThreadPool
+from gevent.event import AsyncResult, Event
 
 from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.inputs import Stored, StoreFailed
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.errors import LocalError
+from dislocate.core.errors import DislocateError, LocalError
+from dislocate.io.database import FIELD, Database, StorageBroken, StorageFull, StorageRefused, unwritable
 
 BATCH_LIMIT = 256  # stores in one commit: bounds how long the first of them waits for the last
-PATIENCE = 0.005  # seconds after which a commit is late: CPython's switch interval
+CHECKPOINT = 1_000  # pages of 4 KiB in the log, SQLite's default: 3 ms to bring home, when nothing waits
+CHECKPOINT_AT_ONCE = 4_000  # even if something waits: reading so much at a start takes 20 ms
+PATIENCE = 0.0005  # seconds after which a commit is late
 REST = 0.0001  # seconds: long enough for another thread to wake
-ROWS = 400  # in one statement: SQLite before 3.32 takes 999 parameters
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT = 2.0  # seconds: somebody looks into the file with the sqlite3 tool
+SELDOM = 8  # so many times PATIENCE is the longest between two rests: a slow disk must not slow the hub
+CLOSING = 10.0  # seconds for what waits to be stored at the end
 
+# The writer is a thread of the system, whatever gevent makes of `threading`.
+_start_thread = monkey.get_original("_thread", "start_new_thread")
+_allocate_lock = monkey.get_original("_thread", "allocate_lock")
 _sleep_with_hub = monkey.get_original("time", "sleep")
 
-_FIELD = "node.state_dir"
+Answer: TypeAlias = Callable[[Stored | StoreFailed], object]
+Batch: TypeAlias = list[tuple[Store, Answer]]
 
 log = logging.getLogger(__name__)
 
@@ -48,51 +56,66 @@ class Disk:
     def __init__(self, state_dir: FilePath) -> None:
         self.commits = 0
         self.stores = 0
+        self.awaits_hearing = False  # somebody will `hear` of each failure; else its answer is its hearing
         self._path = state_dir / "state.db"
-        self._lock = _lock(state_dir)
+        self._lock, kernel_ran_on = _lock(state_dir)
         try:
-            self._database = _open_database(self._path)
+            self._database = Database(self._path, kernel_ran_on=kernel_ran_on)
         except BaseException:
             os.close(self._lock)
             raise
-        self._waiting: deque[tuple[Store, Callable[[Stored | StoreFailed], object]]] = deque()
-        self._more = Event()
+        self._waiting: deque[tuple[Store, Answer]] = deque()  # the hub appends, the writer takes
+        self._news: deque[Callable[[], None]] = deque()  # the writer appends, the hub calls
+        self._unanswered = 0
         self._idle = Event()
         self._idle.set()
         self._broken = ""  # why nothing can be stored any more
-        self._pool = ThreadPool(1)
-        self.writer = gevent.spawn(self._write)
+        self._unheard = ""  # why a store failed of which the node does not know yet
+        self._failed_seq = 0  # the last store that failed
+        self._is_full = False
+        self._is_closing = False
+        self._work = _held_lock()  # let go of when there is something to do for the writer
+        self._go_on = _held_lock()  # let go of when its failure was answered
+        loop = gevent.get_hub().loop
+        self._wake = loop.async_()
+        self._wake.start(self._hear_writer)
+        self._late = loop.timer(PATIENCE, PATIENCE)
+        self._periods_late = 0  # since the writer was last heard
+        self._ended: AsyncResult[None] = AsyncResult()
+        self.writer = gevent.spawn(self._ended.get)  # raises what the thread died of
+        _start_thread(self._write, ())
 
     # ---- at the start: these block, and nobody else runs yet
 
     def load(self) -> tuple[StoredRecord, ...]:
         """All records, in order of their keys."""
-        try:
-            rows = self._database.execute("SELECT key, value FROM records ORDER BY key").fetchall()
-        except sqlite3.Error as error:
-            raise _damaged(self._path, error) from error
-        return tuple(StoredRecord(key, value) for key, value in rows)
+        return self._database.load()
 
     def claim_boot(self, unix_ms: int) -> int:
-        """The number of this start, durable: above all earlier ones here, and not below the wall clock, so that a wiped
-        disk does not lock the node out."""
-        try:
-            row = self._database.execute("SELECT value FROM facts WHERE name = 'boot'").fetchone()
-            boot = max(unix_ms, row[0] + 1 if row else 0)
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("INSERT OR REPLACE INTO facts VALUES ('boot', ?)", (boot,))
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise _unwritable(self._path, error) from error
-        return boot
+        """The number of this start, durable: above all earlier ones here, and not below the wall clock."""
+        return self._database.claim_boot(unix_ms)
 
-    # ---- while running
+    # ---- while running, on the hub
 
-    def store(self, store: Store, answer: Callable[[Stored | StoreFailed], object]) -> None:
-        """Make it durable and call `answer` on the hub.  Returns at once."""
+    def store(self, store: Store, answer: Answer) -> None:
+        """Make it durable and call `answer` on the hub, where it must not block.  Returns at once."""
+        if not self._unanswered:
+            self._idle.clear()
+            self._late.start(self._rest)
+        self._unanswered += 1
+        refusal = self._broken or self._unheard
+        if refusal:
+            self._failed_seq = store.seq
+            self._tell(self._refuse, [(store, answer)], refusal)
+            return
         self._waiting.append((store, answer))
-        self._idle.clear()
-        self._more.set()
+        self._call_writer()
+
+    def hear(self, seq: int) -> None:
+        """The node takes in that store `seq` failed.  Once that was the last, what it stores knows of all failures, and is
+        tried again."""
+        if seq == self._failed_seq:
+            self._unheard = ""
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything is answered; False when it took longer than `timeout` seconds."""
@@ -100,158 +123,159 @@ class Disk:
 
     def close(self) -> None:
         """Commit what waits, and let go of the directory."""
-        self.flush(10.0)
+        self.flush(CLOSING)
+        self._is_closing = True
+        self._call_writer()
+        self._ended.wait(CLOSING)
         self.writer.kill()
-        self._pool.spawn(self._database.close).get()
-        self._pool.kill()
+        if not self._ended.ready():
+            log.error("the disk has not answered for %.0f s: the directory is held until this process ends", CLOSING)
+            return
+        self._wake.close()
+        self._late.close()
         os.close(self._lock)
 
+    def _call_writer(self) -> None:
+        if self._work.locked():  # else it was called a moment ago, and has yet to look
+            self._work.release()
+
+    def _hear_writer(self) -> None:
+        try:
+            while self._news:
+                self._news.popleft()()
+        except BaseException as error:  # noqa: BLE001 - raised by `writer`, which ends the process
+            self._ended.set_exception(error)
+        self._periods_late = 0
+        if not self._unanswered:
+            self._late.stop()
+            self._idle.set()
+
+    def _rest(self) -> None:
+        """A hub that never rests gives the interpreter lock away only to take it back before the writer wakes (28 s were
+        seen for a commit of 0.1 s), so it is made to rest, shortly, while one is late."""
+        self._periods_late += 1
+        if self._periods_late.bit_count() == 1 or self._periods_late % SELDOM == 0:
+            _sleep_with_hub(REST)
+
+    def _stored(self, batch: Batch) -> None:
+        self._unanswered -= len(batch)
+        if self._is_full:
+            self._is_full = False
+            log.warning("the disk takes stores again")
+        for store, answer in batch:
+            answer(Stored(store.seq))
+
+    def _failed(self, batch: Batch, error: DislocateError) -> None:
+        """What has been asked for since fails too: it does not know of this failure."""
+        reason = self._reason(error)
+        batch = [*batch, *self._waiting]
+        self._waiting.clear()
+        if batch:
+            self._failed_seq = batch[-1][0].seq
+            self._unheard = reason if self.awaits_hearing else ""
+        self._refuse(batch, reason)
+        self._go_on.release()
+
+    def _refuse(self, batch: Batch, reason: str) -> None:
+        self._unanswered -= len(batch)
+        for store, answer in batch:
+            answer(StoreFailed(store.seq, reason))
+
+    def _reason(self, error: DislocateError) -> str:
+        """For people, who are told of it; 'full: ...' for the core."""
+        if isinstance(error, StorageBroken):
+            self._broken = f"{error}; nothing is stored any more until the agent is restarted"
+            log.critical("the disk failed: %s", self._broken)
+            return self._broken
+        if not isinstance(error, StorageFull):
+            log.error("the disk refused to store: %s", error)
+            return str(error)
+        if not self._is_full:
+            self._is_full = True
+            log.error("the disk is full; nothing is stored until there is space: %s", error)
+        return f"full: {error}"
+
+    # ---- in the writer's thread
+
     def _write(self) -> None:
-        while True:
-            self._more.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_LIMIT))]
-            failure = self._broken or self._in_thread([store for store, _ in batch])
-            for store, answer in batch:
-                answer(StoreFailed(store.seq, failure) if failure else Stored(store.seq))
-            if not self._waiting:
-                self._more.clear()
-                self._idle.set()
-
-    def _in_thread(self, stores: list[Store]) -> str:
-        """Commit while the hub runs on.  A hub that never rests gives the interpreter lock away only to take it back before
-        the writer wakes (28 s were seen for a commit of 0.1 s), so it is made to rest, shortly, while one is late."""
-        commit = self._pool.spawn(self._commit, stores)
-        while not commit.ready():
-            commit.wait(PATIENCE)
-            if not commit.ready():
-                _sleep_with_hub(REST)
-        return commit.get()
-
-    def _commit(self, stores: list[Store]) -> str:
-        """In the writer thread: all of `stores`, or none and the reason."""
-        database = self._database
-        changes = {record.key: record.value for store in stores for record in store.records}
         try:
-            # Takes effect only outside of a transaction; NORMAL writes to the WAL and leaves the fsync to the checkpoint.
-            database.execute(f"PRAGMA synchronous = {'FULL' if any(s.sync for s in stores) else 'NORMAL'}")
-            database.execute("BEGIN IMMEDIATE")
-            _apply(database, changes)
-            database.execute("COMMIT")
-        except (sqlite3.Error, OverflowError) as error:
-            return self._roll_back(error)
+            while not self._is_closing:
+                self._work.acquire()
+                while self._waiting:
+                    self._commit([self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_LIMIT))])
+                    self._checkpoint()
+            self._database.close()
+        except BaseException as error:  # noqa: BLE001 - raised by `writer`, which ends the process
+            self._tell(self._ended.set_exception, error)
+        else:
+            self._tell(self._ended.set, None)
+
+    def _commit(self, batch: Batch) -> None:
+        changes = {record.key: record.value for store, _ in batch for record in store.records}
+        try:
+            self._database.commit(changes, sync=any(store.sync for store, _ in batch))
+        except (StorageFull, StorageRefused, StorageBroken) as error:
+            self._tell(self._failed, batch, error)
+            self._go_on.acquire()
+            return
         self.commits += 1
-        self.stores += len(stores)
-        return ""
+        self.stores += len(batch)
+        self._tell(self._stored, batch)
 
-    def _roll_back(self, error: Exception) -> str:
-        reason = f"{self._path}: {error}"
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
-            self._broken = f"{reason}; nothing is stored any more until the agent is restarted"
-            log.critical("the disk failed: %s", self._broken)
+    def _checkpoint(self) -> None:
+        """When nothing waits for it, or it cannot wait."""
+        logged = self._database.logged
+        if logged < CHECKPOINT or (self._waiting and logged < CHECKPOINT_AT_ONCE):
+            return
         try:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-        except sqlite3.Error as second:
-            self._broken = f"{reason}; rolling back failed too: {second}"
-            log.critical("the disk failed: %s", self._broken)
-        return self._broken or reason
+            self._database.checkpoint()
+        except StorageBroken as error:
+            self._tell(self._failed, [], error)
+            self._go_on.acquire()
+        except (StorageFull, StorageRefused):
+            pass  # the log grows on, and the next one finds more to do
+
+    def _tell(self, hear: Callable[..., None], *what: object) -> None:
+        self._news.append(partial(hear, *what))
+        self._wake.send()
 
 
-def _apply(database: sqlite3.Connection, changes: dict[str, bytes | None]) -> None:
-    """Many rows a statement: each one gives up the interpreter lock and has to get it back."""
-    puts = [item for item in changes.items() if item[1] is not None]
-    drops = [key for key, value in changes.items() if value is None]
-    for at in range(0, len(puts), ROWS):
-        rows = puts[at : at + ROWS]
-        values = ", ".join(["(?, ?)"] * len(rows))
-        database.execute(f"INSERT OR REPLACE INTO records VALUES {values}", [part for row in rows for part in row])
-    for at in range(0, len(drops), ROWS):
-        keys = drops[at : at + ROWS]
-        database.execute(f"DELETE FROM records WHERE key IN ({', '.join('?' * len(keys))})", keys)
+def _held_lock() -> Any:
+    lock = _allocate_lock()
+    lock.acquire()
+    return lock
 
 
-def _lock(state_dir: FilePath) -> int:
-    """Hold the directory against a second agent; the kernel lets go when the process ends, however it ends."""
+def _lock(state_dir: FilePath) -> tuple[int, bool]:
+    """Hold the directory against a second agent; the kernel lets go when the process ends, however it ends.  Also whether
+    the one that held it last was a process of the same start of the kernel."""
     path = state_dir / "agent.lock"
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise _unwritable(state_dir, error) from error
+        raise unwritable(state_dir, error) from error
+    process, _, kernel = os.read(descriptor, 256).decode(errors="replace").partition(" ")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise _unwritable(state_dir, error) from error
+            raise unwritable(state_dir, error) from error
         raise LocalError(
-            _FIELD,
-            got=f"{state_dir}, which another agent uses (process {holder})",
+            FIELD,
+            got=f"{state_dir}, which another agent uses (process {process.strip() or 'unknown'})",
             expected="a directory of its own for each agent; stop the other one or name another directory",
         ) from None
+    running = _running_kernel()
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
+    os.pwrite(descriptor, f"{os.getpid()} {running}".encode(), 0)
+    return descriptor, bool(running) and kernel == running
 
 
-def _open_database(path: FilePath) -> sqlite3.Connection:
+def _running_kernel() -> str:
+    """Which start of the kernel this is; empty where that is not told."""
     try:
-        path.touch(mode=0o600)
-        path.chmod(0o600)  # before SQLite opens it: its log and index get the mode that the database has then
-        # Used by one thread at a time: the main one before the writer's first commit, the writer's from then on.
-        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise _unwritable(path, error) from error
-    try:
-        _prepare(database, path)
-    except sqlite3.DatabaseError as error:
-        database.close()
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        raise (_damaged if code in _DAMAGE else _unwritable)(path, error) from error
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _prepare(database: sqlite3.Connection, path: FilePath) -> None:
-    findings = [row[0] for row in database.execute("PRAGMA quick_check(3)")]
-    if findings != ["ok"]:
-        raise _damaged(path, "; ".join(findings))
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise LocalError(
-            _FIELD,
-            got=f"{path} of format {version}, written by a newer agent",
-            expected=f"format {SCHEMA_VERSION} at most: run the newer agent, or name another directory",
-        )
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("BEGIN IMMEDIATE")
-    database.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
-    database.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID")
-    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    database.execute("COMMIT")
-
-
-def _damaged(path: FilePath, reason: object) -> LocalError:
-    return LocalError(
-        _FIELD,
-        got=f"{path}, which is damaged: {reason}",
-        expected=(
-            "a sound file.  Move the damaged one (and its -wal and -shm) away: the agent then starts empty, takes part "
-            "at once, and its services are to be registered again; `sqlite3 FILE .recover` may save what was in it"
-        ),
-    )
-
-
-def _unwritable(path: FilePath, reason: object) -> LocalError:
-    return LocalError(
-        _FIELD,
-        got=f"{path}: {reason}",
-        expected="a directory on a local disk with free space that this user may write; see its owner and mode",
-    )
+        return FilePath("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

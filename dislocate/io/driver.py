@@ -29,6 +29,7 @@ from dislocate.core.boundary.inputs import (
     RequestCancelled,
     Requested,
     Stopped,
+    StoreFailed,
     TimeReached,
 )
 from dislocate.core.boundary.requests import Refused, Request, Result
@@ -102,6 +103,7 @@ class Driver:
         """Start the node.  From here on the driver owns `outlets`."""
         self._outlets = outlets
         self._verbs |= outlets.verbs
+        outlets.disk.awaits_hearing = True
         self._loop = gevent.spawn(self._run)
         self._ticker = gevent.spawn(self._tick)
         for greenlet in (*outlets.essential, self._ticker):  # an agent without its reader or writer is worse than none
@@ -255,6 +257,8 @@ class Driver:
         now = self.now()
         if self._recorder is not None:
             self._recorder.before(input_, now)
+        if type(input_) is StoreFailed and self._outlets is not None:
+            self._outlets.disk.hear(input_.seq)
         try:
             effects = self.node.start(now) if input_ is None else self.node.handle(input_, now)
         except Exception:

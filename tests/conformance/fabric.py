@@ -53,6 +53,14 @@ class Fabric(Protocol):
         """From now on its disk takes nothing, until the next start."""
         ...
 
+    def fill_disk(self, end: End) -> None:
+        """From now on there is no space on its disk for anything large."""
+        ...
+
+    def free_disk(self, end: End) -> None:
+        """There is space again."""
+        ...
+
     def records(self, end: End) -> dict[str, bytes]:
         """What the next start of a killed end will find on its disk."""
         ...

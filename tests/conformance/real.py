@@ -97,6 +97,19 @@ class RealFabric:
         pid = self._ends[end.node.name].process.pid
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
+    def fill_disk(self, end: End) -> None:
+        self._limit(end, real_end.FILL)
+
+    def free_disk(self, end: End) -> None:
+        self._limit(end, real_end.FREE)
+
+    def _limit(self, end: End, sign: signal.Signals) -> None:
+        """It says so by removing a file."""
+        heard = real_end.state_dir(self._directory, end.node.path) / "unheard"
+        heard.touch()
+        os.kill(self._ends[end.node.name].process.pid, sign)
+        assert self.run_until(lambda: not heard.exists(), 10.0)
+
     def records(self, end: End) -> dict[str, bytes]:
         output = subprocess.check_output(
             [sys.executable, real_end.__file__, "--records", str(self._directory), end.node.path]

@@ -4,6 +4,7 @@ Each is four bytes of length and msgpack, after the 32 bytes of our public key.
 """
 
 import json
+import signal
 import sys
 from pathlib import Path as FilePath
 from struct import Struct
@@ -28,6 +29,7 @@ from dislocate.io.udp import DatagramSocket
 
 LENGTH = Struct("!I")
 SECRET = bytes(range(32))
+FILL, FREE = signal.SIGUSR1, signal.SIGUSR2  # what the parent does to our disk
 
 
 def read_frame(source: FileObjectPosix) -> bytes | None:
@@ -65,6 +67,12 @@ def own_keys(where: FilePath) -> SimpleNamespace:
     return SimpleNamespace(public=z85.decode(text[:40]), secret=z85.decode(text[40:]))
 
 
+def limit_pages(disk: Disk, count: int, unheard: FilePath) -> None:
+    """SQLite answers as on a full disk (SQLITE_FULL) when its file would need more pages than that."""
+    disk._database.connection.execute(f"PRAGMA max_page_count = {count}")
+    unheard.unlink()
+
+
 class Child:
     """The parts, put together as the driver does."""
 
@@ -78,10 +86,14 @@ class Child:
             known_key=lambda key: known_key(directory, key),
             deliver=self._said.put,
         )
+        where = state_dir(directory, node.path)
+        disk = Disk(where)
+        gevent.signal_handler(FILL, limit_pages, disk, 1, where / "unheard")  # as many as there are
+        gevent.signal_handler(FREE, limit_pages, disk, 1_000_000, where / "unheard")
         self._verbs = Outlets(
             datagrams=DatagramSocket(bind=gossip, keyring=Keyring((SECRET,)), deliver=self._said.put),
             links=self._links,
-            disk=Disk(state_dir(directory, node.path)),
+            disk=disk,
             run_check=lambda spec: CheckOutcome(Status.PASSING),
             deliver=self._said.put,
         ).verbs

@@ -68,6 +68,12 @@ class SimulatedFabric:
     def fail_disk(self, end: End) -> None:
         self._machine(end.node.name).disk.is_failing = True
 
+    def fill_disk(self, end: End) -> None:
+        self._machine(end.node.name).disk.is_full = True
+
+    def free_disk(self, end: End) -> None:
+        self._machine(end.node.name).disk.is_full = False
+
     def records(self, end: End) -> dict[str, bytes]:
         found = self._machine(end.node.name).disk.records()
         return {record.key: record.value for record in found if record.value is not None}

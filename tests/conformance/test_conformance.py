@@ -25,6 +25,7 @@ from dislocate.core.identity import NodeId
 from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET
 from tests.conformance.fabric import End, Fabric, expect
 
+LARGE = bytes(100_000)  # fits into no page that is there
 BURST = 50  # messages that any world takes at once
 AT_ONCE = 2.0  # seconds, far below the five after which a dial is given up
 
@@ -376,3 +377,42 @@ def test_a_failed_store_is_answered_and_nothing_of_it_or_after_it_is_kept(fabric
     again = fabric.start("a1")
     again.do(Store(1, (StoredRecord("t/again", b"4"),), True))
     assert expect(fabric, again, Stored) == Stored(1)
+
+
+def test_what_was_stored_lazily_is_there_when_a_later_store_is(fabric):
+    one = fabric.start("a1")
+    for seq in range(1, 5):
+        one.do(Store(seq, (StoredRecord(f"t/{seq}", b"lazy"), StoredRecord("t/last", b"%d" % seq)), False))
+    one.do(Store(5, (StoredRecord("t/2", None), StoredRecord("t/synced", b"5")), True))
+    while expect(fabric, one, Stored).seq < 5:
+        pass
+    fabric.kill(one)
+    assert fabric.records(one) == {"t/1": b"lazy", "t/3": b"lazy", "t/4": b"lazy", "t/last": b"4", "t/synced": b"5"}
+
+
+def test_a_full_disk_refuses_and_takes_stores_by_itself_when_there_is_space(fabric):
+    one = fabric.start("a1")
+    one.do(Store(1, (StoredRecord("t/before", b"1"),), True))
+    assert expect(fabric, one, Stored) == Stored(1)
+    fabric.fill_disk(one)
+    one.do(Store(2, (StoredRecord("t/before", b"2"), StoredRecord("t/large", LARGE)), True))
+    refused = expect(fabric, one, StoreFailed)
+    assert (refused.seq, refused.reason[:4]) == (2, "full")
+    one.do(Store(3, (StoredRecord("t/large", LARGE),), False))
+    refused = expect(fabric, one, StoreFailed)
+    assert (refused.seq, refused.reason[:4]) == (3, "full")
+    fabric.free_disk(one)
+    one.do(Store(4, (StoredRecord("t/large", LARGE),), True))
+    assert expect(fabric, one, Stored) == Stored(4)
+    fabric.kill(one)
+    assert fabric.records(one) == {"t/before": b"1", "t/large": LARGE}
+
+
+def test_what_was_asked_for_together_with_what_a_full_disk_refused_is_refused_too(fabric):
+    one = fabric.start("a1")
+    fabric.fill_disk(one)
+    for seq in range(1, 8):
+        one.do(Store(seq, (StoredRecord(f"t/{seq}", LARGE),), seq % 2 == 0))
+    assert [expect(fabric, one, StoreFailed).seq for _ in range(7)] == list(range(1, 8))
+    fabric.kill(one)
+    assert fabric.records(one) == {}

@@ -1,11 +1,13 @@
 """Disk: what was answered is there after any end of the process, and nothing is ever thrown away."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path as FilePath
 
 import gevent
 import pytest
@@ -14,7 +16,8 @@ from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.inputs import Stored, StoreFailed
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
-from dislocate.io.disk import Disk
+from dislocate.io import database
+from dislocate.io.disk import CHECKPOINT, Disk
 
 
 def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
@@ -25,6 +28,47 @@ def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
 
 def record(key: str, value: bytes | None = b"v") -> StoredRecord:
     return StoredRecord(key, value)
+
+
+def run_sql(disk: Disk, statement: str) -> None:
+    disk._database.connection.execute(statement)
+
+
+def killed_after(state_dir: FilePath, stores: int) -> None:
+    """A process stores k01, k02... one after the other, every second one synced, and is killed after the last answer."""
+    script = f"""
+import gevent
+from pathlib import Path
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.io.disk import Disk
+disk = Disk(Path({str(state_dir)!r}))
+for seq in range(1, {stores} + 1):
+    disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
+    disk.flush(5)
+gevent.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert [int(child.stdout.readline()) for _ in range(stores)] == list(range(1, stores + 1))
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+
+
+class NoFileMayGrow:
+    """While entered, the kernel fails writes of this process behind the first 16 KiB of a file."""
+
+    def __enter__(self) -> None:
+        self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, self._before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+
+@pytest.fixture
+def no_file_may_grow():
+    return NoFileMayGrow()
 
 
 @pytest.fixture
@@ -70,29 +114,130 @@ def test_a_commit_does_not_stop_the_hub_nor_a_busy_hub_a_commit(disk):
     assert len(turns) > 10
 
 
-def test_a_batch_that_fails_is_answered_so_and_leaves_nothing(disk):
+def test_a_batch_that_is_refused_is_answered_so_and_leaves_nothing(disk):
     answers: list[Stored | StoreFailed] = []
-    disk._database.execute("CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    run_sql(disk, "CREATE TRIGGER no BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'not today'); END")
     disk.store(Store(1, (record("a"),), True), answers.append)
     until(lambda: answers)
     assert type(answers[0]) is StoreFailed
-    assert "disk full" in answers[0].reason
-    disk._database.execute("DROP TRIGGER full")
+    assert "not today" in answers[0].reason
+    run_sql(disk, "DROP TRIGGER no")
     disk.store(Store(2, (record("b"),), True), answers.append)
     until(lambda: len(answers) == 2)
     assert answers[1] == Stored(2)
     assert disk.load() == (record("b"),)
 
 
-def test_after_a_failed_sync_nothing_is_stored_any_more(disk):
-    failure = sqlite3.OperationalError("disk I/O error")
-    failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-    assert "until the agent is restarted" in disk._roll_back(failure)
+def test_after_a_failed_write_nothing_is_stored_any_more(disk, no_file_may_grow):
     answers: list[Stored | StoreFailed] = []
-    disk.store(Store(1, (record("a"),), True), answers.append)
-    until(lambda: answers)
-    assert type(answers[0]) is StoreFailed
+    with no_file_may_grow:
+        disk.store(Store(1, (record("a", bytes(100_000)),), True), answers.append)
+        until(lambda: answers)
+    disk.store(Store(2, (record("b"),), True), answers.append)
+    until(lambda: len(answers) == 2)
+    assert [type(answer) for answer in answers] == [StoreFailed, StoreFailed]
+    assert all("until the agent is restarted" in answer.reason for answer in answers)
     assert disk.load() == ()
+
+
+def test_a_log_that_cannot_be_brought_home_ends_storing_too(disk, no_file_may_grow):
+    answers: list[Stored | StoreFailed] = []
+    pages = CHECKPOINT + 100
+    disk.store(Store(1, tuple(record(f"k{at}", bytes(4_000)) for at in range(pages)), False), answers.append)
+    until(lambda: disk._database.logged < 100)
+    for seq in (2, 3):  # the log is written from its beginning again, and its end is far
+        with no_file_may_grow:
+            disk.store(
+                Store(seq, tuple(record(f"l{seq}-{at}", bytes(4_000)) for at in range(600)), False), answers.append
+            )
+            until(lambda seq=seq: len(answers) == seq)
+    until(lambda: disk._broken)
+    disk.store(Store(4, (record("b"),), True), answers.append)
+    until(lambda: len(answers) == 4)
+    assert "until the agent is restarted" in answers[3].reason
+
+
+# ---- a full disk
+
+
+def test_a_full_disk_refuses_and_takes_stores_by_itself_when_there_is_space(disk):
+    answers: list[Stored | StoreFailed] = []
+    run_sql(disk, "PRAGMA max_page_count = 1")
+    for seq in (1, 2):
+        disk.store(Store(seq, (record("small"), record("large", bytes(100_000))), True), answers.append)
+        until(lambda seq=seq: len(answers) == seq)
+    assert [answer.reason[:5] for answer in answers] == ["full:", "full:"]
+    run_sql(disk, "PRAGMA max_page_count = 1000000")
+    disk.store(Store(3, (record("large", bytes(100_000)),), True), answers.append)
+    until(lambda: len(answers) == 3)
+    assert answers[2] == Stored(3)
+    assert disk.load() == (record("large", bytes(100_000)),)
+
+
+def test_what_is_asked_for_after_a_failure_fails_until_that_was_heard(disk):
+    disk.awaits_hearing = True
+    answers: list[Stored | StoreFailed] = []
+    run_sql(disk, "PRAGMA max_page_count = 1")
+    disk.store(Store(1, (record("large", bytes(100_000)),), True), answers.append)
+    disk.store(Store(2, (record("after"),), True), answers.append)
+    until(lambda: len(answers) == 2)
+    run_sql(disk, "PRAGMA max_page_count = 1000000")
+    disk.store(Store(3, (record("knows of nothing"),), True), answers.append)
+    disk.hear(1)
+    disk.store(Store(4, (record("knows of the first"),), True), answers.append)
+    until(lambda: len(answers) == 4)
+    assert [type(answer) for answer in answers] == [StoreFailed] * 4
+    for seq in (2, 3, 4):
+        disk.hear(seq)
+    disk.store(Store(5, (record("knows of all"),), True), answers.append)
+    until(lambda: len(answers) == 5)
+    assert answers[4] == Stored(5)
+    assert disk.load() == (record("knows of all"),)
+
+
+def test_on_a_file_system_without_space_nothing_is_lost_and_storing_goes_on_when_there_is_some(tmp_path):
+    script = f"""
+import os, subprocess
+from pathlib import Path
+import gevent
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.io.disk import Disk
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", {str(tmp_path)!r}], check=True)
+ballast, answers = Path({str(tmp_path)!r}) / "ballast", []
+disk = Disk(Path({str(tmp_path)!r}) / "state")
+ballast.write_bytes(bytes(29 << 20))
+
+def store(seq, sync):
+    records = tuple(StoredRecord(f"{{seq:03}}/{{at}}", os.urandom(4_000)) for at in range(50))
+    disk.store(Store(seq, records, sync), answers.append)
+    while len(answers) < seq:
+        gevent.sleep(0.001)
+    return answers[-1]
+
+kept, seq = [], 0
+for free in (False, True):
+    if free:
+        ballast.unlink()
+    outcomes = []
+    for _ in range(25 if free is False else 8):
+        seq += 1
+        said = store(seq, seq % 3 == 0)
+        outcomes.append(getattr(said, "reason", "stored")[:5])
+        if outcomes[-1] == "store":
+            kept.append(seq)
+    print(sorted(set(outcomes)), outcomes[-1])
+disk.close()
+disk = Disk(Path({str(tmp_path)!r}) / "state")
+print([record.key for record in disk.load()] == sorted(f"{{seq:03}}/{{at}}" for seq in kept for at in range(50)))
+disk.close()
+"""
+    in_own_mounts = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*in_own_mounts, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    child = subprocess.run([*in_own_mounts, sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert child.stdout.splitlines() == ["['full:', 'store'] full:", "['store'] store", "True"], child.stderr
 
 
 def test_boots_grow_whatever_the_clock_says(state_dir):
@@ -105,24 +250,9 @@ def test_boots_grow_whatever_the_clock_says(state_dir):
 
 
 def test_what_was_answered_survives_a_kill(state_dir):
-    script = f"""
-import gevent
-from pathlib import Path
-from dislocate.core.boundary.effects import Store
-from dislocate.core.boundary.values import StoredRecord
-from dislocate.io.disk import Disk
-disk = Disk(Path({str(state_dir)!r}))
-for seq in range(1, 50):
-    disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
-gevent.sleep(60)
-"""
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
-    answered = [int(child.stdout.readline()) for _ in range(49)]
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    killed_after(state_dir, 49)
     survivor = Disk(state_dir)
-    assert [r.key for r in survivor.load()] == [f"k{seq:02}" for seq in answered]
+    assert [r.key for r in survivor.load()] == [f"k{seq:02}" for seq in range(1, 50)]
     survivor.close()
 
 
@@ -154,11 +284,75 @@ def test_a_page_damaged_in_the_middle_is_found_at_the_start(state_dir):
     assert path.read_bytes() == data
 
 
+def test_a_flipped_bit_in_a_value_is_found_at_the_start(state_dir):
+    disk = Disk(state_dir)
+    disk.store(Store(1, tuple(record(f"k{at}", b"value %d" % at) for at in range(100)), True), lambda _: None)
+    disk.close()
+    path = state_dir / "state.db"
+    path.write_bytes(path.read_bytes().replace(b"value 77", b"value 76"))
+    disk = Disk(state_dir)
+    with pytest.raises(LocalError, match=r"checksum of 1 of 100 records, first 'k77'.*servers add"):
+        disk.load()
+    disk.close()
+
+
+def test_a_commit_behind_a_damaged_place_of_the_log_is_missed_at_the_start_and_all_is_kept(state_dir):
+    killed_after(state_dir, 20)
+    log = state_dir / "state.db-wal"
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    before = {file: file.read_bytes() for file in state_dir.glob("state.db*")}
+    with pytest.raises(LocalError, match=r"behind a damaged place.*Move the damaged one"):
+        Disk(state_dir)
+    assert {file: file.read_bytes() for file in state_dir.glob("state.db*")} == before
+
+
+def test_a_torn_log_is_no_damage_and_after_another_start_of_the_kernel_neither_is_a_gap(state_dir):
+    killed_after(state_dir, 20)
+    log = state_dir / "state.db-wal"
+    log.write_bytes(log.read_bytes()[:-3_000])
+    opened = Disk(state_dir)
+    assert [r.key for r in opened.load()] == [f"k{seq:02}" for seq in range(1, 20)]
+    opened.close()
+    killed_after(state_dir, 40)
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    (state_dir / "agent.lock").write_text("1 another")
+    opened = Disk(state_dir)
+    assert 19 <= len(opened.load()) < 40
+    opened.close()
+
+
+def test_a_file_without_checksums_is_read_and_gets_them(state_dir):
+    state_dir.mkdir()
+    older = sqlite3.connect(state_dir / "state.db", isolation_level=None)
+    older.execute("CREATE TABLE records (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+    older.execute("INSERT INTO records VALUES ('old', x'01')")
+    older.execute("PRAGMA user_version = 1")
+    older.close()
+    opened = Disk(state_dir)
+    opened.store(Store(1, (record("new"),), True), lambda _: None)
+    assert opened.flush(5)
+    assert opened.load() == (record("new"), record("old", b"\1"))
+    assert opened._database.connection.execute("SELECT count(crc) FROM records").fetchone() == (1,)
+    opened.close()
+
+
+def test_checking_a_large_file_is_told(state_dir, monkeypatch, caplog):
+    Disk(state_dir).close()
+    monkeypatch.setattr(database, "LARGE", 1)
+    with caplog.at_level("INFO"):
+        Disk(state_dir).close()
+    assert "checking" in caplog.text
+
+
 def test_a_file_of_a_newer_agent_is_left_alone(state_dir):
     Disk(state_dir).close()
-    database = sqlite3.connect(state_dir / "state.db")
-    database.execute("PRAGMA user_version = 99")
-    database.close()
+    newer = sqlite3.connect(state_dir / "state.db")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
     with pytest.raises(LocalError, match="run the newer agent"):
         Disk(state_dir)
 

@@ -6,7 +6,7 @@
 
 The lease: who heard the leader within `patience()` gives no vote and no promise of one, so a server that was cut off,
 removed, or hears only part of the others deposes nobody (etcd#9333, #8499).  A voter waives it for itself alone, on its
-own verified refusal: what others say of a leader is no evidence.
+own verified refusal, or when the leader itself asks for votes: what others say of a leader is no evidence.
 
 Invariants: one vote a term, durable before it is told and before a candidate counts its own (`durability`).  A question
 for a promise changes no term, so whoever cannot win never raises one.  A question from a lower term is answered: silence
@@ -39,15 +39,17 @@ class Elections:
         self._draw = 0
         self._at = 0
         self.rearm()
+        if state.voters() == (state.me,):
+            self._at = state.now  # who is alone when it starts need not wait for anybody
 
     # ---- time
 
     def deadline(self) -> int:
-        """When this server asks for votes, if nothing is heard until then."""
+        """When this server asks for votes, or at least forgets its leader, if nothing is heard until then."""
         state = self._state
-        if state.role is Role.LEADER or not state.is_voter or state.installing is not None:
+        if state.role is Role.LEADER or state.installing is not None:
             return NEVER
-        return self._at
+        return self._at if state.leader is not None or state.may_ask else NEVER
 
     def rearm(self) -> None:
         """Draw anew how long silence may last, from now on."""
@@ -65,8 +67,14 @@ class Elections:
         self._at = self._state.now + self._silence()
 
     def time_reached(self) -> None:
-        if self.deadline() <= self._state.now:
+        if self.deadline() > self._state.now:
+            return
+        state = self._state
+        state.leader = None
+        if state.durability.is_hard(state.hard):
             self.ask(pre=True)
+        else:
+            self.rearm()  # whose disk hangs raises its term once, and not each time that it loses patience
 
     def peer_refused(self, peer: ServerId) -> None:
         """Nobody listens where `peer` was: this server has verified that."""
@@ -94,7 +102,7 @@ class Elections:
     def ask(self, *, pre: bool, transferred: bool = False) -> None:
         """Ask everybody for a vote, or whether one would be given."""
         state = self._state
-        if not state.is_voter or state.installing is not None:
+        if not state.may_ask or state.installing is not None:
             return
         self._is_transfer = transferred
         state.leader = None
@@ -162,11 +170,13 @@ class Elections:
             self._refuse(sender, question)
             return
         if term > state.term:
+            if sender == state.leader:
+                state.leader = None  # who asks for votes does not lead any more: its own word for it
             if not question.transferred and self.holds_lease():
                 self._refuse(sender, question)
                 return
             if not question.pre:
-                state.follow(term, None, f"{sender} asked for votes in term {term}")
+                state.follow(term, None, f"{sender.path} asked for votes in term {term}")
         if not self._may_vote(sender, term, question):
             self._refuse(sender, question)
         elif question.pre:

@@ -9,7 +9,7 @@ Heartbeats go out each `heartbeat()`, in addition to appends: their answers wait
 and keep leadership through somebody's slow disk.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from dislocate.core.boundary.events import LeaderElected
 from dislocate.core.consensus.elections import NEVER
@@ -131,7 +131,7 @@ class Leading:
             entries, size = self._entries_from(progress.next)
             self._send(server, progress, progress.next - 1, prev_term, entries)
             if progress.pace is Pace.PROBE:
-                progress.probing = True
+                progress.probed(entries[-1].index, self.round)
             else:
                 progress.sent(entries[-1].index, size, state.now)
 
@@ -149,7 +149,8 @@ class Leading:
         state = self._state
         self.round += 1
         progress.sent_round, progress.told_commit = self.round, state.commit
-        state.say(server, Append(prev, prev_term, entries, state.commit, self.round, state.largest_rtt))
+        age = state.now - self.current_at()
+        state.say(server, Append(prev, prev_term, entries, state.commit, self.round, state.largest_rtt, age))
 
     def _send_heartbeat(self, server: ServerId, progress: Progress) -> None:
         """Without entries: says that this server leads, asks whether the log still agrees, measures the way."""
@@ -168,9 +169,9 @@ class Leading:
         progress = self.progress.get(sender)
         if progress is None:
             return
-        progress.answered(answer.round, state.now)
+        if progress.answered(answer.round, state.now):
+            self._measure()
         progress.quorum_rtt = answer.quorum_rtt
-        self._measure()
         if answer.accepted:
             self._accepted(progress, answer)
             if state.role is not Role.LEADER:
@@ -187,9 +188,8 @@ class Leading:
 
     def _accepted(self, progress: Progress, answer: Appended) -> None:
         is_news = progress.acknowledge(min(answer.index, self._state.log.last_index), self._state.now)
-        if (progress.pace is Pace.PROBE and answer.round > progress.ignore_until) or (
-            progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted
-        ):
+        is_caught_up = progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted
+        if is_caught_up or progress.is_found(answer.round):
             progress.replicate()
         elif progress.sending is not None and progress.match >= progress.sending.snapshot.index:
             progress.sending = None  # it is there, and the log went on without it
@@ -251,7 +251,7 @@ class Leading:
         return progress.heard_at if progress is not None else 0
 
     def rtt_of(self, server: ServerId) -> int:
-        """Smoothed round trip; 0 for this server, `UNBOUNDED` where it is not known."""
+        """Round trip; 0 for this server, `UNBOUNDED` where it is not known."""
         if server == self._state.me:
             return 0
         progress = self.progress.get(server)
@@ -284,18 +284,28 @@ class Leading:
             return True
         if self._tell_at <= state.now:
             self._tell_at = NEVER
-            for server, progress in self._untold():
-                self._send_heartbeat(server, progress)
+            self.tell()
         return False
 
-    def _untold(self) -> Iterator[tuple[ServerId, Progress]]:
+    def tell(self) -> None:
+        """Let everybody know what is committed who was not told yet."""
         for server, progress in self.progress.items():
             if progress.told_commit < self._state.commit and not progress.lost:
-                yield server, progress
+                self._send_heartbeat(server, progress)
 
     def silent_for(self) -> int:
         """How long a majority has not answered."""
         return self._state.now - agreed(self._state.log.configuration, self._heard_at)
+
+    def current_at(self) -> int:
+        """When this server last knew for sure that it led, with all that was committed applied; 0: not yet.  What a
+        majority answered had been sent at most a round trip before it was heard."""
+        if not self.may_read():
+            return 0
+        return max(0, self._state.now - max(0, self.silent_for()) - self._rtt_to_quorum())
+
+    def _rtt_to_quorum(self) -> int:
+        return self._state.largest_rtt if len(self._state.voters()) > 1 else 0
 
     def _let_go(self) -> None:
         """Those who left the group and know it, or do not answer."""

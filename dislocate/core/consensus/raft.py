@@ -56,10 +56,11 @@ class Raft:
     def __init__(
         self, *, me: ServerId, restored: Restored, stream: Stream, now: int, timing: Timing | None = None
     ) -> None:
+        self.me = me
         self._state = state = ServerState(me, restored, stream, now, timing or Timing())
-        self._elections = Elections(state, self._won)
         self._following = Following(state)
         self._leading = Leading(state)
+        self._elections = Elections(state, self._leading.begin)
         self._transfers = Transfers(state, self._leading)
         self._changes = Changes(state, self._leading, self._transfers)
         self._snapshots = SnapshotsSent(state, self._leading)
@@ -81,10 +82,6 @@ class Raft:
     # ---- what is so
 
     @property
-    def me(self) -> ServerId:
-        return self._state.me
-
-    @property
     def role(self) -> Role:
         return self._state.role
 
@@ -100,6 +97,11 @@ class Raft:
     @property
     def is_leader(self) -> bool:
         return self._state.role is Role.LEADER
+
+    @property
+    def is_established(self) -> bool:
+        """Whether it leads and has committed an entry of its own term: everything acknowledged before is applied here."""
+        return self.is_leader and self._leading.may_read()
 
     @property
     def is_voter(self) -> bool:
@@ -140,6 +142,11 @@ class Raft:
         """Nanoseconds, among the voters, as far as it is known."""
         return self._state.largest_rtt
 
+    @largest_rtt.setter
+    def largest_rtt(self, nanoseconds: int) -> None:
+        """What the owner knows before any leader has measured it; a leader's word replaces it."""
+        self._state.largest_rtt = nanoseconds
+
     @property
     def quorum_rtt(self) -> int:
         """Nanoseconds that this server would need for a majority; its owner sets it, 0 is not known."""
@@ -176,12 +183,12 @@ class Raft:
 
     @property
     def current_at(self) -> int:
-        """When what is applied here was last known to be all that the leader had committed; 0: never."""
+        """When what is applied here was last known to be all that was committed anywhere; 0: not now."""
         state = self._state
         if state.role is Role.LEADER:
-            return state.now
+            return self._leading.current_at()
         is_behind = state.leader is None or state.applied < state.leader_commit
-        return 0 if is_behind or state.leader is None else state.heard.get(state.leader, 0)
+        return 0 if is_behind else max(0, state.led_at)
 
     def missing(self) -> tuple[ServerId, ...]:
         """Voters that this server has not heard of within its patience."""
@@ -216,7 +223,6 @@ class Raft:
         if isinstance(message, VoteAsked):
             self._elections.on_vote_asked(sender, term, message)
             return
-        is_leaders = kind in self._followers_words
         if term < state.term:
             if isinstance(message, Append | SnapshotChunk):
                 self._following.refuse_past(sender, message)
@@ -226,12 +232,13 @@ class Raft:
                 self._outranked(sender, term)
             self._elections.on_vote_given(sender, term, message)
             return
-        if term > state.term and not is_leaders:
-            self._outranked(sender, term)
-        if is_leaders:
+        if kind in self._followers_words:
             self._hear_leader(sender, term)
             self._followers_words[kind](sender, message)
-        elif isinstance(message, LeadNow):
+            return
+        if term > state.term:
+            self._outranked(sender, term)
+        if isinstance(message, LeadNow):
             self._lead_now(sender)
         elif state.role is Role.LEADER:
             self._leaders_ears[kind](sender, message)
@@ -381,7 +388,7 @@ class Raft:
         committed = log.between(state.applied + 1, state.commit) if state.commit > state.applied else ()
         leading, receiving = self._leading, self._receiving
         told = leading.reads_ready or self._reads_lost or self._snapshots.wanted or state.events
-        if save is None and not words and not committed and not told and receiving.install is None:
+        if not (save or words or committed or told or receiving.install):
             return NOTHING
         state.applied = max(state.applied, state.commit)
         duties = Duties(
@@ -398,11 +405,6 @@ class Raft:
         self._snapshots.wanted.clear()
         receiving.install = None
         return duties
-
-    # ---- coming to lead, and ceasing to
-
-    def _won(self) -> None:
-        self._leading.begin()
 
     def _deposed(self) -> None:
         self._reads_lost += self._leading.end()

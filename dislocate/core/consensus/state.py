@@ -47,6 +47,7 @@ class ServerState:
         self.largest_rtt = 0  # nanoseconds among the voters: measured by the leader, told to the others
         self.quorum_rtt = 0  # what this server would need for a majority; its owner knows
         self.leader_commit = 0  # as the leader last told it
+        self.led_at = 0  # when the leader surely led, and had committed no more than that; 0 or less: not known
         self.heard: dict[ServerId, int] = {}  # when each server last said anything
         self.installing: Snapshot | None = None  # the owner makes it durable; until then the log stands still
         self.events: list[LeaderElected | LeaderDeposed | ServersChanged] = []
@@ -59,6 +60,15 @@ class ServerState:
         """Whether its vote counts, as far as its own log says."""
         configuration = self.log.configuration
         return self.me in configuration.voters or self.me in configuration.outgoing
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether it may ask for votes: also when the change that leaves it out is not known to be committed, since perhaps
+        nobody else has that entry and can win with it (thesis, 4.2.2).  Its own vote does not count then."""
+        if self.is_voter:
+            return True
+        log = self.log
+        return log.configuration_index > self.commit and self.me in voters_of(log.configuration_at(self.commit))
 
     @property
     def hard(self) -> HardState:
