@@ -39,6 +39,8 @@ class Elections:
         self._draw = 0
         self._at = 0
         self.rearm()
+        if state.voters() == (state.me,):
+            self._at = state.now  # who is alone when it starts need not wait for anybody
 
     # ---- time
 
@@ -47,7 +49,7 @@ class Elections:
         state = self._state
         if state.role is Role.LEADER or state.installing is not None:
             return NEVER
-        return self._at if state.is_voter or state.leader is not None else NEVER
+        return self._at if state.leader is not None or state.may_ask else NEVER
 
     def rearm(self) -> None:
         """Draw anew how long silence may last, from now on."""
@@ -67,8 +69,12 @@ class Elections:
     def time_reached(self) -> None:
         if self.deadline() > self._state.now:
             return
-        self._state.leader = None
-        self.ask(pre=True)
+        state = self._state
+        state.leader = None
+        if state.durability.is_hard(state.hard):
+            self.ask(pre=True)
+        else:
+            self.rearm()  # whose disk hangs raises its term once, and not each time that it loses patience
 
     def peer_refused(self, peer: ServerId) -> None:
         """Nobody listens where `peer` was: this server has verified that."""
@@ -96,7 +102,7 @@ class Elections:
     def ask(self, *, pre: bool, transferred: bool = False) -> None:
         """Ask everybody for a vote, or whether one would be given."""
         state = self._state
-        if not state.is_voter or state.installing is not None:
+        if not state.may_ask or state.installing is not None:
             return
         self._is_transfer = transferred
         state.leader = None
