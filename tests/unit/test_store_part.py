@@ -1,7 +1,6 @@
 """The store's part of an agent, in whole nodes: every request is answered once, and rightly, whatever ends or fails."""
 
 import pytest
-from msgspec import msgpack
 
 from dislocate.core.boundary.events import StoreTroubled
 from dislocate.core.boundary.inputs import LinkLost, LinkOpened, SendFailed
@@ -145,7 +144,7 @@ def test_a_watch_at_a_server_that_is_removed_goes_on_elsewhere(three):
     leader = three.leader()
     gone = three.others(leader)[0]
     number = three.begin_asking(gone, watch("k", 0))
-    assert three.ask(leader, RemoveServer(gone)) == three.ask(leader, RemoveServer(gone)) or True
+    assert isinstance(three.ask(leader, RemoveServer(gone)), Done)
     three.run("3s")
     assert three.hosts[gone].node.store.role == "agent"
     three.ask(leader, put("k"))
@@ -352,7 +351,7 @@ def test_an_addition_that_is_called_off_is_answered_with_why(three):
     three.run("8s")
     answer = three.answer(leader, number)
     assert isinstance(answer, Refused | Uncertain)
-    assert three.server(leader)._timers
+    assert three.server(leader).changing._changes == []
 
 
 def test_leadership_is_handed_to_whom_is_named_and_asking_again_is_done_too(three):
@@ -443,4 +442,3 @@ def test_records_of_the_store_are_readable_again_after_all_servers_were_killed(t
         three.begin(path)
     three.found()
     assert [kv.value for kv in three.ask("fra/a5", read("k")).keys] == [b"v"]
-    assert msgpack.encode(1)
