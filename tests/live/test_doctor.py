@@ -69,7 +69,7 @@ def test_beside_a_server_the_store_its_members_and_its_links_are_looked_at(by_ha
     servers = '[store]\nservers = ["fra/a1"]'
     first, second = by_hand("fra/a1"), by_hand("fra/a2")
     first.configure(servers)
-    second.configure(servers.replace('"fra/a1"', '"fra/a1", "fra/a2", "fra/a01"'))
+    second.configure(servers.replace('"fra/a1"', '"fra/a1", "fra/a01", "fra/a3"'))
     first.start()
     until("the store is led", lambda: "led by fra/a1" in examine(first)[1].get("store", ("", ""))[1])
     second.start()

@@ -19,9 +19,12 @@ from msgspec import Struct
 
 from dislocate.core.boundary.effects import Effect, Notify, SendDatagram, SendMessage
 from dislocate.core.boundary.inputs import DatagramReceived, Input, MessageReceived
+from dislocate.core.boundary.store import Transact
 from dislocate.core.catalog.messages import Repaired
+from dislocate.core.consensus.messages import Append, Consensus, Entry, GroupId, ServerId
 from dislocate.core.identity import NodeId
 from dislocate.core.membership.messages import FactsForwarded, MemberRecord
+from dislocate.core.store.commands import decode_command
 from dislocate.core.units import parse_duration
 from dislocate.core.wire import FactMemo, decode_envelope
 from sim.process import Machine
@@ -88,14 +91,22 @@ class _Teller:
     def _envelope(self, now: int, path: str, to: str | None, data: bytes) -> None:
         envelope = decode_envelope(data, path)
         verb = f"to {to or 'nobody'}"
-        if envelope.body is not None and type(envelope.body) not in (FactsForwarded, Repaired):
+        if isinstance(envelope.body, Consensus):
+            self._consensus(now, path, verb, envelope.body)
+        elif envelope.body is not None and type(envelope.body) not in (FactsForwarded, Repaired):
             self._line(now, path, verb, envelope.body)
         raws = envelope.body.facts if isinstance(envelope.body, FactsForwarded) else envelope.facts
         for raw in raws:
             self._line(now, path, verb, self._memo.decode(raw, path))
 
-    def _line(self, now: int, path: str, verb: str, said: Struct) -> None:
-        if type(said).__name__ in self._say:
+    def _consensus(self, now: int, path: str, verb: str, message: Consensus) -> None:
+        """What a server says; an append without entries is told of as 'Heartbeat'."""
+        body = message.body
+        is_heartbeat = isinstance(body, Append) and not body.entries
+        self._line(now, path, f"{verb}, in term {message.term}", body, "Heartbeat" if is_heartbeat else "")
+
+    def _line(self, now: int, path: str, verb: str, said: Struct, name: str = "") -> None:
+        if (name or type(said).__name__) in self._say:
             self.lines.append(f"{now / 1e9:9.4f}s  {path}  {verb}: {_words(said)}")
 
 
@@ -106,17 +117,33 @@ def _words(value: Any) -> str:
             return value.path
         case MemberRecord():
             return f"{value.node.path}/{value.incarnation}"
+        case ServerId():
+            return value.path
+        case GroupId():
+            return value.uuid.hex()[:8]
+        case Entry():
+            what = _words(decode_command(value.data).body) if value.data else _words(value.configuration) or "nothing"
+            return f"[{value.index} of term {value.term}: {what}]"
+        case Transact():
+            return ", ".join(_words(operation) for operation in value.then)
         case Struct():
             fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
-            words = [
-                f"{name}={_words(one)}" for name, one in fields if name not in _NOISE and one not in ((), "", None)
-            ]
+            unsaid: tuple[Any, ...] = ((), "", None)
+            if type(value).__module__.startswith(_TERSE):
+                unsaid += (0, False)
+            words = [f"{name}={_words(one)}" for name, one in fields if name not in _NOISE and one not in unsaid]
             return " ".join([type(value).__name__, *words])
         case tuple() | list():
             return ",".join(_words(one) for one in value)
         case bytes():
             return f"<{len(value)} bytes>"
+        case None:
+            return ""
     return str(getattr(value, "value", value))
 
 
-_NOISE = frozenset({"digest", "seq", "freshness", "public_key", "coordinate", "version", "nonce"})
+_TERSE = ("dislocate.core.consensus", "dislocate.core.store")  # whose numbers are 0 and claims false unless they say so
+_NOISE = frozenset(
+    {"digest", "seq", "freshness", "public_key", "coordinate", "version", "nonce"}
+    | {"disk", "floor", "round", "largest_rtt", "quorum_rtt", "age", "level", "created", "modified", "lease"}
+)

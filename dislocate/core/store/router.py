@@ -211,7 +211,7 @@ class Router:
     def retry_now(self) -> None:
         """There is a link or a leader that there was not."""
         retries, self._retries = self._retries, {}
-        for seq in retries:
+        for seq in sorted(retries):  # in the order in which they were asked
             asking = self._asking.get(seq)
             if asking is not None and asking.sent_to is None:
                 self._send(asking)

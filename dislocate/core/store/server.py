@@ -127,10 +127,10 @@ class Server:
             **self.replica.timers(),
             **self.serving.timers(),
             **self.changing.timers(),
-            LookAgain: self._look_again,
             **self.audit.timers(),
             VerifyDue: self._verify_due,
             FollowersDue: self._followers_due,
+            LookAgain: self._look_again,
         }
         self.replica.send = self._send
         self.replica.told = self._told
