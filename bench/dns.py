@@ -2,9 +2,10 @@
 
 100 names; half of the questions are A with three records, half SRV with three records and three additional.  Ours is a whole
 agent as `dislocate agent` starts it, with the names as registered services; the peer has them in its files.  Each server is
-pinned to one core, dnsperf, with the same options for both, to another; the peers take turns, and the best of `ROUNDS`
-counts for each, since a shared machine only ever slows.  Prints 'not measured' where dnsmasq or dnsperf is absent, or there
-is but one core.
+pinned to one core, dnsperf, with the same options for both, to another.  The peers take turns in many short rounds, first
+the one, then the other, and the median of `ROUNDS` counts for each: who else uses the machine for a while slows a few rounds
+of both, where of few long rounds the best of one may have met a quiet moment that the other did not.  Prints 'not measured'
+where dnsmasq or dnsperf is absent, or there is but one core.
 """
 
 import os
@@ -17,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
-from time import monotonic
+from statistics import median
+from time import clock_gettime, monotonic
 from typing import NamedTuple
 
 from dnslib import QTYPE, DNSRecord
@@ -27,8 +29,8 @@ from dislocate.io.keyring import generate_secret
 
 NAMES = 100
 INSTANCES = 3
-ROUNDS = 3
-DURATION = 3  # seconds a round
+ROUNDS = 15
+DURATION = 1  # seconds a round
 TARGET = 1.5  # times dnsmasq
 
 SERVICES = [f"bench{at:02}.service.dislocate" for at in range(NAMES)]
@@ -144,9 +146,9 @@ def load(server: Server, core: int, questions: Path) -> Load:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, in steps of 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process and its threads so far, to the nanosecond, by the clock that
+    clock_getcpuclockid(3) names; /proc/PID/stat tells it in steps of 10 ms, too coarse for a short round."""
+    return clock_gettime(~pid << 3 | 2)
 
 
 def measure(quick: bool) -> Iterator[Table]:
@@ -164,12 +166,13 @@ def measure(quick: bool) -> Iterator[Table]:
         with ours(cores[0], directory) as mine, dnsmasq(cores[0], directory) as peer:
             check(mine)
             check(peer)
-            rounds = [
-                (load(mine, cores[1], questions), load(peer, cores[1], questions))
-                for _ in range(1 if quick else ROUNDS)
-            ]
-    rates = (max(a.rate for a, _ in rounds), max(b.rate for _, b in rounds))
-    costs = (min(a.cost for a, _ in rounds), min(b.cost for _, b in rounds))
+            peers = (mine, peer)
+            rounds: dict[Server, list[Load]] = {server: [] for server in peers}
+            for at in range(1 if quick else ROUNDS):
+                for server in peers if at % 2 == 0 else reversed(peers):
+                    rounds[server].append(load(server, cores[1], questions))
+    rates = [median(load.rate for load in loads) for loads in rounds.values()]
+    costs = [median(load.cost for load in loads) for loads in rounds.values()]
     yield Table(
         "dns, 100 names, A and SRV",
         "dnsmasq",
@@ -177,7 +180,7 @@ def measure(quick: bool) -> Iterator[Table]:
             Figure("answers", "a second", *rates, Bound(TARGET, at_least=True, of_peer=True)),
             Figure("CPU of the server", "microseconds an answer", *costs),
         ),
-        "one core each, dnsperf on another; the best of the rounds",
+        "one core each, dnsperf on another; the median of rounds in turn",
     )
 
 

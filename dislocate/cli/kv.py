@@ -191,10 +191,10 @@ def watch(
         time.sleep(RETRY)
 
 
-def key_path(key: str, queries: dict[str, Any]) -> str:
+def key_path(key: str, queries: dict[str, Any], *, is_prefix: bool = False) -> str:
     """The path of `key` with those `queries` that are not None.  Raises `LocalError`."""
     given = "&".join(f"{name}={segment(str(value))}" for name, value in queries.items() if value is not None)
-    return f"/api/kv/{quote(check_key(key), safe='/')}" + (f"?{given}" if given else "")
+    return f"/api/kv/{quote(check_key(key, is_prefix=is_prefix), safe='/')}" + (f"?{given}" if given else "")
 
 
 def _bytes_of(text: str) -> bytes:
@@ -214,9 +214,8 @@ def _all_keys(agent: AgentConnection, prefix: str, limit: int | None, queries: d
     keys: list[dict[str, Any]] = []
     while True:
         left = PAGE if limit is None else min(PAGE, limit - len(keys))
-        page = {**queries, "prefix": prefix, "limit": left, "after": keys[-1]["key"] if keys else None}
-        given = "&".join(f"{name}={segment(str(value))}" for name, value in page.items() if value not in (None, ""))
-        answer = agent.get(f"/api/kv?{given}", STORE_TIMEOUT)
+        page = {**queries, "prefix": "true", "limit": left, "after": keys[-1]["key"] if keys else None}
+        answer = agent.get(key_path(prefix, page, is_prefix=True), STORE_TIMEOUT)
         keys += answer["keys"]
         if not answer["more"] or not answer["keys"] or len(keys) == limit:
             return {**answer, "keys": keys}

@@ -142,6 +142,10 @@ class Node:
             store_messages.AskingEnded: self._store.on_asking_ended,
             store_messages.GroupAsked: self._store.on_group_asked,
             store_messages.GroupTold: self._store.on_group_told,
+            store_messages.Follow: self._store.on_follow,
+            store_messages.Unfollow: self._store.on_unfollow,
+            store_messages.FollowedState: self._store.near.on_state,
+            store_messages.FollowedChanges: self._store.near.on_changes,
             Fragment: self._fragment_received,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).

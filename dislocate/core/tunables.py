@@ -107,12 +107,13 @@ ASK_SILENCE = 3 * SECOND  # without an answer on an open link: asked again, else
 ASKS_AT_ONCE = 4_096  # of one agent: bounds what it keeps
 LEADERLESS = 3 * SECOND  # for so long a write waits for an election; after that it is refused at once
 # --- the replicated store: what may be in it (etcd's limits are 1.5 MiB a request, 128 operations, 2 GiB; ours is smaller
-# because it is held in the memory of a Python process, once a server)
+# because it is held in the memory of a Python process, once a server).  What an entry does depends on these numbers, up to
+# RESTORE_PATIENCE: servers must agree on them, so another number needs another FEATURE_LEVEL.
 KEY_BYTES = 512  # of UTF-8: a path of a dozen labels
 VALUE_BYTES = 256 * 1024  # a rendered configuration file; what is larger belongs elsewhere, with its hash here
 TRANSACTION_OPERATIONS = 128  # etcd's --max-txn-ops; compares count on their own
 TRANSACTION_BYTES = 512 * 1024  # of keys and values: eight fragments on a link, so that one cannot hold up an election
-TRANSACTION_KEYS = 10_000  # that one transaction may read or remove by prefixes: some 20 ms of everybody's time
+TRANSACTION_KEYS = 10_000  # that one transaction may read or remove by prefixes: some 50 ms of every server's time
 TRANSACTION_ANSWER = 4 * 1024 * 1024  # bytes of keys and values in one answer
 STORE_BYTES = 64 * 1024 * 1024  # of keys and values
 STORE_KEYS = 1_000_000  # each costs some 330 bytes besides its text and value
@@ -127,12 +128,12 @@ QUOTAS = 100  # prefixes with a quota of their own
 SESSIONS = 10_000  # agents whose last askings are known; one entry an agent
 SESSION_RESULTS = 1_024  # a session: as many askings may be under way at once
 SESSION_RESULT_BYTES = 4 * 1024  # of one kept result; a larger one is not kept, and a repetition is told so
-SESSION_BYTES = 16 * 1024 * 1024  # of all results kept; the sessions not used for longest go first
+SESSION_BYTES = 32 * 1024 * 1024  # of all kept, some 80,000 puts; the sessions not used for longest go first
+RESTORE_BYTES = 128 * 1024 * 1024  # a backup of the fullest store: 64 MiB, and 1 M times 60 bytes
+RESTORE_PATIENCE = 10_000  # entries after which a restore that does not go on is given up
 CHANGES_KEPT = 20_000  # for watches: some seconds at full load, and a watcher that was away for a round trip needs less
 CHANGES_BYTES = 8 * 1024 * 1024  # of the same: 20,000 values may be large
 CHANGES_AGE = 10 * MINUTE  # Kubernetes compacts etcd after 5 minutes; a restart of an agent takes less
-RESTORE_BYTES = 128 * 1024 * 1024  # a backup of the fullest store: 64 MiB, and 1 M times 54 bytes
-RESTORE_PATIENCE = 10_000  # entries after which a restore that does not go on is given up
 SNAPSHOT_CHUNK = 48 * 1024  # bytes: a message with its envelope stays below MESSAGE_BUDGET
 FEATURE_LEVEL = 1  # the highest whose commands this version applies
 RECOVERY_STEP = 1 << 40  # revisions that a forced recovery leaves out: more than were lost; 8,191 fit below 2^53 (JSON)

@@ -48,9 +48,13 @@ from dislocate.core.store.messages import (
     Answered,
     Asked,
     AskingEnded,
+    Follow,
+    FollowedChanges,
+    FollowedState,
     GroupAsked,
     GroupTold,
     StoreGroup,
+    Unfollow,
 )
 from dislocate.core.tunables import MESSAGE_BUDGET, PROTOCOL
 
@@ -104,6 +108,10 @@ Message: TypeAlias = (
     | AskingEnded
     | GroupAsked
     | GroupTold
+    | Follow
+    | Unfollow
+    | FollowedState
+    | FollowedChanges
     | Fragment
 )
 

@@ -66,9 +66,15 @@ def log_events(backend: Backend) -> Callable[[], None]:
 
 
 def _log(event: Event) -> None:
-    level = logging.DEBUG if isinstance(event, _QUIET) else logging.INFO
+    level = _level(event)
     if log.isEnabledFor(level):
         log.log(level, "%s", describe(event), extra={"event": event})
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, _QUIET):
+        return logging.DEBUG
+    return logging.WARNING if type(event) is StoreTroubled and event.problem else logging.INFO
 
 
 def describe(event: Event) -> str:
@@ -114,7 +120,7 @@ def _datacenter(event: DatacenterChanged) -> str:
 
 def _servers(event: ServersChanged) -> str:
     learners = f", learning {_names(event.learners)}" if event.learners else ""
-    return f"servers {_names(event.voters)}{learners}, as of entry {event.index}"
+    return f"servers {_names(event.voters)}{learners}, from log index {event.index}"
 
 
 _LINES: dict[type, Callable[[Any], str]] = {
@@ -134,9 +140,9 @@ _LINES: dict[type, Callable[[Any], str]] = {
     RelayChanged: lambda e: f"relay {'yes' if e.is_relay else 'no'}",
     SendRefused: lambda e: f"send to {e.target} failed: {e.reason.value}",
     GroupJoined: lambda e: f"store group {e.group}, epoch {e.epoch}",
-    LeaderElected: lambda e: f"store led by this server, term {e.term}",
-    LeaderDeposed: lambda e: f"store not led by this server any more, term {e.term}: {e.reason}",
-    EntriesApplied: lambda e: f"store applied entry {e.index}, revision {e.revision}",
+    LeaderElected: lambda e: f"store leader this agent, in term {e.term}",
+    LeaderDeposed: lambda e: f"store leader no more this agent, since term {e.term}: {e.reason}",
+    EntriesApplied: lambda e: f"store applied {e.index}, revision {e.revision}, digest {e.digest:016x}",
     ServersChanged: _servers,
     StoreTroubled: lambda e: f"store troubled: {e.problem}" if e.problem else "store well again",
 }

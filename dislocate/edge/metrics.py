@@ -78,6 +78,7 @@ class _Collector:
         yield from _core_families(self._backend)
         yield from _member_families(self._backend)
         yield from _service_families(self._backend)
+        yield from _store_families(self._backend)
         yield from _edge_families(self._counters)
 
 
@@ -131,6 +132,20 @@ def _service_families(backend: Backend) -> Iterator[Any]:
             if count:
                 family.add_metric([name, status.value], count)
     yield family
+
+
+def _store_families(backend: Backend) -> Iterator[Any]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    view = backend.node.store
+    leads, age = view.role == "leader", age_of(view.as_of, backend.now())
+    yield GaugeMetricFamily("dislocate_store_leads", "1 while this agent leads the store", value=float(leads))
+    yield GaugeMetricFamily(
+        "dislocate_store_troubled", "1 while nothing can be written", value=float(bool(view.problem))
+    )
+    yield GaugeMetricFamily("dislocate_store_term", "Grows with each election", value=view.term)
+    yield GaugeMetricFamily("dislocate_store_revision", "Of the store, as known here", value=view.revision)
+    yield GaugeMetricFamily("dislocate_store_age_seconds", "How long ago that was current", value=age)
 
 
 def _edge_families(counters: EdgeCounters) -> Iterator[Any]:

@@ -131,12 +131,12 @@ def write(
     for path, plan in plans.items():
         home = directory / path
         (home / "state").mkdir(parents=True, exist_ok=True)
-        (home / "agent.toml").write_text(_config(plan, home, secret))
+        (home / "agent.toml").write_text(_config(plan, home, secret, scenario.servers))
         (home / "shaping.json").write_bytes(msgspec.json.encode(shaping_plan(scenario, plans, path, seed)))
     return plans
 
 
-def _config(plan: AgentPlan, home: FilePath, secret: FilePath) -> str:
+def _config(plan: AgentPlan, home: FilePath, secret: FilePath, servers: tuple[Path, ...]) -> str:
     datacenter, _, name = plan.path.partition("/")
     lines = [
         "[node]",
@@ -149,6 +149,8 @@ def _config(plan: AgentPlan, home: FilePath, secret: FilePath) -> str:
         "[security]",
         f"secret_file = {json.dumps(str(secret))}",
     ]
+    if servers:
+        lines += ["", "[store]", f"servers = {json.dumps(servers)}"]
     for service in plan.services:
         check = (
             f'{{ http = "http://{service.host}:{service.port}/health", '

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
@@ -27,12 +27,20 @@ def dev_scenario(datacenters: int, nodes: int) -> Scenario:
             why="To be played with.",
             duration=0,
             datacenters={name: Datacenter(nodes=nodes) for name in REGIONS[:datacenters]},
+            servers=store_servers(REGIONS[:datacenters], nodes),
             services=tuple(
                 Service(name=name, per_datacenter=2, interval=1 * SECOND, timeout=1 * SECOND)
                 for name in ("shop.web", "shop.api")
             ),
         )
     )
+
+
+def store_servers(datacenters: Sequence[str], nodes: int) -> tuple[str, ...]:
+    """Five servers where there are so many agents, else three or one: an odd number, spread over the data centers."""
+    paths = [f"{datacenter}/a{number}" for number in range(1, nodes + 1) for datacenter in datacenters]
+    count = next(size for size in (5, 3, 1) if size <= len(paths))
+    return tuple(sorted(paths[:count], key=lambda path: (datacenters.index(path.partition("/")[0]), path)))
 
 
 def how_to_talk(fleet: Fleet, *, is_kept: bool) -> str:
@@ -49,6 +57,10 @@ the agent {path}, from another shell:
   dislocate service shop.web
   dislocate history shop.web
   dislocate watch shop.web
+  dislocate kv put config/color blue
+  dislocate kv get config/color
+  dislocate lock deploy -- sh -c 'echo token $DISLOCATE_LOCK_TOKEN'
+  dislocate servers list
   curl -s {plan.http}/api/services/shop.web
   dig @{plan.host} -p {DNS_PORT} shop.web.service.dislocate
   dig @{plan.host} -p {DNS_PORT} SRV shop.web.service.{datacenters[0]}.dislocate

@@ -14,6 +14,7 @@ from dislocate.core.boundary.events import DatacenterChanged
 from dislocate.core.boundary.values import Status
 from dislocate.core.boundary.views import ServiceView
 from dislocate.core.units import SECOND
+from dislocate.edge.dns.answers import ROTATIONS
 from dislocate.edge.dns.names import (
     AddressAsked,
     NodeAsked,
@@ -500,6 +501,26 @@ def test_an_answer_that_cannot_be_told_is_servfail_and_the_server_lives(world):
     world.backend.runs("web", "10.0.0.1", port=70_000)
     assert rcode(world.ask("web.service.dislocate", "SRV")) == "SERVFAIL"
     assert world.addresses("web.service.dislocate") == ["10.0.0.1"]
+
+
+def test_counts_are_exact_however_often_they_are_read(world):
+    world.backend.runs("web", "10.0.0.1")
+    world.backend.runs("web", "10.0.0.2")
+    for asked in range(1, 100):
+        world.ask("web.service.dislocate")
+        assert world.resolver.counters == world.resolver.counters == {"rcode_0": asked}
+
+
+def test_a_question_asked_once_is_known_by_its_bytes_and_still_answered_in_every_order(world):
+    world.backend.runs("web", "10.0.0.1")
+    world.backend.runs("web", "10.0.0.2")
+    question = DNSRecord.question("web.service.dislocate").pack()
+    first = world.ask_bytes(question)[2:]
+    entry = world.resolver.recent[bytes(question[2:])]
+    replies = [first, *(next(entry.replies) for _ in range(3 * ROTATIONS - 1))]
+    assert replies[:ROTATIONS] == replies[ROTATIONS : 2 * ROTATIONS] == replies[2 * ROTATIONS :]
+    assert len(set(replies)) == len({id(reply) for reply in replies[ROTATIONS:]}) == 2  # each order is kept once
+    assert world.resolver.counters == {"rcode_0": 3 * ROTATIONS}
 
 
 # ---- sockets

@@ -46,15 +46,15 @@ EXAMPLES = [
     (events.InputDropped("10.0.0.9:1", "no envelope"), "input from 10.0.0.9:1 dropped: no envelope"),
     (events.RelayChanged(True), "relay yes"),
     (events.SendRefused("10.0.0.9:1", Refusal.REFUSED), "send to 10.0.0.9:1 failed: refused"),
-    (events.GroupJoined("ab12", 1), "store group ab12, epoch 1"),
-    (events.LeaderElected(3), "store led by this server, term 3"),
-    (events.LeaderDeposed(3, "silent"), "store not led by this server any more, term 3: silent"),
-    (events.EntriesApplied(7, 3, 99, 5), "store applied entry 7, revision 5"),
+    (events.GroupJoined("9f" * 16, 1), f"store group {'9f' * 16}, epoch 1"),
+    (events.LeaderElected(3), "store leader this agent, in term 3"),
+    (events.LeaderDeposed(4, "wdc/b1 leads"), "store leader no more this agent, since term 4: wdc/b1 leads"),
+    (events.EntriesApplied(44, 3, 255, 41), "store applied 44, revision 41, digest 00000000000000ff"),
     (
-        events.ServersChanged(7, ("fra/a1@01", "fra/a2@02"), ("wdc/a1@03",)),
-        "servers fra/a1@01 and fra/a2@02, learning wdc/a1@03, as of entry 7",
+        events.ServersChanged(44, ("fra/a1@d15c", "wdc/b1@d15c"), ("lon/c1@d15c",)),
+        "servers fra/a1@d15c and wdc/b1@d15c, learning lon/c1@d15c, from log index 44",
     ),
-    (events.StoreTroubled("the disk failed"), "store troubled: the disk failed"),
+    (events.StoreTroubled("no majority: missing wdc/b1"), "store troubled: no majority: missing wdc/b1"),
     (events.StoreTroubled(""), "store well again"),
 ]
 

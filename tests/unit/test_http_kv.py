@@ -122,8 +122,10 @@ def test_a_list_asks_for_exactly_that_with_the_slash_at_its_end(api, backend, qu
 def test_all_keys_can_be_listed(api, backend):
     backend.result = read()
     assert api.get("/api/kv") == {"keys": [], "revision": 9, "age": 0.0, "more": False}
-    api.get("/api/kv?prefix=a")
-    assert backend.asked == [ReadKeys("", True), ReadKeys("a", True)]
+    api.get("/api/kv/?prefix=true&limit=5")
+    api.get("/api/kv?prefix=true")
+    assert backend.asked == [ReadKeys("", True), ReadKeys("", True, limit=5), ReadKeys("", True)]
+    assert api.problem("GET", "/api/kv?prefix=a").field == "prefix"
 
 
 def test_any_bytes_are_put_with_any_type_under_a_key_with_slashes_and_escapes(api, backend):
@@ -501,3 +503,11 @@ def test_two_greenlets_may_wait_at_once(api, backend):
     backend.result = read(COLOR)
     both = [gevent.spawn(api.get, "/api/kv/app/color") for _ in range(2)]
     assert [each.get(timeout=5)["value"] for each in both] == ["blue", "blue"]
+
+
+def test_metrics_say_who_leads_and_what_is_wrong(api, backend):
+    assert "dislocate_store_revision 41.0" in api.ask("GET", "/api/metrics").text
+    backend.node.store = store(role="leader", problem="no majority")
+    text = api.ask("GET", "/api/metrics").text
+    assert "dislocate_store_leads 1.0" in text
+    assert "dislocate_store_troubled 1.0" in text

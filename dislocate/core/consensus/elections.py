@@ -43,11 +43,11 @@ class Elections:
     # ---- time
 
     def deadline(self) -> int:
-        """When this server asks for votes, if nothing is heard until then."""
+        """When this server asks for votes, or at least forgets its leader, if nothing is heard until then."""
         state = self._state
-        if state.role is Role.LEADER or not state.is_voter or state.installing is not None:
+        if state.role is Role.LEADER or state.installing is not None:
             return NEVER
-        return self._at
+        return self._at if state.is_voter or state.leader is not None else NEVER
 
     def rearm(self) -> None:
         """Draw anew how long silence may last, from now on."""
@@ -65,8 +65,10 @@ class Elections:
         self._at = self._state.now + self._silence()
 
     def time_reached(self) -> None:
-        if self.deadline() <= self._state.now:
-            self.ask(pre=True)
+        if self.deadline() > self._state.now:
+            return
+        self._state.leader = None
+        self.ask(pre=True)
 
     def peer_refused(self, peer: ServerId) -> None:
         """Nobody listens where `peer` was: this server has verified that."""
@@ -166,7 +168,7 @@ class Elections:
                 self._refuse(sender, question)
                 return
             if not question.pre:
-                state.follow(term, None, f"{sender} asked for votes in term {term}")
+                state.follow(term, None, f"{sender.path} asked for votes in term {term}")
         if not self._may_vote(sender, term, question):
             self._refuse(sender, question)
         elif question.pre:

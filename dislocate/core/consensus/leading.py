@@ -131,7 +131,7 @@ class Leading:
             entries, size = self._entries_from(progress.next)
             self._send(server, progress, progress.next - 1, prev_term, entries)
             if progress.pace is Pace.PROBE:
-                progress.probing = True
+                progress.probed(entries[-1].index, self.round)
             else:
                 progress.sent(entries[-1].index, size, state.now)
 
@@ -168,9 +168,9 @@ class Leading:
         progress = self.progress.get(sender)
         if progress is None:
             return
-        progress.answered(answer.round, state.now)
+        if progress.answered(answer.round, state.now):
+            self._measure()
         progress.quorum_rtt = answer.quorum_rtt
-        self._measure()
         if answer.accepted:
             self._accepted(progress, answer)
             if state.role is not Role.LEADER:
@@ -187,9 +187,8 @@ class Leading:
 
     def _accepted(self, progress: Progress, answer: Appended) -> None:
         is_news = progress.acknowledge(min(answer.index, self._state.log.last_index), self._state.now)
-        if (progress.pace is Pace.PROBE and answer.round > progress.ignore_until) or (
-            progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted
-        ):
+        is_caught_up = progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted
+        if is_caught_up or progress.is_found(answer.round):
             progress.replicate()
         elif progress.sending is not None and progress.match >= progress.sending.snapshot.index:
             progress.sending = None  # it is there, and the log went on without it
@@ -251,7 +250,7 @@ class Leading:
         return progress.heard_at if progress is not None else 0
 
     def rtt_of(self, server: ServerId) -> int:
-        """Smoothed round trip; 0 for this server, `UNBOUNDED` where it is not known."""
+        """Round trip; 0 for this server, `UNBOUNDED` where it is not known."""
         if server == self._state.me:
             return 0
         progress = self.progress.get(server)

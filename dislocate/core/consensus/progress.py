@@ -22,6 +22,7 @@ class Pace(Enum):
 
 SMOOTHING = 8  # a new sample counts for an eighth, as in TCP
 PINGS_KEPT = 64  # heartbeats without an answer whose time of sending is remembered
+RTTS_KEPT = 8  # the least of so many counts: who stood still answers a whole queue late, and is not far away for that
 
 
 def smoothed(before: int, sample: int) -> int:
@@ -63,6 +64,7 @@ class Progress:
     __slots__ = (
         "_acks",
         "_pings",
+        "_rtts",
         "append_latency",
         "better_since",
         "heard_at",
@@ -74,6 +76,8 @@ class Progress:
         "match",
         "next",
         "pace",
+        "probed_round",
+        "probed_to",
         "probing",
         "quorum_rtt",
         "round",
@@ -89,12 +93,14 @@ class Progress:
         self.match = 0
         self.next = next_index  # the first entry that it has not been sent
         self.probing = False  # a probe is under way
+        self.probed_to = 0  # the last entry that it carried
+        self.probed_round = 0  # and its round
         self.lost = False  # there is no link
         self.heard_at = now  # when it last answered this leader
         self.round = 0  # the highest round that it answered
         self.sent_round = 0  # of the last message to it
         self.ignore_until = 0  # refusals of rounds up to this one are known already
-        self.rtt = 0  # smoothed, nanoseconds; 0: not measured
+        self.rtt = 0  # the least of the last few, nanoseconds; 0: not measured
         self.append_latency = 0  # smoothed time until entries are acknowledged: RTT and its disk
         self.quorum_rtt = 0  # what it says it would need for a majority
         self.better_since = 0  # since when it has been clearly better placed than the leader; 0: it is not
@@ -105,7 +111,8 @@ class Progress:
         self.wanted_at = 0  # when a snapshot for it was asked for; 0: not
         self.inflight_bytes = 0
         self._acks: deque[tuple[int, int, int]] = deque()  # (last index, bytes, sent at) of appends under way
-        self._pings: deque[tuple[int, int]] = deque()  # (round, sent at) of heartbeats
+        self._pings: deque[tuple[int, int]] = deque(maxlen=PINGS_KEPT)  # (round, sent at) of heartbeats
+        self._rtts: deque[int] = deque(maxlen=RTTS_KEPT)
 
     # ---- sending
 
@@ -119,16 +126,19 @@ class Progress:
         self._acks.append((last, size, now))
         self.inflight_bytes += size
 
+    def probed(self, last: int, round_: int) -> None:
+        """A probe with entries up to `last` was sent."""
+        self.probing = True
+        self.probed_to, self.probed_round = last, round_
+
     def pinged(self, round_: int, now: int) -> None:
         """A heartbeat left; it is answered without waiting for the disk, so it measures the way."""
         self._pings.append((round_, now))
-        if len(self._pings) > PINGS_KEPT:
-            self._pings.popleft()
 
     # ---- hearing
 
-    def answered(self, round_: int, now: int) -> None:
-        """It answered the message of `round_`."""
+    def answered(self, round_: int, now: int) -> bool:
+        """It answered the message of `round_`; whether that measured the way."""
         self.heard_at = now
         self.lost = False
         self.round = max(self.round, round_)
@@ -136,7 +146,10 @@ class Progress:
         while pings and pings[0][0] <= round_:
             pinged, sent_at = pings.popleft()
             if pinged == round_:
-                self.rtt = smoothed(self.rtt, max(1, now - sent_at))
+                self._rtts.append(max(1, now - sent_at))
+                self.rtt = min(self._rtts)
+                return True
+        return False
 
     def acknowledge(self, index: int, now: int) -> bool:
         """It has everything up to `index`; whether that is news."""
@@ -163,10 +176,17 @@ class Progress:
         self.wanted_at = 0
         self._forget_inflight()
 
+    def is_found(self, round_: int) -> bool:
+        """Whether an accepted message of `round_` ends the probing.  While a probe carries entries, only it or a later one
+        does: what it carried need not be sent again, though its own answer may still wait for the disk."""
+        if self.pace is not Pace.PROBE or round_ <= self.ignore_until:
+            return False
+        return not self.probing or round_ >= self.probed_round
+
     def replicate(self) -> None:
-        """Everything after `match` may be streamed."""
+        """Everything after what it has, or was sent last, may be streamed."""
         self.pace = Pace.REPLICATE
-        self.next = self.match + 1
+        self.next = 1 + (max(self.match, self.probed_to) if self.probing else self.match)
         self.probing = False
         self.sending = None
         self.wanted_at = 0
@@ -174,6 +194,7 @@ class Progress:
 
     def await_snapshot(self) -> None:
         self.pace = Pace.SNAPSHOT
+        self.probing = False
         self._forget_inflight()
 
     def link_lost(self, round_: int) -> None:

@@ -82,6 +82,8 @@ class SnapshotsSent:
             if self._state.role is Role.LEADER:
                 self._leading.replicate(sender, progress)
         elif answer.next_chunk > sending.acked:
+            if answer.next_chunk > sending.acked + 1:
+                progress.ignore_until = self._leading.round  # it had more than we knew: answers to the rest say nothing
             sending.acked, sending.moved_at = answer.next_chunk, now
             sending.sent = max(sending.sent, sending.acked)
             self._push(sender, progress, sending)

@@ -7,7 +7,9 @@ stays asked, whatever is restored.
 Does not know the group that it is restored into: `check_group` compares, and a restore that says `force` skips it.
 """
 
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,9 +19,9 @@ from dislocate.core.boundary.store import KeyValue
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
 from dislocate.core.store.commands import RestoreChunk
-from dislocate.core.store.records import KEYS, LEASES, opened, read_key, read_lease
-from dislocate.core.store.snapshot import framed, read_stream
-from dislocate.core.tunables import RESTORE_BYTES, SNAPSHOT_CHUNK, STORE_BYTES, STORE_KEYS
+from dislocate.core.store.records import KEYS, LEASES, SUM_BYTES, read_key, read_lease
+from dislocate.core.store.snapshot import SnapshotCutter, read_stream
+from dislocate.core.tunables import RESTORE_BYTES, SNAPSHOT_CHUNK, STORE_KEYS
 
 if TYPE_CHECKING:
     from dislocate.core.store.machine import StoreMachine
@@ -52,13 +54,26 @@ class Backup(Struct, frozen=True):
 
 def write_backup(machine: "StoreMachine", group: GroupId) -> bytes:
     """All keys and leases of a store, as of its revision."""
+    return b"".join(backup_parts(machine, group))
+
+
+def backup_parts(machine: "StoreMachine", group: GroupId) -> Iterator[bytes]:
+    """The same in parts, for who has other things to do between two of them: true to the moment of this call."""
     header = BackupHeader(
         FORMAT, group.uuid.hex(), group.epoch, machine.revision, len(machine.keys), len(machine.leases)
     )
     encoded = msgspec.msgpack.encode(header)
-    frames = [framed(record) for record in machine.all_records() if record.key.startswith((KEYS, LEASES))]
-    body = b"".join((_FIRST_LINE, len(encoded).to_bytes(2, "big"), encoded, *frames))
-    return body + blake2b(body, digest_size=_SUM_BYTES).digest()
+    head = _FIRST_LINE + len(encoded).to_bytes(2, "big") + encoded
+    return _summed(chain((head,), SnapshotCutter(machine, whole=False)))
+
+
+def _summed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The parts, and then their checksum."""
+    checksum = blake2b(digest_size=_SUM_BYTES)
+    for part in parts:
+        checksum.update(part)
+        yield part
+    yield checksum.digest()
 
 
 def read_header(data: bytes) -> BackupHeader:
@@ -67,12 +82,12 @@ def read_header(data: bytes) -> BackupHeader:
 
 
 def read_backup(data: bytes) -> Backup:
-    """What is in the file.  Raises `LocalError` for a file that is none, is damaged, or says what no store may hold."""
+    """What is in the file.  Raises `LocalError` for a file that is none, or is damaged."""
     header, stream_at = _checked(data)
     keys: list[KeyValue] = []
     leases: list[tuple[int, int]] = []
     for record in read_stream(data[stream_at:-_SUM_BYTES], "backup"):
-        _, payload = opened(record)
+        payload = (record.value or b"")[SUM_BYTES:]  # its own checksum says nothing that the file's has not said
         if record.key.startswith(KEYS):
             keys.append(read_key(record.key, payload))
         elif record.key.startswith(LEASES):
@@ -127,6 +142,6 @@ def _checked(data: bytes) -> tuple[BackupHeader, int]:
         raise LocalError(
             "backup", got=f"format {header.format}", expected=f"format {FORMAT}: use the version that wrote it"
         )
-    if len(data) > STORE_BYTES + RESTORE_BYTES or header.keys > STORE_KEYS:
+    if header.keys > STORE_KEYS:
         raise LocalError("backup", got=f"{header.keys} keys", expected=f"at most {STORE_KEYS} keys")
     return header, stream_at

@@ -13,6 +13,7 @@ from dislocate.core.boundary.store import KeyValue
 from dislocate.core.store.records import MASK, key_fingerprint
 
 _BLOCK = 512  # names; a block is cut in two at twice that
+_UNCOUNTED = 1_000  # keys whose change the digest has yet to learn: one changed often costs once
 
 
 class OrderedNames:
@@ -63,7 +64,8 @@ class Keys:
         self._values = {kv.key: kv for kv in values}
         self._names = OrderedNames(self._values)
         self.size = sum(map(size_of, self._values.values()))  # bytes of names and values
-        self.digest = sum(map(key_fingerprint, self._values.values())) & MASK
+        self._digest = sum(map(key_fingerprint, self._values.values())) & MASK
+        self._uncounted: dict[str, KeyValue | None] = {}  # changed keys as `_digest` still has them
         self.dirty: dict[str, None] = {}  # names whose record on disk is another
 
     def __len__(self) -> int:
@@ -71,6 +73,18 @@ class Keys:
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
+
+    @property
+    def digest(self) -> int:
+        """64 bits over all keys."""
+        digest = self._digest
+        for name, old in self._uncounted.items():
+            digest -= key_fingerprint(old) if old is not None else 0
+            now = self._values.get(name)
+            digest += key_fingerprint(now) if now is not None else 0
+        self._digest = digest & MASK
+        self._uncounted.clear()
+        return self._digest
 
     def get(self, name: str) -> KeyValue | None:
         return self._values.get(name)
@@ -81,21 +95,26 @@ class Keys:
         old = self._values.get(name)
         if old is None:
             self._names.add(name)
-            self.size += size_of(kv)
-            self.digest = (self.digest + key_fingerprint(kv)) & MASK
+            self.size += name_size(name) + len(kv.value)
         else:
             self.size += len(kv.value) - len(old.value)
-            self.digest = (self.digest + key_fingerprint(kv) - key_fingerprint(old)) & MASK
+        self._changing(name, old)
         self._values[name] = kv
-        self.dirty[name] = None
 
     def remove(self, name: str) -> None:
         """Remove a key that is here."""
-        old = self._values.pop(name)
+        old = self._values[name]
         self._names.remove(name)
         self.size -= size_of(old)
-        self.digest = (self.digest - key_fingerprint(old)) & MASK
+        self._changing(name, old)
+        del self._values[name]
+
+    def _changing(self, name: str, old: KeyValue | None) -> None:
         self.dirty[name] = None
+        if name not in self._uncounted:
+            if len(self._uncounted) >= _UNCOUNTED:
+                _ = self.digest
+            self._uncounted[name] = old
 
     def below(self, prefix: str, after: str = "") -> Iterator[KeyValue]:
         """The keys that begin with `prefix` and come after `after`, in order; the store must not change meanwhile."""

@@ -10,7 +10,7 @@ is committed or who asks: see `replica`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, TypeAlias
 
 import msgspec
@@ -30,15 +30,22 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import Bug, LocalError, require
-from dislocate.core.store import records
 from dislocate.core.store.backup import read_backup
 from dislocate.core.store.changes import ChangeHistory
 from dislocate.core.store.commands import Command, LeasesEnded, RestoreChunk, SetFeatureLevel, decode_command
 from dislocate.core.store.keys import Keys, size_of
 from dislocate.core.store.leases import Lease, Leases
 from dislocate.core.store.quotas import Quotas
-from dislocate.core.store.records import Meta, damaged, sealed
-from dislocate.core.store.restoring import Restoring, chunk_record_key, restored_keys, restored_leases
+from dislocate.core.store.restoring import Restoring, restored_keys, restored_leases
+from dislocate.core.store.saving import (
+    Parts,
+    Position,
+    changed_records,
+    key_records,
+    other_records,
+    read_parts,
+    record_keys,
+)
 from dislocate.core.store.sessions import Sessions
 from dislocate.core.store.transactions import Draft, holds
 from dislocate.core.tunables import CHANGES_KEPT, LEASES, READ_LIMIT, STORE_BYTES, TRANSACTION_ANSWER
@@ -46,7 +53,7 @@ from dislocate.core.tunables import CHANGES_KEPT, LEASES, READ_LIMIT, STORE_BYTE
 Outcome: TypeAlias = Transacted | LeaseStanding | Done | Refused | Uncertain
 
 
-class Applied(Struct, frozen=True):
+class Applied(Struct, frozen=True, gc=False):
     """What one entry did."""
 
     result: Outcome | None  # for who asked; None: the entry was empty
@@ -56,22 +63,25 @@ class Applied(Struct, frozen=True):
 
 
 _NOTHING = Applied(None)
+_BEGINNING = Position(0, 0, 1)
 
 
 class StoreMachine:
     """Keys, leases and sessions at one index of the log."""
 
-    def __init__(self) -> None:
-        self.index = 0  # applied
-        self.revision = 0
-        self.feature_level = 1  # how commands are applied; above tunables.FEATURE_LEVEL this version must not go on
-        self.keys = Keys()
-        self._leases = Leases()
-        self._sessions = Sessions()
-        self._restoring = Restoring()
+    def __init__(self, parts: Parts | None = None, position: Position = _BEGINNING) -> None:
+        self._parts = parts or Parts(Keys(), Leases(), Sessions(), Restoring())
+        self.index = position.index  # applied
+        self.revision = position.revision
+        self.feature_level = position.feature_level  # above tunables.FEATURE_LEVEL this version must not go on
+        self.keys = self._parts.keys
+        self._leases = self._parts.leases
+        self._sessions = self._parts.sessions
+        self._restoring = self._parts.restoring
         self._quotas = Quotas(self.keys)
-        self._history = ChangeHistory(floor=0)
+        self._history = ChangeHistory(floor=self.revision)
         self._is_saved = True  # the disk has the present index and revision
+        self._parts.forget_dirty()
 
     # ---- looking
 
@@ -83,7 +93,7 @@ class StoreMachine:
     @property
     def digest(self) -> int:
         """64 bits over all keys and leases."""
-        return (self.keys.digest + self._leases.digest) & records.MASK
+        return self._parts.digest
 
     @property
     def leases(self) -> Mapping[int, Lease]:
@@ -162,7 +172,7 @@ class StoreMachine:
 
     def _transact(self, body: Transact) -> Applied:
         keys = self.keys
-        succeeded = all(holds(compare, keys.get(compare.key)) for compare in body.compares)
+        succeeded = not body.compares or all(holds(compare, keys.get(compare.key)) for compare in body.compares)
         draft = Draft(keys, self._leases, self.revision + 1)
         results = draft.run(body.then if succeeded else body.otherwise)
         if isinstance(results, Refused):
@@ -188,7 +198,8 @@ class StoreMachine:
                 keys.put(now)
             elif old is not None:
                 keys.remove(name)
-            self._leases.move(old, now)
+            if (old is not None and old.lease) or (now is not None and now.lease):
+                self._leases.move(old, now)
             self._quotas.count(name, old, now)
             changes.append(KeyChange(name, revision, now))
         return tuple(changes)
@@ -266,152 +277,32 @@ class StoreMachine:
         """What changed since the last call: to be stored together, in one transaction."""
         if self._is_saved:
             return ()
-        leases, sessions, chunks = self._leases.dirty, self._sessions.dirty, self._restoring.dirty
-        changed = chain(
-            self._key_records(self.keys.dirty),
-            self._lease_records(leases),
-            (self._meta_record(),),
-            self._chunk_records(chunks),
-            self._session_records(sessions),
-        )
-        result = tuple(changed)
-        self._forget_dirty()
-        return result
+        changed = tuple(changed_records(self._parts, self._position()))
+        self._parts.forget_dirty()
+        self._is_saved = True
+        return changed
 
     def all_records(self) -> tuple[StoredRecord, ...]:
         """Everything, in the order of the records' keys."""
-        names, _ = self.keys.copied()
-        return (*self._key_records(names), *self.records_besides_keys())
+        return (*key_records(self._parts), *self.records_besides_keys())
 
     def records_besides_keys(self) -> tuple[StoredRecord, ...]:
         """The same without keys."""
-        return (
-            *self._lease_records(sorted(self.leases)),
-            self._meta_record(),
-            *self._chunk_records(range(len(self._restoring.chunks))),
-            *self._session_records(self._sessions.paths()),
-        )
+        return tuple(other_records(self._parts, self._position()))
 
     def record_keys(self) -> Iterator[str]:
-        """The key of every record that the disk may have of this store, now or when what is dirty has been stored."""
-        names, _ = self.keys.copied()
-        yield from (records.KEYS + name for name in dict.fromkeys([*names, *self.keys.dirty]))
-        yield from map(records.lease_record_key, dict.fromkeys([*self.leases, *self._leases.dirty]))
-        yield records.META
-        chunks = range(len(self._restoring.chunks))
-        yield from map(chunk_record_key, dict.fromkeys([*chunks, *self._restoring.dirty]))
-        yield from (records.SESSIONS + path for path in dict.fromkeys([*self._sessions.paths(), *self._sessions.dirty]))
-
-    def _key_records(self, names: Iterable[str]) -> Iterator[StoredRecord]:
-        for name in names:
-            kv = self.keys.get(name)
-            if kv is None:
-                yield StoredRecord(records.KEYS + name, None)
-            else:
-                yield sealed(records.KEYS + name, records.key_payload(kv))
-
-    def _lease_records(self, ids: Iterable[int]) -> Iterator[StoredRecord]:
-        for lease in ids:
-            key, living = records.lease_record_key(lease), self.leases.get(lease)
-            yield StoredRecord(key, None) if living is None else sealed(key, records.lease_payload(living.ttl))
-
-    def _chunk_records(self, numbers: Iterable[int]) -> Iterator[StoredRecord]:
-        chunks = self._restoring.chunks
-        for number in numbers:
-            key = chunk_record_key(number)
-            yield sealed(key, chunks[number]) if number < len(chunks) else StoredRecord(key, None)
-
-    def _session_records(self, paths: Iterable[str]) -> Iterator[StoredRecord]:
-        for path, payload in self._sessions.records(paths):
-            key = records.SESSIONS + path
-            yield StoredRecord(key, None) if payload is None else sealed(key, payload)
-
-    def _meta_record(self) -> StoredRecord:
-        meta = Meta(
-            records.FORMAT,
-            self.index,
-            self.revision,
-            self.feature_level,
-            self.digest,
-            len(self.keys),
-            len(self.leases),
-            len(self._sessions),
-            self._restoring.staging,
-        )
-        return sealed(records.META, records.encode_meta(meta))
-
-    def _forget_dirty(self) -> None:
-        self.keys.dirty.clear()
-        self._leases.dirty.clear()
-        self._sessions.dirty.clear()
-        self._restoring.dirty.clear()
-        self._is_saved = True
+        """The key of every record that the disk has of this store now, or when what is dirty has been stored."""
+        return record_keys(self._parts)
 
     @staticmethod
     def recover(stored: Iterable[StoredRecord]) -> "StoreMachine":
         """The store that these records are; other parts' records are left alone.  Without any, an empty one.
 
         Raises `LocalError` naming the record that is damaged or missing, and the mend."""
-        read = _Read(stored)
-        machine = StoreMachine()
-        if read.meta is None:
-            return machine
-        meta = read.meta
-        machine.index, machine.revision, machine.feature_level = meta.index, meta.revision, meta.feature_level
-        machine.keys = Keys(read.keys)
-        machine._leases = Leases(read.leases)
-        for kv in read.keys:
-            if kv.lease and kv.lease not in machine.leases:
-                raise damaged(records.KEYS + kv.key, f"lease {kv.lease}, which is not there")
-            machine._leases.move(None, kv)
-        try:
-            machine._sessions.recover(read.sessions)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise damaged(records.SESSIONS, str(error)) from error
-        machine._restoring.recover(meta.staging, read.chunks)
-        found = (len(machine.keys), len(machine.leases), len(machine._sessions), len(read.chunks), machine.digest)
-        staged = meta.staging.received if meta.staging is not None else 0
-        if found != (meta.keys, meta.leases, meta.sessions, staged, meta.digest):
-            raise damaged(
-                records.META, f"keys, leases, sessions, chunks and digest {found}, which are not what was saved"
-            )
-        machine._quotas = Quotas(machine.keys)
-        machine._history = ChangeHistory(floor=machine.revision)
-        machine._forget_dirty()
-        return machine
+        return StoreMachine(*read_parts(stored))
 
-
-class _Read:
-    """Records, by what they are."""
-
-    def __init__(self, stored: Iterable[StoredRecord]) -> None:
-        self.meta: Meta | None = None
-        self.keys: list[KeyValue] = []
-        self.leases: list[tuple[int, int]] = []
-        self.sessions: list[tuple[str, bytes]] = []
-        chunks: dict[str, bytes] = {}
-        for record in stored:
-            key = record.key
-            if not key.startswith("store/"):
-                continue
-            _, payload = records.opened(record)
-            if key.startswith(records.KEYS):
-                self.keys.append(records.read_key(key, payload))
-            elif key.startswith(records.LEASES):
-                self.leases.append(records.read_lease(key, payload))
-            elif key.startswith(records.SESSIONS):
-                self.sessions.append((key[len(records.SESSIONS) :], payload))
-            elif key.startswith(records.CHUNKS):
-                chunks[key] = payload
-            elif key == records.META:
-                self.meta = records.read_meta(payload)
-            else:
-                raise LocalError(
-                    key, got="an unknown kind of record", expected="the version of the agent that wrote it"
-                )
-        self.chunks = [chunks[key] for key in sorted(chunks)]
-        if self.meta is None and (self.keys or self.leases or self.sessions or chunks):
-            raise damaged(records.META, "nothing")
+    def _position(self) -> Position:
+        return Position(self.index, self.revision, self.feature_level)
 
 
 def _branch(succeeded: bool) -> str:

@@ -16,6 +16,7 @@ from dislocate.core.boundary.requests import Done, Refused, Result
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.store import (
     Consistency,
+    KeysRead,
     ReadKeys,
     Restore,
     ServerView,
@@ -38,7 +39,17 @@ from dislocate.core.store.backup import check_group, read_header, restore_chunks
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.durable import Found, find
 from dislocate.core.store.group import GroupNews
-from dislocate.core.store.messages import Answered, Asked, AskingEnded, GroupAsked, GroupTold, StoreGroup
+from dislocate.core.store.messages import (
+    Answered,
+    Asked,
+    AskingEnded,
+    Follow,
+    GroupAsked,
+    GroupTold,
+    StoreGroup,
+    Unfollow,
+)
+from dislocate.core.store.near import Near
 from dislocate.core.store.router import Router
 from dislocate.core.store.server import SERVER_TIMERS, Server
 from dislocate.core.store.serverlinks import ServerLinks
@@ -84,16 +95,17 @@ class StorePart:
         self._router.problem = self._problem
         self._router.serve = self._serve_own
         self._router.ended = self._asking_ended
+        self._near = Near(out, self._links, recovered, self._rtt_to)
         self._server: Server | None = None
         self._serverless_since = 0
         self._problem_told = ""
         self._passed_on: dict[tuple[NodeId, int], NodeId] = {}  # (asker, seq) -> its server, for `AskingEnded`
-        self._newest = 0  # the highest revision heard of, where this is no server
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {
             **self._router.timers(),
             **self._links.timers(),
+            **self._near.timers(),
             **dict.fromkeys(SERVER_TIMERS, self._server_timer),
             StoreTick: self._tick,
         }
@@ -101,6 +113,7 @@ class StorePart:
     def start(self) -> None:
         self._serverless_since = self._out.now
         self._news.restore()
+        self._near.start()
         records, self._records = self._records, ()
         if self._founding.is_member:
             self._run(find(records))
@@ -189,6 +202,19 @@ class StorePart:
         if node == asker:
             self._out.send_message(node, answered)
 
+    def on_follow(self, sender: NodeId, source: Address | None, body: Follow) -> None:
+        if source is None and self._server is not None and body.group == self._server.group:
+            self._server.follow(sender, body)
+
+    def on_unfollow(self, sender: NodeId, source: Address | None, body: Unfollow) -> None:
+        if self._server is not None:
+            self._server.unfollow(sender, body)
+
+    @property
+    def near(self) -> Near:
+        """What this agent holds without being a server."""
+        return self._near
+
     def on_asking_ended(self, sender: NodeId, source: Address | None, ended: AskingEnded) -> None:
         self._asking_ended(sender, ended.seq)
 
@@ -218,6 +244,7 @@ class StorePart:
             self._server.peer_gone(peer.path)
             self._server.link_lost(peer.path)
         else:
+            self._near.link_lost(peer.path)
             self._choose()
         self._router.link_lost(peer)
 
@@ -243,8 +270,18 @@ class StorePart:
     def request(self, request_id: int, request: StoreRequest) -> None:
         if isinstance(request, Restore):
             self._restore(request_id, request)
+        elif (held := self._held(request)) is not None:
+            self._out.reply(request_id, held)
         else:
             self._router.request(request_id, request)
+
+    def _held(self, request: StoreRequest) -> KeysRead | None:
+        """What an agent that is no server answers by itself."""
+        is_local = isinstance(request, ReadKeys) and request.consistency is not Consistency.LINEARIZABLE
+        if not is_local or self._server is not None or self._founding.group is None:
+            return None
+        assert isinstance(request, ReadKeys)
+        return self._near.read(request)
 
     def _restore(self, request_id: int, request: Restore) -> None:
         """In parts, each of which waits for the one before; nothing shows before the last one."""
@@ -365,6 +402,7 @@ class StorePart:
         server.reconfigured = self._reconfigured
         server.settled = self._router.retry_now
         server.ended = lambda problem: self._out.notify(StoreTroubled(problem))
+        self._near.stop()
         self._want_links()
         server.start()
 
@@ -409,6 +447,8 @@ class StorePart:
         open_ = next((path for path in alive if self._links.is_open(path)), None)
         if open_ is None:
             self._serverless_since = min(self._serverless_since or self._out.now, self._out.now)
+        if self._founding.group is not None:
+            self._near.follow(self._founding.group, [path for path in alive if self._links.is_open(path)])
         wanted = dict.fromkeys(
             alive[:1] if open_ == next(iter(alive), None) else [*alive[:2], *([open_] if open_ else [])]
         )
@@ -421,6 +461,10 @@ class StorePart:
             paths,
             key=lambda path: (self._distance(path.partition("/")[0]), fingerprint(f"{self._path}>{path}")),
         )
+
+    def _rtt_to(self, server: Path) -> int:
+        datacenter = server.partition("/")[0]
+        return 0 if datacenter == self._settings.node.datacenter else self._rtt(datacenter) or 0
 
     def _distance(self, datacenter: str) -> int:
         if datacenter == self._settings.node.datacenter:
@@ -465,17 +509,19 @@ class StorePart:
         server, founding = self._server, self._founding
         group = founding.group
         raft = None if server is None else server.replica.raft
+        revision, as_of = self._near.newest
         return StoreView(
             group="" if group is None else group.uuid.hex(),
             epoch=0 if group is None else group.epoch,
             role=self._role(),
             leader=self._leader(),
             term=0 if raft is None else raft.term,
-            revision=self._newest if server is None else server.revision,
+            revision=revision if server is None else server.revision,
             index=0 if server is None else server.replica.machine.index,
-            as_of=self._out.now - (0 if server is None else server.age),
+            as_of=as_of if server is None else self._out.now - server.age,
             servers=self._server_views(),
             problem=self._standing_problem(),
+            followed=() if server is not None else self._near.prefixes,
         )
 
     def _role(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import KeyValue
-from dislocate.core.store.keys import Keys, size_of
+from dislocate.core.store.keys import Keys, name_size, size_of
 from dislocate.core.tunables import QUOTAS, STORE_BYTES, STORE_KEYS
 
 QUOTA_KEYS = "system/quota/"
@@ -43,11 +43,12 @@ class Quotas:
             if name.startswith(QUOTA_KEYS) and (wrong := self._wrong_quota(name, now)) is not None:
                 return wrong
             old = self._keys.get(name)
-            larger = (size_of(now) if now is not None else 0) - (size_of(old) if old is not None else 0)
+            larger = _growth(name, old, now)
             growth += larger
             more += (now is not None) - (old is not None)
-            for prefix in self._covering(name):
-                below[prefix] = below.get(prefix, 0) + larger
+            if self._lengths:
+                for prefix in self._covering(name):
+                    below[prefix] = below.get(prefix, 0) + larger
         if growth > 0 and self._keys.size + growth > STORE_BYTES:
             reason = f"the store is full ({STORE_BYTES >> 20} MiB): delete keys that are not needed any more"
             return Refused("storage", "store", reason)
@@ -64,7 +65,7 @@ class Quotas:
     def count(self, name: str, old: KeyValue | None, now: KeyValue | None) -> None:
         """A key changed, and the store has it already as it is now."""
         if self._lengths:
-            larger = (size_of(now) if now is not None else 0) - (size_of(old) if old is not None else 0)
+            larger = _growth(name, old, now)
             for prefix in self._covering(name):
                 self._used[prefix] += larger
         if name.startswith(QUOTA_KEYS):
@@ -97,3 +98,10 @@ class Quotas:
         if name not in self._keys and len(self._limits) >= QUOTAS:
             return Refused("storage", name, f"there are {QUOTAS} quotas: delete one that is not needed any more")
         return None
+
+
+def _growth(name: str, old: KeyValue | None, now: KeyValue | None) -> int:
+    """Bytes that a key counts for now, less those that it counted for."""
+    if old is None:
+        return 0 if now is None else name_size(name) + len(now.value)
+    return len(now.value) - len(old.value) if now is not None else -size_of(old)

@@ -4,7 +4,7 @@ It tells consensus which links are up, and finds out by itself whether a leader 
 connection that this server saw waives the leader's lease here (`consensus.raft`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, ServersChanged
@@ -26,17 +26,24 @@ from dislocate.core.membership.members import Members
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.store.changing import ChangeDue, Changing
 from dislocate.core.store.durable import Found
-from dislocate.core.store.messages import Answered, Asked
+from dislocate.core.store.followers import Followers
+from dislocate.core.store.messages import Answered, Asked, Follow, FollowedChanges, FollowedState, Unfollow
 from dislocate.core.store.replica import ConsensusDue, FlushDue, Replica, StateSaveDue, WriteAgain
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.serving import Answer, LeaseDue, Serving
 from dislocate.core.store.waiting import Waiting
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import LEADERLESS
-from dislocate.core.units import MILLISECOND
+from dislocate.core.units import MILLISECOND, SECOND
 
 VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
 VERIFY_TIMES = 10
+FOLLOWERS_PERIOD = 100 * MILLISECOND  # parts of a state follow each other at this pace
+TELL_AGE_EACH = 1 * SECOND  # also when nothing changed
+
+
+class FollowersDue(Timer, frozen=True):
+    """Followers are told how old what they have is, and the next parts of what they lack."""
 
 
 class VerifyDue(Timer, frozen=True):
@@ -54,6 +61,7 @@ SERVER_TIMERS: tuple[type[Timer], ...] = (
     LeaseDue,
     ChangeDue,
     VerifyDue,
+    FollowersDue,
 )
 
 
@@ -85,6 +93,8 @@ class Server:
         self.serving = Serving(out, self.replica)
         self.changing = Changing(out, self.replica, ask_disk)
         self.waiting = Waiting()
+        self._followers = Followers(self.replica.machine)
+        self._told_at = out.now
         self._leader: ServerId | None = None
         self._leaderless_since = out.now
         self._current_at = out.now  # when this server last knew that it was current
@@ -94,11 +104,12 @@ class Server:
             **self.serving.timers(),
             **self.changing.timers(),
             VerifyDue: lambda timer: self._verify(timer.leader, timer.attempt),
+            FollowersDue: self._followers_due,
         }
         self.replica.send = self._send
         self.replica.told = self._told
         self.replica.batch_applied = self._batch_applied
-        self.replica.replaced = lambda: self.waiting.replaced(self.replica.machine)
+        self.replica.replaced = self._replaced
         self.replica.failed = self._failed
 
     def start(self) -> None:
@@ -182,8 +193,45 @@ class Server:
         self.waiting.cancel((asker, seq))
 
     def peer_gone(self, asker: Path) -> None:
-        """The link to an agent ended: nobody waits there any more."""
+        """The link to an agent ended: nobody waits or follows there any more."""
         self.waiting.forget(asker)
+        self._followers.lost(asker)
+
+    # ---- followers
+
+    def follow(self, sender: NodeId, body: Follow) -> None:
+        is_first = not len(self._followers)
+        if self._followers.follow(sender.path, body):
+            self._tell_followers()
+            if is_first:
+                self._out.arm(self._out.now + FOLLOWERS_PERIOD, FollowersDue())
+
+    def unfollow(self, sender: NodeId, body: Unfollow) -> None:
+        self._followers.unfollow(sender.path, body)
+
+    def _followers_due(self, _timer: FollowersDue) -> None:
+        now = self._out.now
+        if now - self._told_at >= TELL_AGE_EACH:
+            self._told_at = now
+            self._send_followers(self._followers.tick(now, self.age))
+        else:
+            self._tell_followers()
+        if len(self._followers):
+            self._out.arm(now + FOLLOWERS_PERIOD, FollowersDue())
+
+    def _tell_followers(self) -> None:
+        if self._followers.has_more:
+            self._send_followers(self._followers.take(self._out.now, self.age))
+
+    def _send_followers(self, messages: Iterable[tuple[Path, FollowedState | FollowedChanges]]) -> None:
+        for path, message in messages:
+            node = self._links.node(path)
+            if node is not None:
+                self._out.send_message(node, message)
+
+    def _replaced(self) -> None:
+        self.waiting.replaced(self.replica.machine)
+        self._followers.store_replaced(self.replica.machine)
 
     def time_reached(self, timer: Timer) -> None:
         self._timers[type(timer)](timer)
@@ -303,6 +351,8 @@ class Server:
     def _batch_applied(self, changes: list[KeyChange]) -> None:
         if changes:
             self.waiting.changed(changes, self.replica.machine)
+            self._followers.changed(changes)
+            self._tell_followers()
 
     def _failed(self, reason: str) -> None:
         self.problem = (

@@ -38,7 +38,7 @@ class Session(Struct):
     forgotten: int = 0  # askings up to this may have been done: their answers were too many
     used: int = 0  # index of the last entry of this session
     size: int = 0  # bytes of the answers, roughly
-    answers: dict[int, Answer] = {}  # by seq, in the order of the log
+    answers: dict[int, tuple[Answer, int]] = {}  # by seq, in the order of the log; with what it costs
 
 
 class StoredSession(Struct, frozen=True, array_like=True):
@@ -59,6 +59,7 @@ class Sessions:
         self._limit_bytes = limit_bytes
         self._sessions: dict[Path, Session] = {}
         self._size = 0
+        self._admitted = Session(0)
         self.dirty: dict[Path, None] = {}
 
     def __len__(self) -> int:
@@ -79,25 +80,26 @@ class Sessions:
         self._sessions[path] = session  # the most recently used stands last
         session.used = index
         self.dirty[path] = None
-        self._raise_floor(session, origin.floor)
+        if origin.floor > session.floor:
+            self._raise_floor(session, origin.floor)
         if origin.seq < session.floor:
             reason = "the asker said that this asking has been answered: ask with a new number"
             return Refused("conflict", "seq", reason)
-        if (answer := session.answers.get(origin.seq)) is not None:
-            return _completed(answer, body)
+        if (answered := session.answers.get(origin.seq)) is not None:
+            return _completed(answered[0], body)
         if origin.seq <= session.forgotten:
             return Uncertain(
                 "too many askings of this agent were under way to keep the answer: read before trying again"
             )
+        self._admitted = session
         return None
 
     def keep(self, origin: Origin, body: CommandBody, answer: Answer) -> None:
         """What the asking that was just admitted came to."""
-        path = origin.session.rpartition("#")[0]
-        session = self._sessions[path]
+        session = self._admitted
         kept = _shortened(answer, body)
-        cost = _cost(kept)
-        session.answers[origin.seq] = kept
+        cost = _cost(kept) if type(kept) is Transacted else _ANSWER_COST
+        session.answers[origin.seq] = (kept, cost)
         session.size += cost
         self._size += cost
         while len(session.answers) > SESSION_RESULTS:
@@ -118,20 +120,19 @@ class Sessions:
         """Take up what `records` gave.  Raises `msgspec.MsgspecError`."""
         read = [(path, msgspec.msgpack.decode(payload, type=StoredSession)) for path, payload in stored]
         for path, one in sorted(read, key=lambda pair: pair[1].used):
-            answers = dict(one.answers)
-            size = sum(map(_cost, answers.values()))
+            answers = {seq: (answer, _cost(answer)) for seq, answer in one.answers}
+            size = sum(cost for _, cost in answers.values())
             self._sessions[path] = Session(one.boot, one.floor, one.forgotten, one.used, size, answers)
             self._size += size
 
     def _raise_floor(self, session: Session, floor: int) -> None:
-        if floor > session.floor:
-            session.floor = floor
-            while session.answers and next(iter(session.answers)) < floor:
-                self._drop_first(session)
+        session.floor = floor
+        while session.answers and next(iter(session.answers)) < floor:
+            self._drop_first(session)
 
     def _drop_first(self, session: Session) -> int:
         seq = next(iter(session.answers))
-        cost = _cost(session.answers.pop(seq))
+        _, cost = session.answers.pop(seq)
         session.size -= cost
         self._size -= cost
         return seq
@@ -143,14 +144,19 @@ class Sessions:
 
 
 def _encoded(session: Session) -> bytes:
-    stored = StoredSession(session.boot, session.floor, session.forgotten, session.used, tuple(session.answers.items()))
+    answers = tuple((seq, answer) for seq, (answer, _) in session.answers.items())
+    stored = StoredSession(session.boot, session.floor, session.forgotten, session.used, answers)
     return msgspec.msgpack.encode(stored)
 
 
 def _cost(answer: Answer) -> int:
     if type(answer) is not Transacted:
         return _ANSWER_COST
-    return _ANSWER_COST + sum(_ANSWER_COST + size_of(kv) for result in answer.results for kv in result)
+    cost = _ANSWER_COST
+    for result in answer.results:
+        for kv in result:
+            cost += _ANSWER_COST + len(kv.key) + len(kv.value)
+    return cost
 
 
 def _operations(body: CommandBody, succeeded: bool) -> tuple[Operation, ...]:
@@ -164,10 +170,11 @@ def _shortened(answer: Answer, body: CommandBody) -> Answer:
     if type(answer) is not Transacted or not answer.results:
         return answer
     size = 0
-    results = []
+    results: list[tuple[KeyValue, ...]] = []
     for operation, found in zip(_operations(body, answer.succeeded), answer.results, strict=True):
         if type(operation) is Put:
-            found = tuple([_with_value(kv, b"") for kv in found])
+            (kv,) = found
+            found = (KeyValue(kv.key, b"", kv.created, kv.modified, kv.version, kv.lease),)
         else:
             size += sum(map(size_of, found))
         results.append(found)
@@ -187,7 +194,7 @@ def _completed(answer: Answer, body: CommandBody) -> Answer:
     if len(operations) != len(answer.results):
         return answer
     results = [
-        tuple([_with_value(kv, operation.value) for kv in found]) if type(operation) is Put else found
+        tuple(_with_value(kv, operation.value) for kv in found) if type(operation) is Put else found
         for operation, found in zip(operations, answer.results, strict=True)
     ]
     return Transacted(answer.succeeded, answer.revision, tuple(results))

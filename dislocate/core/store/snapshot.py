@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
-from dislocate.core.store.records import KEY_OVERHEAD, KEYS, key_payload, sealed
+from dislocate.core.store.records import KEY_OVERHEAD, KEYS, LEASES, key_payload, sealed
 from dislocate.core.tunables import SNAPSHOT_CHUNK
 
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ _LENGTHS = Layout(">HI")
 
 
 class SnapshotCutter:
-    """The store as it is now, in chunks of `size` bytes, the last one shorter."""
+    """The store as it is now, in chunks of `size` bytes, the last one shorter; or, not `whole`, its keys and leases only."""
 
-    def __init__(self, machine: "StoreMachine", size: int = SNAPSHOT_CHUNK) -> None:
+    def __init__(self, machine: "StoreMachine", size: int = SNAPSHOT_CHUNK, *, whole: bool = True) -> None:
         self.index = machine.index
         self.revision = machine.revision
         self._size = size
         self._names, self._values = machine.keys.copied()
-        self._rest = [framed(record) for record in machine.records_besides_keys()]
+        rest = machine.records_besides_keys()
+        self._rest = [framed(record) for record in rest if whole or record.key.startswith(LEASES)]
         in_keys = machine.keys.size + len(self._names) * (_LENGTHS.size + KEY_OVERHEAD)
         self.length = in_keys + sum(map(len, self._rest))
         self._starts = [(0, 0)]  # of each chunk known so far: (record, bytes of it that belong to the chunk before)

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Sequence
 from itertools import groupby
 from mmap import mmap
+from operator import add
 from typing import Any, Protocol
 
 ID = 2  # bytes that a reply takes over from its question
@@ -72,6 +73,7 @@ class Batch:
         self._names = ctypes.create_string_buffer(size * _NAME)
         self._pieces = (_Piece * size)()
         self._envelopes = (_Envelope * size)()
+        self._places = [ctypes.byref(self._envelopes, at * ctypes.sizeof(_Envelope)) for at in range(size)]
         memory, names = ctypes.addressof(ctypes.c_char.from_buffer(self._memory)), ctypes.addressof(self._names)
         for at, (piece, envelope) in enumerate(zip(self._pieces, self._envelopes, strict=True)):
             piece.base = memory + at * slot
@@ -79,34 +81,40 @@ class Batch:
             header.pieces, header.piece_count = ctypes.addressof(piece), 1
             # The kernel replaces the length by that of the socket's family, which stays the same.
             header.name, header.name_length = names + at * _NAME, _NAME
-        self._starts = range(ID, size * slot, slot)
+        self._slots, self._starts = [*range(0, size * slot, slot)], [*range(ID, size * slot, slot)]
+        # A view a slot: a slice of it costs less than one of all memory, whose bounds are numbers made anew.
+        self._cells = [memoryview(self._memory)[start : start + slot - ID] for start in self._starts]
         # One field of all slots as one view; unsigned long is what size_t is on Linux.
-        self._whole = array("L", [slot] * size)
+        self._whole = memoryview(array("L", [slot] * size))
+        self._changed = size  # lengths that are not those of a whole slot
         self._lengths = memoryview(self._pieces).cast("B").cast("L")[1::2]
         words = ctypes.sizeof(_Envelope) // ctypes.sizeof(ctypes.c_uint)
         length = _Envelope.length.offset // ctypes.sizeof(ctypes.c_uint)
         self._received = memoryview(self._envelopes).cast("B").cast("I")[length::words]
 
     def receive(self) -> list[bytes]:
-        self._lengths[:] = self._whole
-        count = self._recvmmsg(self._udp.fileno(), self._envelopes, self._size, 0, None)
+        self._lengths[: self._changed] = self._whole[: self._changed]
+        count = self._recvmmsg(self._udp.fileno(), self._places[0], self._size, 0, None)
         if count < 0:
             failure = ctypes.get_errno()
             raise OSError(failure, os.strerror(failure))
-        memory, lengths = self._memory, self._received[:count].tolist()
-        return [memory[start : start + length - ID] for start, length in zip(self._starts, lengths, strict=False)]
+        memory, ends = self._memory, map(add, self._slots, self._received[:count].tolist())
+        return [memory[start:end] for start, end in zip(self._starts, ends, strict=False)]
 
     def reply(self, replies: Sequence[bytes | None]) -> int:
-        memory, longest, unsent = self._memory, self._slot - ID, 0
+        longest, unsent = self._slot - ID, 0
         lengths = []
-        for start, reply in zip(self._starts, replies, strict=False):
-            if reply is not None and len(reply) <= longest:
-                memory[start : start + len(reply)] = reply
-                lengths.append(ID + len(reply))
+        for cell, reply in zip(self._cells, replies, strict=False):
+            if reply is not None and (size := len(reply)) <= longest:
+                cell[:size] = reply
+                lengths.append(ID + size)
             else:
                 unsent += reply is not None
                 lengths.append(0)
-        self._lengths[: len(lengths)] = array("L", lengths)
+        self._changed = len(lengths)
+        self._lengths[: self._changed] = array("L", lengths)
+        if all(lengths):  # nearly always
+            return unsent + self._send(0, len(lengths))
         end = 0
         for is_due, run in groupby(lengths, bool):
             first, end = end, end + len(list(run))
@@ -118,8 +126,7 @@ class Batch:
         """Send the replies from `first` to before `end`; how many the kernel refused."""
         refused = 0
         while first < end:
-            envelopes = ctypes.byref(self._envelopes, first * ctypes.sizeof(_Envelope))
-            sent = self._sendmmsg(self._udp.fileno(), envelopes, end - first, 0)
+            sent = self._sendmmsg(self._udp.fileno(), self._places[first], end - first, 0)
             if sent < 0:  # told of the first one alone: a call that sent some just ends before the one refused
                 sent = 1
                 refused += 1

@@ -3,15 +3,16 @@
 Two tables share their entries.  `recent` knows whole queries by their bytes after the id: a hit costs one look-up, and only
 the id is new.  `_entries` knows questions whatever their spelling, options or id: a hit costs the parsing, and the question
 is respelled.  A query enters `recent` only when nothing in it varies from asker to asker (0x20 spelling, options such as
-cookies) and all rotations of its answer are made; they are made one by one, as they are asked for.
+cookies).  The rotations of an answer are made one by one, as they are asked for, and then given in turn.
 
 Invariant: no reply is older than its shelf life, nor than the last event about its subject.  Entries are never removed for
 that, only outdated; memory is bounded by starting again.  Does no I/O and reads no clock: see `server`.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from itertools import cycle
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, compress, count, cycle, repeat
 from random import Random
 from typing import TypeAlias
 
@@ -60,24 +61,42 @@ log = logging.getLogger(__name__)
 
 
 class Entry:
-    """One answer in as many orders as it has, each packed without id."""
+    """One answer in as many orders as it has."""
 
-    __slots__ = ("answer", "deck", "expires", "made", "replies")
+    __slots__ = ("expires", "replies")
 
-    def __init__(self, answer: Answer, expires: int) -> None:
-        self.answer = answer
+    def __init__(self, replies: Iterator[bytes], expires: int) -> None:
+        self.replies = replies  # packed without id; endless
         self.expires = expires  # monotonic nanoseconds; 0: outdated
-        self.deck: Deck | None = None  # of an answer with pools
-        self.made: list[bytes] = []
-        self.replies: Iterator[bytes] | None = None  # endless, once all rotations are made; counts what it gives
+
+
+class Tally:
+    """A count that iterators keep by themselves: what they give draws one mark each, and no line of Python runs for it."""
+
+    __slots__ = ("_marks", "_readings")
+
+    def __init__(self) -> None:
+        self._marks = count(1)  # all of them true
+        self._readings = 0  # they draw marks too
+
+    def add(self) -> None:
+        next(self._marks)
+
+    def over(self, items: Iterable[bytes]) -> Iterator[bytes]:
+        """`items`, each counted when it is taken."""
+        return compress(items, self._marks)
+
+    def read(self) -> int:
+        self._readings += 1
+        return next(self._marks) - self._readings
 
 
 class Resolver:
     """Answers queries about what `knowledge` knows."""
 
     def __init__(self, knowledge: Knowledge, random: Random) -> None:
-        self.recent: dict[bytes, Entry] = {}  # read by the server's fast path; every entry in it has `replies`
-        self.counters: dict[str, int] = {}
+        self.recent: dict[bytes, Entry] = {}  # read by the server's fast path
+        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
         self._knowledge = knowledge
         self._random = random
         self._entries: dict[Key, Entry] = {}
@@ -91,6 +110,11 @@ class Resolver:
                 lambda event: self._outdate(event.member.path),
             ),
         }
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What became of the queries until now."""
+        return {name: tally.read() for name, tally in self._tallies.items()}
 
     def notice(self, event: Event) -> None:
         """Something happened: what was answered about it holds no longer."""
@@ -118,8 +142,8 @@ class Resolver:
             self._count(f"rcode_{refusal}")
             return respell(pack_reply(query, Reply(rcode=refusal), query.limit(stream)), query.question)
         entry = self._entry(query, now, stream)
-        packed = self._make(entry, query, stream) if entry.replies is None else next(entry.replies)
-        if entry.replies is not None and not stream and _is_plain(query, data):
+        packed = next(entry.replies)
+        if not stream and _is_plain(query, data):
             if len(self.recent) >= RECENT:
                 self.recent.clear()
             self.recent[data[2:]] = entry
@@ -131,34 +155,29 @@ class Resolver:
         if entry is not None and entry.expires > now:
             return entry
         said = answer(Question(query.labels, query.type), self._knowledge, now)
-        entry = Entry(said, now + int(said.shelf_life * SECOND))
+        replies = self._tallies[f"rcode_{said.rcode}"].over(self._rotations(said, query, stream))
+        entry = Entry(replies, now + int(said.shelf_life * SECOND))
         if len(self._entries) >= ENTRIES:
             self._outdate_all()
         self._entries[key] = entry
         self._keys.setdefault(said.subject, {})[key] = None
         return entry
 
-    def _make(self, entry: Entry, query: Query, stream: bool) -> bytes:
-        """One more rotation; the last one completes the entry."""
-        said = entry.answer
-        if said.pools:
-            if entry.deck is None:
-                entry.deck = split_deck(_pack(query, said, said.pooled, TCP_LIMIT), query, len(said.pooled))
-            order = said.draw(len(entry.made), self._random, TCP_ADDRESSES if stream else UDP_ADDRESSES)
-            packed = deal(entry.deck, order)
-        else:
-            packed = _pack(query, said, list(said.records), query.limit(stream))
-        entry.made.append(packed)
-        self._count(f"rcode_{said.rcode}")
-        if len(entry.made) >= said.rotations:
-            entry.replies = self._deal_out(entry.made, said.rcode)
-        return packed
+    def _rotations(self, said: Answer, query: Query, stream: bool) -> Iterator[bytes]:
+        """`said` in all its orders, in turn, for ever.  Raises what dnslib raises at a record that cannot be told."""
+        if not said.pools:
+            return repeat(_pack(query, said, list(said.records), query.limit(stream)))
+        deck = split_deck(_pack(query, said, said.pooled, TCP_LIMIT), query, len(said.pooled))
+        made: list[bytes] = []
+        return chain(self._draw(said, deck, TCP_ADDRESSES if stream else UDP_ADDRESSES, made), cycle(made))
 
-    def _deal_out(self, made: list[bytes], rcode: int) -> Iterator[bytes]:
-        """`made` in turn, for ever, each counted as it goes, so that the fast path need not know what it sends."""
-        counters, name = self.counters, f"rcode_{rcode}"
-        for packed in cycle(made):
-            counters[name] += 1
+    def _draw(self, said: Answer, deck: Deck, limit: int, made: list[bytes]) -> Iterator[bytes]:
+        """Deals each rotation and adds it to `made`.  Few records have few orders: each is kept once, which leaves the
+        processor's cache to other names."""
+        orders: dict[bytes, bytes] = {}
+        for turn in range(said.rotations):
+            packed = deal(deck, said.draw(turn, self._random, limit))
+            made.append(orders.setdefault(packed, packed))
             yield packed
 
     def _outdate(self, subject: str) -> None:
@@ -171,7 +190,7 @@ class Resolver:
         self.recent.clear()
 
     def _count(self, name: str) -> None:
-        self.counters[name] = self.counters.get(name, 0) + 1
+        self._tallies[name].add()
 
 
 def _pack(query: Query, said: Answer, answers: list[RR], limit: int) -> bytes:

@@ -85,8 +85,9 @@ def get_key(call: Call) -> KeyReadAnswer | KeysAnswer | bytes:
 
 
 def list_keys(call: Call) -> KeysAnswer:
-    """All keys."""
-    return _list(call, check_key(call.query("prefix"), "prefix", is_prefix=True))
+    """All keys: the empty prefix, whether that is said or not."""
+    call.query_flag("prefix")
+    return _list(call, "")
 
 
 def post_transaction(call: Call) -> TransactionAnswer:
@@ -229,7 +230,7 @@ OPERATIONS = (
         summary="All keys, in order",
         respond=list_keys,
         answer=KeysAnswer,
-        queries=(Query("prefix", "only keys that begin with it"), *_READING, *_LISTING),
+        queries=(Query("prefix", "true, or nothing: these are all"), *_READING, *_LISTING),
     ),
     Operation(
         method="GET",

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from gevent.event import Event as Flag
 
-from dislocate.core.boundary.events import Event, ServiceChanged
+from dislocate.core.boundary.events import EntriesApplied, Event, ServiceChanged
 from dislocate.core.boundary.views import ServiceView
 from dislocate.core.catalog.watches import matches
 from dislocate.core.errors import LocalError
@@ -87,7 +87,7 @@ class ChangedServices:
 
 
 class EventLog:
-    """Everything that the node notices, in order."""
+    """Everything that the node notices, in order, save each entry of the store's log."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -95,6 +95,8 @@ class EventLog:
         self._has_overflowed = False
 
     def note(self, event: Event) -> bool:
+        if type(event) is EntriesApplied:
+            return False  # thousands a second; `keystream` tells what they changed
         if len(self._waiting) >= QUEUE_LIMIT:
             self._has_overflowed = True
         else:
