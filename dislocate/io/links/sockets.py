@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import gevent
 import zmq
-from gevent.event import Event
 from zmq.backend import Socket as Backend
 from zmq.utils.monitor import parse_monitor_message
 
 from dislocate.core.identity import Address, NodeId, split_address
 from dislocate.core.tunables import MESSAGE_BUDGET
+from dislocate.io.alarm import Alarm
 from dislocate.io.links.frames import routing_id
 
 ZAP_DOMAIN = "links"
@@ -48,11 +48,11 @@ class Socket(zmq.Socket[bytes]):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._changed = Event()
+        self._changed = Alarm()
         loop = gevent.get_hub().loop
         self._watchers = (loop.io(self.getsockopt(zmq.FD), 1), loop.timer(_POLL_AGAIN, _POLL_AGAIN))
         for watcher in self._watchers:
-            watcher.start(self._changed.set)
+            watcher.start(self._changed.ring)
 
     def close(self, linger: int | None = None) -> None:
         watchers, self._watchers = self._watchers, ()
@@ -61,7 +61,7 @@ class Socket(zmq.Socket[bytes]):
             watcher.close()
         super().close(linger)
         if self._changed is not None:
-            self._changed.set()
+            self._changed.ring()
 
     def send_multipart(self, parts: list[bytes], flags: int = 0) -> None:  # type: ignore[override]
         """With NOBLOCK raises `zmq.Again` instead of waiting until it can be sent."""
@@ -82,7 +82,11 @@ class Socket(zmq.Socket[bytes]):
             Backend.send(self, parts[-1], _NOBLOCK)
         finally:
             if not self.closed and Backend.get(self, _EVENTS) & _READABLE:
-                self._changed.set()
+                self._changed.ring()
+
+    def wait(self) -> None:
+        """Until something has changed since the last call to receive or send."""
+        self._changed.wait()
 
     def recv_multipart(self, flags: int = 0) -> list[zmq.Frame]:  # type: ignore[override]
         """With NOBLOCK raises `zmq.Again` instead of waiting for a message."""
@@ -185,11 +189,11 @@ def messages(socket: Socket) -> Iterator[list[zmq.Frame]]:
     count, burst_began = 0, monotonic()
     while not socket.closed:
         try:
-            try:
-                frames = socket.recv_multipart(_NOBLOCK)
-            except zmq.Again:
-                frames = socket.recv_multipart()
-                count, burst_began = 0, monotonic()
+            frames = socket.recv_multipart(_NOBLOCK)
+        except zmq.Again:
+            socket.wait()
+            count, burst_began = 0, monotonic()
+            continue
         except zmq.ZMQError:
             if not socket.closed:
                 raise
