@@ -5,7 +5,9 @@ looks nothing up cleverly.  Where the two disagree, one of them is wrong.  Knows
 scenario that uses those is judged without it (`is_exact`).
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from dislocate.core.boundary.requests import Refused
@@ -37,6 +39,7 @@ _NUMBERS: dict[Field, Callable[[KeyValue], int]] = {
     Field.VERSION: lambda found: found.version,
     Field.LEASE: lambda found: found.lease,
 }
+_revision_of = attrgetter("revision")
 
 
 class ReferenceStore:
@@ -65,7 +68,8 @@ class ReferenceStore:
 
     def changes_below(self, prefix: str, after: int, upto: int) -> tuple[KeyChange, ...]:
         """Every change of a key that begins with `prefix`, after one revision up to another."""
-        return tuple(one for one in self.changes if after < one.revision <= upto and one.key.startswith(prefix))
+        first, end = (bisect_right(self.changes, revision, key=_revision_of) for revision in (after, upto))
+        return tuple(one for one in self.changes[first:end] if one.key.startswith(prefix))
 
     def at(self, revision: int) -> dict[str, KeyValue]:
         """All keys as they were at `revision`."""

@@ -4,6 +4,7 @@ Decodes once for all invariants that want to know.  `agreed` is the log as the f
 all others have the same is for an invariant to say.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
@@ -50,18 +51,15 @@ class Wiretap:
         self.reference = ReferenceStore()
         self.unlike: str | None = None  # where a server's revision is not the reference's
         self._now = now
+        self._configurations: list[tuple[int, Configuration]] = []  # (index, configuration), of what was applied
         self._logs: dict[Process, dict[int, Entry]] = {}
         self._applied: dict[Process, int] = {}
         self._listen(verbs)
 
     def configurations(self, index: int) -> list[Configuration]:
         """Those by which an entry at `index` may have been committed: the one before it, and all that came later."""
-        found: list[Configuration] = []
-        for one in self.agreed:
-            if one.entry.configuration is not None:
-                found = [] if one.entry.index <= index else found
-                found.append(one.entry.configuration)
-        return found
+        earlier = bisect_right(self._configurations, index, key=lambda one: one[0])
+        return [configuration for _, configuration in self._configurations[max(0, earlier - 1) :]]
 
     def term_at(self, process: Process, index: int) -> int | None:
         """The term of the entry that a server has written at `index`, durable or not."""
@@ -80,6 +78,8 @@ class Wiretap:
     def _agree(self, entry: Entry) -> None:
         self.reference.apply(entry.data)
         self.agreed.append(Agreed(entry, self._now(), self.reference.revision))
+        if entry.configuration is not None:
+            self._configurations.append((entry.index, entry.configuration))
 
     def _compare(self, process: Process, event: EntriesApplied) -> None:
         if event.index > len(self.agreed) or not self.reference.is_exact:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dislocate.cli import store_offline
 from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
 from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection
 from dislocate.core.errors import LocalError
@@ -25,6 +26,10 @@ def store() -> None:
     dislocate store backup store.backup
     dislocate store restore store.backup
     """
+
+
+store.add_command(store_offline.recover)
+store.add_command(store_offline.forget_promise)
 
 
 @store.command()

@@ -128,6 +128,8 @@ class WatchersMissNothing(ClientInvariant):
             if len(one.keys) < 1000 and one.keys != wanted:
                 raise self.violated(one.client, f"read {_odd(one.keys, wanted)} below {one.prefix} at {one.revision}")
             return
+        if one.upto < one.after:
+            raise self.violated(one.client, f"knows {one.prefix} at {one.after}, and was told to go back to {one.upto}")
         expected = self.reference.changes_below(one.prefix, one.after, one.upto)
         if one.changes != expected:
             words = f"was told {_odd(one.changes, expected)} after {one.after} up to {one.upto} below {one.prefix}"

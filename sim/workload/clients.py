@@ -28,6 +28,7 @@ class Ask(Struct, frozen=True):
 
     request: Request
     patience: int = PATIENCE
+    elsewhere: bool = False  # from here on another agent is asked, as behind a load balancer
 
 
 class Pause(Struct, frozen=True):
@@ -71,6 +72,7 @@ class Client:
 
     def _ask(self, ask: Ask) -> None:
         world = self._world
+        self._home += ask.elsewhere
         machine = self._machine()
         if machine is None:
             world.schedule.call(world.now + NOBODY, self._paused, None)

@@ -37,6 +37,7 @@ from sim.workload.plan import KV, PREFIX, Workload
 from sim.workload.testimony import FencedWrite, Grant, Lease, LocalRead, Reread, Watched
 from sim.world import World
 
+ROAMS = 0.2  # of all askings go to another agent than the one before
 WATCH_PATIENCE = 60 * SECOND  # a watch that nothing happens to is asked anew
 HOLD = (1 * SECOND, 8 * SECOND)  # for how long a lock is held, between
 GONE = 0.3  # of all holders do not let go: their lease has to end by itself
@@ -106,7 +107,7 @@ class KeyClient:
         """Ask, and put what came of it into the history."""
         history = self._world.truth.clients.history
         invoked = history.invoke(self._name, action)
-        answer = yield Ask(request)
+        answer = yield Ask(request, elsewhere=self._stream.chance(ROAMS))
         if isinstance(answer, Transacted):
             reads = answer.results[: len(action.reads)] if answer.succeeded else ()
             values = tuple(_only(one) for one in reads)
@@ -305,7 +306,7 @@ class WatchClient:
         return answer.revision
 
     def _watch(self, known: int) -> Generator[Wish, Answer, int | None]:
-        answer = yield Ask(WatchKeys(self._prefix, True, known), WATCH_PATIENCE)
+        answer = yield Ask(WatchKeys(self._prefix, True, known), WATCH_PATIENCE, self._stream.chance(ROAMS))
         if isinstance(answer, KeysChanged):
             told = Watched(self._name, self._prefix, known, answer.revision, answer.changes)
             self._clients.watched.append(told)

@@ -457,6 +457,31 @@ def test_a_failed_disk_promises_and_founds_nothing_and_says_so():
     assert "database or disk is full" in a1.founding.problem
 
 
+def test_a_full_disk_is_tried_again_in_order_until_there_is_room():
+    town = Town(["fra/a1"])
+    a1 = town["fra/a1"]
+    town.start()
+    for _ in range(3):
+        a1.founding.store_failed(a1.unstored.pop(0).ticket, "full: database or disk is full")
+        assert "the disk is full" in a1.founding.problem
+        a1.tick()
+    town.run(2)
+    assert len(a1.founded()) == 1
+    assert a1.founding.problem == ""
+
+
+def test_what_is_written_while_the_disk_is_full_waits_behind_what_was_not():
+    town = founded(agents=("fra/b1",))
+    b1 = town["fra/b1"]
+    uuid = b1.founding.group.uuid
+    b1.receive(NodeId("fra", "a1", 9), GroupTold(GroupId(uuid, 1), 5, THREE, ()))
+    b1.founding.store_failed(b1.unstored.pop(0).ticket, "full: no space")
+    b1.receive(NodeId("fra", "a1", 9), GroupTold(GroupId(uuid, 2), 5, THREE, ()))
+    assert b1.unstored == []
+    town.run(1)
+    assert msgspec.msgpack.decode(b1.records[GROUP_KEY], type=StoredGroup).group.epoch == 2
+
+
 def test_a_record_that_cannot_be_read_is_named():
     with pytest.raises(LocalError, match="raft/group"):
         Founding("fra/a1", THREE, 1, (StoredRecord(GROUP_KEY, b"\xc1"),))

@@ -24,11 +24,11 @@ the first that it heard of and says so.  Does not elect, replicate or change mem
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus import troubles
+from dislocate.core.consensus.founding_duties import Admitted, Expelled, Founded, FoundingDuties, Joined, Write
 from dislocate.core.consensus.messages import Append, Configuration, Consensus, GroupId, ServerId, SnapshotChunk
 from dislocate.core.consensus.promises import (
     DISK_KEY,
@@ -52,48 +52,6 @@ from dislocate.core.units import SECOND
 REFRESH_PERIOD = 10 * SECOND  # a known group's members are asked for again: who was removed while it was down learns it
 OTHERS_ASKED = 3  # reachable agents that are not listed, each round: one of them would know the group
 OTHERS_PATIENCE = 3 * SECOND  # for one of them to answer, before a promise
-
-
-class Write(Struct, frozen=True):
-    """Make `records` durable (synced), then call `stored(ticket)`; `drops_store`: delete in the same transaction all
-    records for which `promises.is_of_store` holds, except those in `records`."""
-
-    ticket: int
-    records: tuple[StoredRecord, ...]
-    drops_store: bool = False
-
-
-class Joined(Struct, frozen=True):
-    """This agent remembers its group, or a higher epoch of it, durably."""
-
-    group: GroupId
-
-
-class Founded(Struct, frozen=True):
-    """This server wrote entry 1 of its log, durably: start Raft with what is on disk.  Follows `Joined`."""
-
-    group: GroupId
-    configuration: Configuration
-
-
-class Admitted(Struct, frozen=True):
-    """This disk is in the group: start Raft without a log.  Follows `Joined`."""
-
-    group: GroupId
-
-
-class Expelled(Struct, frozen=True):
-    """This server is in the group no more: end Raft at once.  Its records stay until it is let in as another disk."""
-
-    group: GroupId
-
-
-class FoundingDuties(Struct, frozen=True):
-    """What is to be done, in this order."""
-
-    writes: tuple[Write, ...]
-    messages: tuple[tuple[Path, GroupAsked | GroupTold], ...]
-    happened: tuple[Joined | Founded | Admitted | Expelled, ...]
 
 
 class Founding:
@@ -122,6 +80,7 @@ class Founding:
         self._asked_at = -REFRESH_PERIOD
         self._turn = 0
         self._failure = ""
+        self._unstored: list[Write] = []  # for want of space; what is written later waits behind it
         self._ticket = 0
         self._awaiting: dict[int, Write] = {}
         self._then: dict[int, tuple[Joined | Founded | Admitted, ...]] = {}
@@ -166,10 +125,17 @@ class Founding:
         return self._stored is None and self.me in self.servers
 
     @property
+    def wants_tick(self) -> bool:
+        """It has something to ask or to try again each second; a known group is only refreshed."""
+        return self.is_forming or bool(self._unstored)
+
+    @property
     def problem(self) -> str:
         """Why this agent takes no part as it should, and the mend; empty: it does, or is no server."""
         if self._failure:
             return troubles.disk_failed(self._failure)
+        if self._unstored:
+            return troubles.DISK_FULL
         if self._stored is not None:
             return troubles.of_group(self.me, self._stored, self._strangers, self.me in self.servers)
         if self.me not in self.servers:
@@ -187,6 +153,8 @@ class Founding:
         self._others = tuple(path for path in self._reachable if path not in self.servers)
         if self._failure:
             return
+        self._writes += self._unstored
+        self._unstored = []
         if self._stored is None:
             self._look()
             self._decide()
@@ -263,9 +231,13 @@ class Founding:
         elif happened:
             self._spread()
 
-    def store_failed(self, _ticket: int, reason: str) -> None:
-        """Nobody knows what is on the disk now: this agent founds and promises nothing until it is started again."""
-        self._failure = reason
+    def store_failed(self, ticket: int, reason: str) -> None:
+        """A full disk ('full: ...') kept nothing of it and is tried again with the next tick.  Otherwise nobody knows what
+        is on the disk now: this agent founds and promises nothing until it is started again."""
+        if reason.startswith("full"):
+            self._unstored.append(self._awaiting[ticket])
+        else:
+            self._failure = reason
 
     # ---- output
 
@@ -449,8 +421,11 @@ class Founding:
         self._awaiting[self._ticket] = write
         if happened:
             self._then[self._ticket] = happened
-        self._writes.append(write)
+        (self._unstored or self._writes).append(write)
 
 
 def _has(write: Write, key: str) -> bool:
     return any(one.key == key for one in write.records)
+
+
+__all__ = ["Admitted", "Expelled", "Founded", "Founding", "FoundingDuties", "Joined", "Write"]

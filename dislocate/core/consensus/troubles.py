@@ -10,6 +10,11 @@ from dislocate.core.identity import Path
 
 _FORGET = "stop the agent, run `dislocate store forget-promise --config FILE`, start it again"
 
+DISK_FULL = (
+    "the disk is full, so this agent cannot remember what it promised or which group it is in: make room in its state "
+    "directory; it is tried again each second"
+)
+
 
 class Heard(Struct, frozen=True):
     """What a listed server said of itself last."""

@@ -98,14 +98,17 @@ class Followers:
     def take(self, now: int, age: int) -> tuple[tuple[Path, Message], ...]:
         """After each batch: what followers are to be told; `age` is how far behind the leader this server may be."""
         due, self._due = self._due, {}
-        return self._tell(due, now, age)
+        return self._tell(due, due, now, age)
 
     def tick(self, now: int, age: int) -> tuple[tuple[Path, Message], ...]:
         """Each second: everybody, also that nothing changed."""
-        self._due = {}
-        return self._tell(self._streams, now, age)
+        due, self._due = self._due, {}
+        return self._tell(self._streams, due, now, age)
 
-    def _tell(self, keys: Iterable[tuple[Path, str]], now: int, age: int) -> tuple[tuple[Path, Message], ...]:
+    def _tell(
+        self, keys: Iterable[tuple[Path, str]], due: dict[tuple[Path, str], None], now: int, age: int
+    ) -> tuple[tuple[Path, Message], ...]:
+        """Whatever is not `due` has everything: nothing below its prefix changed since it was told last."""
         found: list[tuple[Path, Message]] = []
         told: dict[tuple[str, int], tuple[FollowedChanges, ...] | None] = {}  # many follow the same from the same place
         parts_sent: dict[Path, int] = {}
@@ -116,7 +119,8 @@ class Followers:
             if stream.parts is None and not stream.is_first:
                 since = (stream.prefix, stream.sent)
                 if since not in told:
-                    told[since] = self._changes(*since, age)
+                    is_quiet = key not in due
+                    told[since] = self._quiet(*since, age) if is_quiet else self._changes(*since, age)
                 changes = told[since]
                 if changes is not None:
                     found += [(stream.follower, one) for one in changes]
@@ -131,6 +135,9 @@ class Followers:
             if stream.parts is not None or stream.sent < self.store.revision:
                 self._due[key] = None
         return tuple(found)
+
+    def _quiet(self, prefix: str, since: int, age: int) -> tuple[FollowedChanges, ...]:
+        return (FollowedChanges(prefix, since, self.store.revision, (), age),)
 
     def _changes(self, prefix: str, since: int, age: int) -> tuple[FollowedChanges, ...] | None:
         """What happened after `since`, in messages of whole revisions; None when that is forgotten."""

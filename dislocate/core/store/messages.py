@@ -105,3 +105,4 @@ class FollowedChanges(Part, frozen=True, tag=69):
     revision: int
     changes: tuple[KeyChange, ...]
     age: int
+    leader: Path | None = None  # of the store, as the sender knows

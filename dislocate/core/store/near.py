@@ -34,6 +34,7 @@ class Near:
         self._rtt = rtt  # to a server, nanoseconds; 0: not known
         self._followed = Followed()
         self._runs = False
+        self.leader: Path | None = None  # of the store, as the server that is followed knows
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {FollowTick: self._tick}
@@ -85,10 +86,12 @@ class Near:
 
     def on_changes(self, sender: NodeId, _source: object, body: FollowedChanges) -> None:
         self._followed.changes(sender.path, body, self._out.now, self._rtt(sender.path) // 2)
+        self.leader = body.leader
         self._carry_out()
 
     def link_lost(self, server: Path) -> None:
         self._followed.lost(server, self._out.now)
+        self.leader = None
         self._carry_out()
 
     def _tick(self, _timer: FollowTick) -> None:

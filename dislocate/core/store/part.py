@@ -142,7 +142,8 @@ class StorePart:
 
     def on_group_told(self, sender: NodeId, source: Address | None, told: GroupTold) -> None:
         self._founding.told(sender, told)
-        if self._server is not None and told.disk:
+        is_ours = told.group is None or told.group == self._founding.group  # else its disk is about to be another one
+        if self._server is not None and told.disk and is_ours:
             self._server.changing.disks[sender.path] = told.disk
             self._server.changing.look()
         self._carry_out()
@@ -426,7 +427,7 @@ class StorePart:
     def _tick(self, _timer: StoreTick) -> None:
         self._out.arm(self._out.now + TICK_PERIOD, StoreTick())
         self._founding.leader = self._leader()
-        if self._founding.is_forming:
+        if self._founding.wants_tick:
             near = sorted(self._members, key=lambda member: (self._distance(member.node.datacenter), member.path))
             self._founding.tick(self._out.now, [member.path for member in near if member.is_living])
         self._carry_out()
@@ -502,7 +503,7 @@ class StorePart:
     def _leader(self) -> Path | None:
         if self._server is not None:
             return None if self._server.leader is None else self._server.leader.path
-        return None
+        return self._near.leader
 
     @property
     def view(self) -> StoreView:
@@ -539,7 +540,9 @@ class StorePart:
         if self._server is not None:
             return self._server.views()
         return tuple(
-            ServerView(path=member.path, disk=f"{member.disk:016x}", role="voter", is_leader=False)
+            ServerView(
+                path=member.path, disk=f"{member.disk:016x}", role="voter", is_leader=member.path == self._near.leader
+            )
             for member in self._founding.members
         )
 

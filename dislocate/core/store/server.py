@@ -7,6 +7,8 @@ connection that this server saw waives the leader's lease here (`consensus.raft`
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec.structs import replace
+
 from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, ServersChanged
 from dislocate.core.boundary.inputs import ConnectTried
 from dislocate.core.boundary.store import (
@@ -224,10 +226,12 @@ class Server:
             self._send_followers(self._followers.take(self._out.now, self.age))
 
     def _send_followers(self, messages: Iterable[tuple[Path, FollowedState | FollowedChanges]]) -> None:
+        leader = None if self._leader is None else self._leader.path
         for path, message in messages:
             node = self._links.node(path)
             if node is not None:
-                self._out.send_message(node, message)
+                is_changes = isinstance(message, FollowedChanges)
+                self._out.send_message(node, replace(message, leader=leader) if is_changes else message)
 
     def _replaced(self) -> None:
         self.waiting.replaced(self.replica.machine)

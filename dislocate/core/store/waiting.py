@@ -35,11 +35,15 @@ class Waiting:
             self._then[ticket] = (request, then)
 
     def changed(self, changes: list[KeyChange], machine: StoreMachine) -> None:
-        """Wake those whom `changes` concern."""
+        """Wake those whom `changes` concern.
+
+        Who waits from a revision that this server has not reached yet knows what comes up to there from another one."""
         for ticket in self._watchers.concerned(changes):
-            request, then = self._take(ticket)
+            request, _ = self._then[ticket]
             seen = tuple(change for change in changes if _concerns(change, request) and change.revision > request.after)
-            then(KeysChanged(seen, machine.revision))
+            if seen:
+                _, then = self._take(ticket)
+                then(KeysChanged(seen, machine.revision))
 
     def replaced(self, machine: StoreMachine) -> None:
         """The state was replaced by a snapshot: what happened in between is not known here."""
