@@ -1,4 +1,5 @@
 """How fast the simulator is: messages and node-seconds a second, at 10, 100 and 1,000 nodes: `python -m bench.simulator`.
+And the store in it: how long 10,000 operations of clients on five voters take, while leaders are killed and cut off.
 
 Each size runs in a process of its own, on one core: the fleet is built and joins, is quiet, loses an agent to SIGKILL, loses
 and finds a data center, and is split inside a data center and made whole.  Time is CPU time of that process, and of the
@@ -11,24 +12,32 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from itertools import cycle
 from time import process_time
 
 from bench.report import Bound, Figure, Table, render
 from dislocate.core.boundary.events import Event, MemberDied
 from dislocate.core.units import SECOND, seconds
 from sim.faults import do
+from sim.history import Outcome
 from sim.process import Process
 from sim.scenario import Datacenter, Fault, Scenario, Service
+from sim.workload.plan import Workload
+from sim.workload.scripts import place_clients
 from sim.world import World
 
 REGIONS = ("fra", "wdc", "lon", "tok", "syd")
 FLEETS = {10: (2, 5), 100: (4, 25), 1_000: (5, 200)}  # nodes: data centers, agents in each
 STEADY = {10: 120, 100: 30, 1_000: 10}  # virtual seconds a round
 ROUNDS = 4
+SETTLED = 12 * SECOND  # virtual: the store is founded and led
+FAULT_PERIOD = 3 * SECOND  # virtual
 DISTURBED = 20  # virtual seconds that a cut lasts, and that its mending is watched
 SPEED = {100: 100, 1_000: 5}  # times real time, to reach
 MEMORY = 2_048  # MiB
 SPREAD = 3  # a node-second of the largest fleet costs at most so many times that of the smallest
+OPERATIONS = 10_000  # of clients of the store
+OPERATIONS_WITHIN = 10  # seconds of CPU, to reach
 JOIN_LIMIT = 180  # virtual seconds
 DETECTION = 1.5  # virtual seconds from SIGKILL until all know
 
@@ -94,7 +103,7 @@ class Trial:
         )
 
     def _sent(self) -> int:
-        return sum(machine.datagrams_sent + machine.messages_sent for machine in self.world.machines.values())
+        return _sent(self.world)
 
 
 def live(nodes: int, quick: bool) -> dict[str, object]:
@@ -140,6 +149,72 @@ def measure(quick: bool = False) -> Iterable[Table]:
         f"a node-second at {large:,} costs", f"x that at {small}", costs[large] / costs[small], bound=Bound(SPREAD)
     )
     yield Table("simulator: cost by size", "", (ratio,))
+    yield _store_table(operate(1_000 if quick else OPERATIONS))
+
+
+def operate(operations: int) -> dict[str, float]:
+    """Clients on five voters in three data centers, one fault after the other, until so many operations are answered."""
+    world = World(_store_scenario(), seed=1)
+    place_clients(world)
+    world.run(SETTLED)
+    began, began_at, sent = process_time(), world.now, _sent(world)
+    faults = cycle(_store_faults(world))
+    while len(world.truth.clients.history.operations()) < operations:
+        for fault in next(faults):
+            do(world, fault)
+        world.run(world.now + FAULT_PERIOD)
+    answered = [one for one in world.truth.clients.history.operations() if one.outcome is Outcome.OK]
+    cpu = process_time() - began
+    return {
+        "operations": len(answered),
+        "cpu": cpu,
+        "virtual": seconds(world.now - began_at),
+        "messages": (_sent(world) - sent) / cpu,
+    }
+
+
+def _store_scenario() -> Scenario:
+    return Scenario(
+        title="Five voters under faults",
+        why="Speed.",
+        duration=3_600 * SECOND,
+        datacenters={name: Datacenter(nodes=2) for name in REGIONS[:3]},
+        servers=("fra/a1", "fra/a2", "wdc/a1", "wdc/a2", "lon/a1"),
+        workloads=(Workload(name="kv", clients=32, keys=100, rate=0),),
+    )
+
+
+def _store_faults(world: World) -> list[tuple[Fault, ...]]:
+    """What happens each `FAULT_PERIOD`, round and round."""
+    now = world.now
+
+    def both(verb: str, **fields: str) -> Fault:
+        return Fault(time=now, do=verb, **fields)
+
+    return [
+        (both("kill", target="fra/a1"),),
+        (both("restart", target="fra/a1"),),
+        (both("cut", origin="wdc", dest="*"),),
+        (both("heal"),),
+        (both("kill", target="lon/a1"), both("kill", target="wdc/a1")),
+        (both("restart", target="lon/a1"), both("restart", target="wdc/a1")),
+    ]
+
+
+def _store_table(found: dict[str, float]) -> Table:
+    bound = Bound(OPERATIONS_WITHIN) if found["operations"] >= OPERATIONS / 2 else None
+    figures = (
+        Figure("operations answered", "", found["operations"]),
+        Figure("  which takes", "s", found["cpu"], bound=bound),
+        Figure("", "virtual s", found["virtual"]),
+        Figure("", "operations/s", found["operations"] / found["cpu"]),
+        Figure("", "messages/s", found["messages"]),
+    )
+    return Table("simulator: five voters, kills and cuts", "", figures)
+
+
+def _sent(world: World) -> int:
+    return sum(machine.datagrams_sent + machine.messages_sent for machine in world.machines.values())
 
 
 def _table(nodes: int, found: dict[str, dict[str, dict[str, float]]]) -> Table:

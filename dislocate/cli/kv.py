@@ -10,13 +10,14 @@ from urllib.parse import quote
 
 import click
 
-from dislocate.cli.output import age, agent_command, show
+from dislocate.cli.output import EXIT_FAILED, agent_command, behind, fail, show
 from dislocate.cli.watch import RETRY, run_command
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, segment
 from dislocate.core.errors import LocalError
 from dislocate.edge.keys import check_key, check_value
 
 PAGE = 1_000  # keys that one request lists
+NOT_FOUND = 404
 SHOWN = 48  # characters of a value in a table
 
 _CONSISTENCY = click.option(
@@ -66,7 +67,13 @@ def get(
         sys.stdout.buffer.write(answer.body)
         sys.stdout.buffer.flush()
         return
-    found = agent.get(path, STORE_TIMEOUT)
+    try:
+        found = agent.get(path, STORE_TIMEOUT)
+    except Problem as problem:
+        if problem.status != NOT_FOUND or as_json:
+            raise
+        near = key[: key.rfind("/") + 1]
+        fail(f"there is no key {key!r}\nwhat there is: dislocate kv list {near}".rstrip(), as_json, EXIT_FAILED)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -74,7 +81,7 @@ def get(
     if "encoding" in found:
         click.echo("this is base64: the value is no text; --raw gives its bytes", err=True)
     if found["age"]:
-        click.echo(f"as it was {age(found['age'])} ago at most", err=True)
+        click.echo(behind(found["age"]), err=True)
 
 
 @kv.command()
@@ -154,7 +161,7 @@ def list_(
     nothing = "no keys begin so" if prefix else "no keys"
     show(as_json, answer, columns, rows, "one in full: dislocate kv get KEY", nothing)
     if answer["age"]:
-        click.echo(f"as it was {age(answer['age'])} ago at most", err=True)
+        click.echo(behind(answer["age"]), err=True)
 
 
 @kv.command()

@@ -91,8 +91,13 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
+def behind(seconds: float) -> str:
+    """What is to be said of an answer that may be so old."""
+    return f"as it was at most {f'{seconds * 1000:.0f} ms' if seconds < 1 else age(seconds)} ago"
+
+
 def milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} ms"
 
 
-__all__ = ["AgentConnection", "about", "age", "agent_command", "fail", "milliseconds", "show", "table"]
+__all__ = ["AgentConnection", "about", "age", "agent_command", "behind", "fail", "milliseconds", "show", "table"]

@@ -17,13 +17,13 @@ from dislocate.core.errors import DislocateError, LocalError
 DEFAULT_URL = "http://127.0.0.1:49700"
 DEFAULT_SOCKET = Path("/var/lib/dislocate/http.sock")
 TIMEOUT = 12.0  # seconds; the agent answers from memory, or says after 10 s that its disk does not
-STORE_TIMEOUT = 30.0  # seconds; longer than an agent waits for a majority of servers, so that its words arrive
+STORE_TIMEOUT = 20.0  # seconds; longer than an agent waits for a majority of servers, so that its words arrive
 QUIET_TIMEOUT = 60.0  # seconds; an event stream says "still here" each 15 s
 CHANGE_TIMEOUT = 150.0  # seconds; the same for what moves a whole store: a new server, a restore
 
 
 class NoAgent(DislocateError):
-    """Nothing answers where the agent should be.  Nothing was changed."""
+    """Nothing answers where the agent should be.  Nothing was changed, unless the reason is a TimeoutError."""
 
     def __init__(self, where: str, reason: object) -> None:
         super().__init__(where, reason)
@@ -31,6 +31,8 @@ class NoAgent(DislocateError):
         self.reason = reason
 
     def __str__(self) -> str:
+        if isinstance(self.reason, TimeoutError):
+            return f"{self.where} did not answer in time: what was asked may have been done"
         return (
             f"no agent at {self.where} ({self.reason})\n"
             "start one:   dislocate agent --config FILE   or, to try it out, dislocate dev\n"

@@ -162,8 +162,8 @@ class Lock:
             if isinstance(error, Problem) and error.status == NOT_FOUND:
                 raise LockLost(f"lock {self._key} lost: its lease has ended") from error
             if self._now() >= self.safe_until:
-                raise LockLost(f"lock {self._key} lost: not kept alive in time; {error}") from error
-            self._say_once(f"lock {self._key}: {str(error).splitlines()[0]}; asking again")
+                raise LockLost(f"lock {self._key} lost: not kept alive in time; {_briefly(error)}") from error
+            self._say_once(f"lock {self._key}: {_briefly(error)}; asking again")
             return min(PAUSE, self.ttl / 10, self.safe_until - self._now())
         raise LockLost(f"lock {self._key} lost: not kept alive in time")
 
@@ -188,9 +188,9 @@ class Lock:
             self._agent.send("DELETE", f"/api/leases/{self._lease}", timeout=RELEASE_WITHIN)
         except Problem as problem:
             if problem.status != NOT_FOUND:
-                self._say(f"lock {self._key} could not be given back, it ends by itself: {problem}")
+                self._say(f"lock {self._key} could not be given back, it ends by itself: {_briefly(problem)}")
         except NoAgent as error:
-            self._say(f"lock {self._key} could not be given back, it ends by itself: {error.reason}")
+            self._say(f"lock {self._key} could not be given back, it ends by itself: {_briefly(error)}")
         self._lease = 0
 
     # ---- the lease
@@ -212,10 +212,15 @@ class Lock:
         return ends is None or self._now() + PAUSE < ends
 
     def _pause(self, error: DislocateError) -> None:
-        self._say_once(f"waiting: {str(error).splitlines()[0]}")
+        self._say_once(f"waiting: {_briefly(error)}")
         time.sleep(PAUSE)
 
     def _say_once(self, words: str) -> None:
         if words != self._last_words:
             self._last_words = words
             self._say(words)
+
+
+def _briefly(error: DislocateError) -> str:
+    """What is wrong, without what to do: here it is done."""
+    return str(error).splitlines()[0]

@@ -24,8 +24,9 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load, Status
 from dislocate.core.errors import LocalError
+from dislocate.core.tunables import TRANSACTION_OPERATIONS
 from dislocate.core.units import HOUR, parse_duration
-from dislocate.edge.keys import NUMBER_LIMIT, OPERATIONS_LIMIT, bytes_of, check_key
+from dislocate.edge.keys import NUMBER_LIMIT, bytes_of, check_key
 
 LONGEST = 366 * 24 * HOUR  # a duration beyond a year is a slip of the unit
 
@@ -163,7 +164,7 @@ class TransactionBody(Body, frozen=True, kw_only=True):
 class LeaseBody(Body, frozen=True, kw_only=True):
     """A lease that ends when nobody has kept it alive for `ttl`."""
 
-    ttl: Annotated[str, Meta(description="a duration of 1s to 24h, such as '15s'", max_length=32)]
+    ttl: Annotated[str, Meta(description="a duration of 1s to 7d, such as '15s'", max_length=32)]
 
 
 class TransferBody(Body, frozen=True, kw_only=True):
@@ -282,9 +283,9 @@ def request_of(datagram: ServiceDatagram) -> Request:
 def transaction_of(body: TransactionBody) -> Transact:
     """What the store is asked.  Raises `LocalError`."""
     for name, parts in (("if", body.compares), ("then", body.then), ("else", body.otherwise)):
-        if len(parts) > OPERATIONS_LIMIT:
+        if len(parts) > TRANSACTION_OPERATIONS:
             raise LocalError(
-                name, got=len(parts), expected=f"at most {OPERATIONS_LIMIT}: cut it in several transactions"
+                name, got=len(parts), expected=f"at most {TRANSACTION_OPERATIONS}: cut it in several transactions"
             )
     if not body.then and not body.otherwise:
         raise LocalError("then", got=None, expected="at least one operation in 'then' or 'else'")

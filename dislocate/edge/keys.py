@@ -5,53 +5,41 @@ the key's last change, as every answer says it (`revision`), or 0 for "there is 
 operators.  Does not ask anybody: the store judges again, since not every request comes from here.
 """
 
-import re
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 
 from dislocate.core.boundary.store import Compare, Delete, Field, Get, KeyValue, Operation, Put, Relation, Transact
 from dislocate.core.errors import LocalError
-from dislocate.core.units import HOUR, SECOND, format_duration
+from dislocate.core.store import validation
+from dislocate.core.tunables import LEASE_TTL_MAX, LEASE_TTL_MIN, VALUE_BYTES
+from dislocate.core.units import format_duration
 
-KEY_LIMIT = 512  # bytes of UTF-8; long enough for a path, short enough for an index in memory
-VALUE_LIMIT = 256 << 10  # bytes; the log is no file server
-OPERATIONS_LIMIT = 128  # compares and operations of one transaction, each
 NUMBER_LIMIT = (1 << 63) - 1
-KEYS_LIMIT = 10_000  # keys of one answer
-TTL_SHORTEST = 1 * SECOND  # below it, one lost message and one election end a lease that its owner keeps alive
-TTL_LONGEST = 24 * HOUR
 SYSTEM = "system/"
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def check_key(text: str, field: str = "key", *, is_prefix: bool = False) -> str:
     """`text` itself when it may be a key; a prefix may be empty too.  Raises `LocalError`."""
-    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    if size > KEY_LIMIT:
-        raise LocalError(field, got=text[:100], expected=f"a key of at most {KEY_LIMIT} bytes; this one has {size}")
-    if (not text and not is_prefix) or text.startswith("/") or _CONTROL.search(text) or not _is_utf8(text):
-        raise LocalError(
-            field, got=text[:100], expected="a key such as 'app/color': UTF-8 text, no '/' first, no control characters"
-        )
+    if text or not is_prefix:
+        validation.check_key(text, field)
     return text
 
 
 def check_value(value: bytes, field: str = "value") -> bytes:
     """`value` itself when it is short enough.  Raises `LocalError`."""
-    if len(value) > VALUE_LIMIT:
+    if len(value) > VALUE_BYTES:
         raise LocalError(
             field,
             got=len(value),
-            expected=f"at most {VALUE_LIMIT} bytes: keep what is larger elsewhere, and its address here",
+            expected=f"at most {VALUE_BYTES} bytes: keep what is larger elsewhere, and its address here",
         )
     return value
 
 
 def check_ttl(ttl: int, field: str = "ttl") -> int:
     """`ttl` itself, in nanoseconds.  Raises `LocalError`."""
-    if not TTL_SHORTEST <= ttl <= TTL_LONGEST:
-        bounds = f"a duration of {format_duration(TTL_SHORTEST)} to {format_duration(TTL_LONGEST)}"
+    if not LEASE_TTL_MIN <= ttl <= LEASE_TTL_MAX:
+        bounds = f"a duration of {format_duration(LEASE_TTL_MIN)} to {format_duration(LEASE_TTL_MAX)}"
         raise LocalError(field, got=format_duration(ttl), expected=bounds)
     return ttl
 
@@ -124,13 +112,3 @@ def bytes_of(text: str, encoding: str, field: str = "value") -> bytes:
         return check_value(b64decode(text, validate=True), field)
     except (NotBase64, ValueError):
         raise LocalError(field, got=text[:100], expected="base64, as 'encoding' says") from None
-
-
-def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -5,6 +5,7 @@ it.  `python -m tests.mutants.plant NAME SCENARIO SEED` tries it by hand.
 """
 
 from tests.mutants.mutant import Mutant
+from tests.mutants.store import STORE_MUTANTS
 
 
 def story(duration: int, *faults: str, fra: int = 5, wdc: int = 0, per_datacenter: int = 1) -> str:
@@ -242,7 +243,7 @@ _CATALOGUE = (
     ),
 )
 
-MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _CATALOGUE}
+MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS)}
 
 # What no invariant can see: a run that differs between two processes.
 HASH_ORDER = Mutant(

@@ -37,7 +37,8 @@ from dislocate.core.consensus.messages import (
     VoteGiven,
 )
 from dislocate.core.units import MILLISECOND, parse_duration
-from tests.support.tiny_raft import TinyRaft, disk_with, name_of, server_id, servers
+from tests.support.raft_disk import disk_with, name_of, server_id, servers
+from tests.support.tiny_raft import TinyRaft
 
 
 def tell(text: str) -> str:

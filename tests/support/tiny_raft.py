@@ -10,7 +10,6 @@ A disk is a queue: it acknowledges late, keeps some prefix of what it was workin
 What is applied is a list of texts; a snapshot is that list.  Breaking an invariant raises `AssertionError` at once.
 """
 
-import re
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
@@ -18,123 +17,23 @@ from typing import Any
 import msgspec
 
 from dislocate.core.boundary.events import LeaderElected
-from dislocate.core.consensus.duties import Duties, Restored, Save, Snapshot, Timing
+from dislocate.core.consensus.duties import Duties, Snapshot, Timing
 from dislocate.core.consensus.messages import (
-    Append,
-    Appended,
     Configuration,
-    Entry,
-    HardState,
     RaftMessage,
     ServerId,
-    SnapshotReceived,
-    VoteAsked,
-    VoteGiven,
 )
 from dislocate.core.consensus.raft import Raft
 from dislocate.core.consensus.state import Role
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, parse_duration
+from tests.support.raft_disk import NOBODY, Disk, name_of, servers
+from tests.support.raft_promises import Promises, Server
 
-NOBODY = Configuration(())
 CHUNK = 3  # texts in a chunk of a snapshot
 
 
-def server_id(name: str) -> ServerId:
-    """'a' is dc/a with disk 1, 'a2' the same agent with another disk."""
-    return ServerId(f"dc/{name[0]}", int(name[1:] or 1))
-
-
-def name_of(server: ServerId) -> str:
-    name = server.path[3:]
-    return name if server.disk == 1 else f"{name}{server.disk}"
-
-
-def servers(names: str) -> tuple[ServerId, ...]:
-    """The servers of 'abc' or 'abc2', sorted."""
-    return tuple(sorted(server_id(name) for name in re.findall(r"[a-z]\d*", names)))
-
-
-class Disk:
-    """What one server's disk has, and what it is working on."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self.hard = HardState(0)
-        self.entries: dict[int, Entry] = {}
-        self.compacted, self.compacted_term = 0, 0
-        self.configuration = NOBODY
-        self.texts: tuple[bytes, ...] = ()  # the applied state, as of `compacted`
-        if configuration.voters:
-            self.hard = HardState(1)
-            self.entries[1] = Entry(1, 1, b"", configuration)
-        self.queue: list[tuple[int, Callable[[], None]]] = []  # (ticket or 0, what it does), in order
-        self.latency = 1 * MILLISECOND
-        self.is_stuck = False
-
-    def write(self, save: Save) -> None:
-        if save.hard is not None:
-            self.hard = save.hard
-        if save.drop_from:
-            assert save.drop_to in self.entries or not self.entries or save.drop_to <= self.compacted
-            for index in range(save.drop_from, save.drop_to + 1):
-                self.entries.pop(index, None)
-        for entry in save.entries:
-            self.entries[entry.index] = entry
-
-    def checkpoint(self, index: int, term: int, configuration: Configuration, texts: tuple[bytes, ...]) -> None:
-        self.compacted, self.compacted_term, self.configuration, self.texts = index, term, configuration, texts
-        self.entries = {at: entry for at, entry in self.entries.items() if at > index}
-
-    def install(self, snapshot: Snapshot) -> None:
-        texts = tuple(text for chunk in snapshot.chunks for text in msgspec.msgpack.decode(chunk, type=list[bytes]))
-        self.checkpoint(snapshot.index, snapshot.term, snapshot.configuration, texts)
-        self.entries = {}
-
-    @property
-    def last_index(self) -> int:
-        return max(self.entries, default=self.compacted)
-
-    def restored(self) -> Restored:
-        entries = tuple(self.entries[index] for index in sorted(self.entries))
-        return Restored(
-            hard=self.hard,
-            configuration=self.configuration,
-            entries=entries,
-            compacted=self.compacted,
-            compacted_term=self.compacted_term,
-            applied=self.compacted,
-        )
-
-
-def disk_with(names: str, terms: str, term: int, voted_for: str = "") -> Disk:
-    """A disk of a server of the group `names`: entries of these terms after the first one, e.g. '2 2 4'."""
-    disk = Disk(Configuration(servers(names)))
-    disk.hard = HardState(term, server_id(voted_for) if voted_for else None)
-    for index, one in enumerate(terms.split(), 2):
-        disk.entries[index] = Entry(int(one), index, f"{one}.{index}".encode())
-    return disk
-
-
-class Server:
-    """One agent with a disk; `raft` is None while it is down."""
-
-    def __init__(self, name: str, configuration: Configuration) -> None:
-        self.name = name
-        self.id = server_id(name)
-        self.disk = Disk(configuration)
-        self.raft: Raft | None = None
-        self.life = 0
-        self.is_paused = False
-        self.waiting: list[Callable[[], None]] = []  # what arrived while it was paused
-        self.applied = 0
-        self.texts: list[bytes] = []
-        self.asked: dict[int, tuple[bytes, ...]] = {}  # reads, and what was acknowledged before they were asked
-        self.reads: list[int] = []  # answered
-        self.reads_lost: list[int] = []
-        self.events: list[Any] = []
-
-
-class TinyRaft:
+class TinyRaft(Promises):
     """A group and its world."""
 
     def __init__(
@@ -149,13 +48,13 @@ class TinyRaft:
         disks: dict[str, Disk] | None = None,
         watches_promises: bool = True,
     ) -> None:
+        super().__init__(watches_disks=watches_promises)
         self.now = 0
         self.latency = parse_duration(latency)
         self.latencies: dict[tuple[str, str], int] = {}
         self.timing = timing or Timing()
         self.streams = Streams(seed)
         self._raft = raft
-        self._watches_promises = watches_promises
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._seq = 0
         self._flushes: dict[str, None] = {}
@@ -163,13 +62,8 @@ class TinyRaft:
         self._link: dict[tuple[str, str], int] = {}  # grows when a link is lost: what was under way is lost too
         self.cuts: dict[tuple[str, str], None] = {}
         self.log: list[tuple[int, str, int, str, str, Any]] = []  # (at, from, term, to, verb, what): the transcript
-        self.leaders: dict[int, str] = {}
-        self.committed: dict[int, Entry] = {}
-        self.committed_in: dict[int, int] = {}  # in which term an entry was seen to be committed
-        self.acknowledged: dict[bytes, int] = {}  # texts that some leader told its client are committed
         self.ignores: Callable[[str, str, RaftMessage], bool] = lambda source, to, message: False
         configuration = Configuration(servers(names))
-        self.servers: dict[str, Server] = {}
         for server in configuration.voters:
             self.servers[name_of(server)] = Server(name_of(server), configuration)
         for server in servers(spare):
@@ -324,9 +218,6 @@ class TinyRaft:
 
     # ---- what a test sees
 
-    def running(self) -> list[Server]:
-        return [server for server in self.servers.values() if server.raft is not None]
-
     def raft(self, name: str) -> Raft:
         raft = self.servers[name].raft
         assert raft is not None
@@ -419,9 +310,7 @@ class TinyRaft:
         for entry in duties.committed:
             self._apply(server, entry)
         for read_id, index in duties.reads:
-            assert index <= server.applied
-            unseen = [text for text in server.asked[read_id] if text not in server.texts]
-            assert not unseen, f"{server.name} answers read {read_id} without {unseen}"
+            self._answered(server, read_id, index)
             server.reads.append(read_id)
         server.reads_lost += duties.reads_lost
         for peer in duties.snapshots_wanted:
@@ -465,8 +354,7 @@ class TinyRaft:
 
     def _send(self, server: Server, to: ServerId, term: int, message: RaftMessage) -> None:
         target = self.servers[name_of(to)]
-        if self._watches_promises:
-            self._check_promise(server, to, term, message)
+        self._said(server, to, term, message)
         way = (server.name, target.name)
         is_lost = way in self.cuts or target.raft is None or self.ignores(server.name, target.name, message)
         self.log.append((self.now, server.name, term, target.name, "loses" if is_lost else "says", message))
@@ -505,56 +393,3 @@ class TinyRaft:
                 self._later(0, lambda: self._turn(server, lambda raft: raft.installed(snapshot.index, self.now)))
 
         self._write(server, 0, done)
-
-    # ---- the promises of Raft
-
-    def _elected(self, server: Server, raft: Raft, term: int) -> None:
-        assert term not in self.leaders, f"two leaders in term {term}: {self.leaders[term]} and {server.name}"
-        self.leaders[term] = server.name
-        for index, entry in self.committed.items():
-            if index > raft.compacted and self.committed_in[index] < term:
-                assert raft.term_at(index) == entry.term, f"{server.name} leads term {term} without committed {index}"
-
-    def _apply(self, server: Server, entry: Entry) -> None:
-        assert entry.index == server.applied + 1, f"{server.name} applied {server.applied}, then {entry.index}"
-        known = self.committed.setdefault(entry.index, entry)
-        assert known == entry, f"{server.name} applied {entry}, another {known}"
-        if server.raft is not None:
-            self.committed_in.setdefault(entry.index, server.raft.term)
-        server.applied = entry.index
-        if entry.data:
-            server.texts.append(entry.data)
-            if server.raft is not None and server.raft.role is Role.LEADER and server.raft.term == entry.term:
-                self.acknowledged[entry.data] = entry.index
-
-    def _check_promise(self, server: Server, to: ServerId, term: int, message: RaftMessage) -> None:
-        """What a message promises is on the disk when it leaves."""
-        disk = server.disk
-        is_promise_only = isinstance(message, VoteAsked | VoteGiven) and message.pre
-        assert is_promise_only or disk.hard.term >= term, f"{server.name} speaks of term {term}, not durable: {message}"
-        match message:
-            case VoteGiven(granted=True, pre=False) if disk.hard.term == term:
-                assert disk.hard.voted_for == to, f"{server.name} voted, and its disk does not know"
-            case VoteAsked(pre=False) if disk.hard.term == term:
-                assert disk.hard.voted_for == server.id
-            case Appended(accepted=True, index=index) if disk.hard.term == term:
-                assert index <= disk.last_index, (
-                    f"{server.name} acknowledged {index}, its disk ends at {disk.last_index}"
-                )
-            case SnapshotReceived() | Append() | _:
-                pass
-
-    def check_logs_match(self) -> None:
-        """Two logs that have an entry of the same term at one index agree up to there."""
-        running = [one.raft for one in self.running()]
-        for a in running:
-            for b in running:
-                low, high = max(a.compacted, b.compacted), min(a.last_index, b.last_index)
-                agree = [a.term_at(at) == b.term_at(at) for at in range(low + 1, high + 1)]
-                assert agree == sorted(agree, reverse=True), f"{a.me} and {b.me} disagree, then agree"
-
-    def check_nothing_is_lost(self) -> None:
-        """Whatever a client was told is committed is in everybody's state who has come so far."""
-        for text, index in self.acknowledged.items():
-            for server in self.running():
-                assert server.applied < index or text in server.texts, f"{server.name} lost {text!r}"

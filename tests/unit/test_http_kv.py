@@ -1,8 +1,13 @@
 """What users of keys, leases and servers over HTTP notice."""
 
+from base64 import b64decode
+from urllib.parse import quote
+
 import gevent
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.store import (
@@ -35,10 +40,11 @@ from dislocate.core.boundary.store import (
     Uncertain,
     WatchKeys,
 )
+from dislocate.core.tunables import KEY_BYTES, TRANSACTION_OPERATIONS, VALUE_BYTES
 from dislocate.core.units import SECOND
-from dislocate.edge.keys import KEY_LIMIT, OPERATIONS_LIMIT, VALUE_LIMIT
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import FakeBackend, store
+from tests.support.tiny_store import TinyStore
 from tests.unit.test_http_api import open_stream
 
 COLOR = KeyValue("app/color", b"blue", 5, 7, 2, 0)
@@ -99,7 +105,7 @@ def test_a_missing_key_is_404_and_says_from_where_to_wait(api, backend):
     backend.result = read()
     result = api.ask("GET", "/api/kv/app/color")
     assert (result.status_code, result.json["field"], result.headers["x-dislocate-index"]) == (404, "key", "9")
-    assert "/api/kv/app?prefix=true" in result.json["hint"]
+    assert "/api/kv/app/?prefix=true" in result.json["hint"]
 
 
 @pytest.mark.parametrize(
@@ -161,11 +167,11 @@ def test_deleting_says_how_many_and_nothing_to_delete_is_no_mistake(api, backend
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "field", "words"),
     [
-        ("PUT", "/api/kv/" + "k" * (KEY_LIMIT + 1), b"", 422, "key", f"at most {KEY_LIMIT} bytes"),
-        ("PUT", "/api/kv/" + "%C3%BC" * (KEY_LIMIT // 2 + 1), b"", 422, "key", f"at most {KEY_LIMIT} bytes"),
-        ("PUT", "/api/kv//k", b"", 422, "key", "no '/' first"),
-        ("PUT", "/api/kv/a%00b", b"", 422, "key", "no control characters"),
-        ("PUT", "/api/kv/k", b"x" * (VALUE_LIMIT + 1), 413, "value", f"at most {VALUE_LIMIT} bytes"),
+        ("PUT", "/api/kv/" + "k" * (KEY_BYTES + 1), b"", 422, "key", f"1 to {KEY_BYTES} bytes"),
+        ("PUT", "/api/kv/" + "%C3%BC" * (KEY_BYTES // 2 + 1), b"", 422, "key", f"1 to {KEY_BYTES} bytes"),
+        ("PUT", "/api/kv//k", b"", 422, "key", "not beginning with '/'"),
+        ("PUT", "/api/kv/a%00b", b"", 422, "key", "without control characters"),
+        ("PUT", "/api/kv/k", b"x" * (VALUE_BYTES + 1), 413, "value", f"at most {VALUE_BYTES} bytes"),
         ("PUT", "/api/kv/k", b"x" * ((1 << 20) + 1), 413, "body", "at most 1048576 bytes"),
         ("PUT", "/api/kv/k?cas=-1", b"", 422, "cas", "an earlier answer"),
         ("PUT", "/api/kv/k?cas=x", b"", 422, "cas", "an earlier answer"),
@@ -184,7 +190,7 @@ def test_deleting_says_how_many_and_nothing_to_delete_is_no_mistake(api, backend
         ("GET", "/api/kv/k?index=x", None, 422, "index", "earlier answer"),
         ("GET", "/api/kv/k?wait=11m", None, 422, "wait", "at most"),
         ("POST", "/api/leases", {}, 422, "ttl", "'15s'"),
-        ("POST", "/api/leases", {"ttl": "10ms"}, 422, "ttl", "1s to 24h"),
+        ("POST", "/api/leases", {"ttl": "10ms"}, 422, "ttl", "1s to 168h"),
         ("POST", "/api/leases/x/keepalive", None, 422, "lease", "POST /api/leases"),
         ("GET", "/api/watch/kv", None, 422, "key", "either ?key= or ?prefix="),
         ("GET", "/api/watch/kv?key=a&after=x", None, 422, "after", "earlier answer"),
@@ -223,6 +229,44 @@ def test_what_nobody_knows_is_504_and_says_that_it_may_have_been_done(api, backe
     problem = api.problem("PUT", "/api/kv/k", b"x")
     assert (problem.status, "may have been done" in problem.detail) == (504, True)
     assert "Read before" in problem.hint
+
+
+keys = st.text(min_size=1, max_size=20).filter(lambda key: key.strip("/. ") != "")
+
+
+@given(keys, st.binary(max_size=100))
+def test_whatever_is_put_is_got_under_the_same_key_or_refused_for_its_key(key, value):
+    backend = FakeBackend()
+    backend.result = TinyStore()
+    api = ApiClient(backend)
+    path = "/api/kv/" + quote(key, safe="/")
+    result = api.ask("PUT", path, value)
+    if result.status_code != 200:
+        assert (result.status_code, result.json["field"]) == (422, "key")
+        return
+    assert list(backend.result.keys) == [key]
+    assert api.ask("GET", path + "?raw=true").content == value
+    answer = api.get(path)
+    assert (answer["key"], answer["revision"]) == (key, result.json["revision"])
+    text = answer["value"]
+    assert (b64decode(text) if "encoding" in answer else text.encode()) == value
+
+
+pieces = st.sampled_from(
+    ["if", "then", "else", "key", "put", "get", "delete", "value", "number", "is", "field", "prefix"]
+)
+shapes = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.sampled_from(["a", "=", "value", "/"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(pieces, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(shapes)
+def test_no_transaction_whatever_makes_the_api_fail(body):
+    backend = FakeBackend()
+    backend.result = TinyStore()
+    assert ApiClient(backend).ask("POST", "/api/txn", body).status_code in (200, 400, 422)
 
 
 # ---- who may
@@ -344,12 +388,12 @@ def test_a_transaction_is_asked_as_it_is_written(api, backend):
         ({"then": [{"get": {"key": "a"}, "delete": {"key": "a"}}]}, "then[0]"),
         ({"then": [{"put": {"key": "/a", "value": ""}}]}, "then[0].put.key"),
         ({"then": [{"put": {"key": "a", "value": "=", "encoding": "base64"}}]}, "then[0].put.value"),
-        ({"then": [{"put": {"key": "a", "value": "x" * (VALUE_LIMIT + 1)}}]}, "then[0].put.value"),
+        ({"then": [{"put": {"key": "a", "value": "x" * (VALUE_BYTES + 1)}}]}, "then[0].put.value"),
         ({"then": [{"putt": {}}]}, "then[0].putt"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a"}]}, "if[0].number"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a", "field": "value", "number": 1}]}, "if[0].value"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a", "is": "~"}]}, "if[0].is"),
-        ({"then": [{"get": {"key": "a"}}] * (OPERATIONS_LIMIT + 1)}, "then"),
+        ({"then": [{"get": {"key": "a"}}] * (TRANSACTION_OPERATIONS + 1)}, "then"),
     ],
 )
 def test_a_wrong_transaction_names_the_field(api, backend, body, field):

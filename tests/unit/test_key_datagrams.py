@@ -22,10 +22,10 @@ from dislocate.core.boundary.store import (
     Transacted,
     Uncertain,
 )
+from dislocate.core.tunables import VALUE_BYTES
 from dislocate.core.units import SECOND
 from dislocate.edge import unix
 from dislocate.edge.http.access import Role
-from dislocate.edge.keys import VALUE_LIMIT
 from tests.support.fake_backend import NEVER
 from tests.unit.test_unix_socket import Served, answer_to
 
@@ -101,12 +101,12 @@ def test_each_operation_asks_the_store_for_exactly_that(datagram, request_, resu
 @pytest.mark.parametrize(
     ("datagram", "field", "words"),
     [
-        ({**PUT, "key": "/k"}, "key", "no '/' first"),
-        ({**PUT, "key": ""}, "key", "a key such as"),
-        ({**PUT, "key": "k" * 513}, "key", "at most 512 bytes"),
+        ({**PUT, "key": "/k"}, "key", "not beginning with '/'"),
+        ({**PUT, "key": ""}, "key", "a key of 1 to 512 bytes"),
+        ({**PUT, "key": "k" * 513}, "key", "1 to 512 bytes"),
         ({**PUT, "key": "\udc80"}, "body", "UTF-8"),
         ({**PUT, "value": 3}, "value", "text"),
-        ({**PUT, "value": "x" * (VALUE_LIMIT + 1)}, "value", "at most 262144 bytes"),
+        ({**PUT, "value": "x" * (VALUE_BYTES + 1)}, "value", "at most 262144 bytes"),
         ({**PUT, "value": "=", "encoding": "base64"}, "value", "base64"),
         ({**PUT, "encoding": "hex"}, "encoding", "'base64'"),
         ({**PUT, "vlaue": ""}, "vlaue", "did you mean 'value'?"),

@@ -128,8 +128,8 @@ def test_a_lock_that_is_held_is_not_awaited_with_try_and_not_for_longer_than_wai
         (("k", "--try", "--wait", "1s", "--", "true"), "expected one"),
         (("k", "--", "no-such-program"), "no-such-program"),
         (("k", "--ttl", "5", "--", "true"), "--ttl: got '5', expected a duration"),
-        (("/k", "--", "true"), "no '/' first"),
-        (("k", "--ttl", "10ms", "--", "true"), "1s to 24h"),
+        (("/k", "--", "true"), "not beginning with '/'"),
+        (("k", "--ttl", "10ms", "--", "true"), "1s to 168h"),
     ],
 )
 def test_a_slip_of_the_pen_is_told_and_asks_nobody(agent, locked, words, said):
@@ -302,5 +302,9 @@ def test_an_agent_that_goes_away_while_held_is_asked_again_and_then_given_up(age
         lock.keep()
     lock.release()
     assert "it ends by itself" in said[-1]
+
+
+def test_an_agent_that_is_not_there_at_first_is_said_at_once(agent):
+    agent.url = "unix:/nope"
     with pytest.raises(NoAgent):
-        new_lock(agent)[0]._agent.__class__("unix:/nope").get("/")
+        new_lock(agent)[0].take(None)

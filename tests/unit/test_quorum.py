@@ -17,7 +17,7 @@ from dislocate.core.consensus.quorum import (
     servers_of,
     voters_of,
 )
-from tests.support.tiny_raft import server_id, servers
+from tests.support.raft_disk import server_id, servers
 
 A, B, C, D, E = servers("abcde")
 

@@ -18,7 +18,8 @@ from dislocate.core.consensus.messages import (
 from dislocate.core.consensus.state import Role
 from dislocate.core.consensus.transfer import is_clearly_better, is_disk_too_slow
 from dislocate.core.units import MILLISECOND, SECOND
-from tests.support.tiny_raft import TinyRaft, disk_with, server_id, servers
+from tests.support.raft_disk import disk_with, server_id, servers
+from tests.support.tiny_raft import TinyRaft
 
 
 def led(names="abc", **settings):
@@ -140,6 +141,27 @@ def test_a_question_is_asked_again_when_the_link_is_there():
     group.lose_link("a", "b")
     group.run("60ms")
     assert group.leader() == "a"
+
+
+def test_a_leader_that_restarted_is_believed_that_it_does_not_lead():
+    """Its host never refused, and the others heard it a moment ago."""
+    group = led()
+    leader = group.leader()
+    group.kill(leader, verified=False)
+    group.start(leader)
+    group.campaign(leader)
+    assert group.run_until(group.leader, "1s") < 50 * MILLISECOND
+
+
+def test_patience_may_be_known_before_a_leader_measured_it():
+    group = TinyRaft("abc")
+    for name in "abc":
+        group.raft(name).largest_rtt = 300 * MILLISECOND
+    group.campaign("a")
+    group.cut("*", "a")
+    group.run("100ms")
+    assert group.do("b", lambda raft: raft.stalled(0, group.now)) is None
+    assert group.raft("b").deadline() - group.now >= 3 * SECOND
 
 
 def test_a_leader_of_a_past_term_learns_so():

@@ -33,7 +33,8 @@ from dislocate.core.consensus.state import Role
 from dislocate.core.consensus.transfer import Transfers
 from dislocate.core.streams import Stream
 from dislocate.core.units import MILLISECOND
-from tests.support.tiny_raft import TinyRaft, disk_with, name_of, servers
+from tests.support.raft_disk import disk_with, name_of, servers
+from tests.support.tiny_raft import TinyRaft
 
 
 def led(names="abc", **settings):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dislocate.core.consensus.log import ENTRY_OVERHEAD, Log
 from dislocate.core.consensus.messages import Configuration, Entry
 from dislocate.core.errors import Bug
-from tests.support.tiny_raft import servers
+from tests.support.raft_disk import servers
 
 OLD, NEW = Configuration(servers("abc")), Configuration(servers("abd"))
 

@@ -6,7 +6,7 @@
 
 The lease: who heard the leader within `patience()` gives no vote and no promise of one, so a server that was cut off,
 removed, or hears only part of the others deposes nobody (etcd#9333, #8499).  A voter waives it for itself alone, on its
-own verified refusal: what others say of a leader is no evidence.
+own verified refusal, or when the leader itself asks for votes: what others say of a leader is no evidence.
 
 Invariants: one vote a term, durable before it is told and before a candidate counts its own (`durability`).  A question
 for a promise changes no term, so whoever cannot win never raises one.  A question from a lower term is answered: silence
@@ -164,6 +164,8 @@ class Elections:
             self._refuse(sender, question)
             return
         if term > state.term:
+            if sender == state.leader:
+                state.leader = None  # who asks for votes does not lead any more: its own word for it
             if not question.transferred and self.holds_lease():
                 self._refuse(sender, question)
                 return

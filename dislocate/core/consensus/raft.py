@@ -57,9 +57,9 @@ class Raft:
         self, *, me: ServerId, restored: Restored, stream: Stream, now: int, timing: Timing | None = None
     ) -> None:
         self._state = state = ServerState(me, restored, stream, now, timing or Timing())
-        self._elections = Elections(state, self._won)
         self._following = Following(state)
         self._leading = Leading(state)
+        self._elections = Elections(state, self._leading.begin)
         self._transfers = Transfers(state, self._leading)
         self._changes = Changes(state, self._leading, self._transfers)
         self._snapshots = SnapshotsSent(state, self._leading)
@@ -102,6 +102,11 @@ class Raft:
         return self._state.role is Role.LEADER
 
     @property
+    def is_established(self) -> bool:
+        """Whether it leads and has committed an entry of its own term: everything acknowledged before is applied here."""
+        return self.is_leader and self._leading.may_read()
+
+    @property
     def is_voter(self) -> bool:
         return self._state.is_voter
 
@@ -139,6 +144,11 @@ class Raft:
     def largest_rtt(self) -> int:
         """Nanoseconds, among the voters, as far as it is known."""
         return self._state.largest_rtt
+
+    @largest_rtt.setter
+    def largest_rtt(self, nanoseconds: int) -> None:
+        """What the owner knows before any leader has measured it; a leader's word replaces it."""
+        self._state.largest_rtt = nanoseconds
 
     @property
     def quorum_rtt(self) -> int:
@@ -398,11 +408,6 @@ class Raft:
         self._snapshots.wanted.clear()
         receiving.install = None
         return duties
-
-    # ---- coming to lead, and ceasing to
-
-    def _won(self) -> None:
-        self._leading.begin()
 
     def _deposed(self) -> None:
         self._reads_lost += self._leading.end()

@@ -35,6 +35,7 @@ class Transfers:
         self.to: ServerId | None = None
         self._until = 0
         self._has_told = False
+        self._not_before = 0  # of its own accord
 
     def start(self, to: ServerId | None) -> str:
         """Begin; '' or why not."""
@@ -94,7 +95,8 @@ class Transfers:
                 self.to = None
             return
         better = self._better_placed() or self._quicker()
-        if better is not None:
+        if better is not None and self._state.now >= self._not_before:
+            self._not_before = self._state.now + self._state.timing.better_placed_for  # proposals are refused meanwhile
             self.start(better)
 
     def _quicker(self) -> ServerId | None:

@@ -32,8 +32,8 @@ class Role(IntEnum):
 
     READ = 1  # look
     REGISTER = 2  # add, remove and report for instances of this host
-    WRITE = 3  # drain, maintain, forget, leave
-    OPERATE = 4  # have commands run
+    WRITE = 3  # drain, maintain, forget, leave; change keys of the store
+    OPERATE = 4  # have commands run; change keys under 'system/' and the servers of the store
 
     @property
     def label(self) -> str:

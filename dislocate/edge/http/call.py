@@ -14,7 +14,7 @@ from falcon import Response as HttpResponse
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Request, Result
-from dislocate.core.boundary.store import StoreRequest, Uncertain, WatchKeys
+from dislocate.core.boundary.store import ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.answers import DoneAnswer
@@ -34,7 +34,7 @@ EVENT_STREAM = "text/event-stream"
 IS_GONE = "dislocate.is_gone"
 
 ANSWER_WITHIN = 10.0  # seconds that the core and its disk get: a sync that takes longer is a broken disk
-STORE_WITHIN = 20.0  # seconds that a majority of servers gets: an election over a slow WAN, and the way there and back
+STORE_WITHIN = 12.0  # seconds that a majority of servers gets: the core gives up and says why before that (ASK_WITHIN)
 
 
 class StreamSlots:
@@ -135,7 +135,7 @@ class Call:
             result = self.backend.request(request, timeout=timeout)
         except TimeoutError:
             raise uncertain(f"no answer within {timeout:.0f} s") from None
-        return self.judged(result)
+        return _judged(request, result)
 
     def watch_store(self, request: WatchKeys, timeout: float) -> Any:
         """The same, None when nothing has changed within `timeout` seconds."""
@@ -143,15 +143,7 @@ class Call:
             result = self.backend.request(request, timeout=timeout)
         except TimeoutError:
             return None
-        return self.judged(result)
-
-    def judged(self, result: Result) -> Result:
-        """`result` itself.  Raises `Rejected` for what was not done, or may have been."""
-        if isinstance(result, Refused):
-            raise store_refused(result)
-        if isinstance(result, Uncertain):
-            raise uncertain(result.reason)
-        return result
+        return _judged(request, result)
 
     def is_abandoned(self) -> bool:
         """Whether the caller hung up, so that waiting on would only hold its connection."""
@@ -228,6 +220,15 @@ class Call:
             if name not in names:
                 allowed = one_of(name, names) if names else "no query parameters here"
                 raise LocalError(f"?{name[:100]}", got=self.query(name)[:100], expected=allowed)
+
+
+def _judged(request: StoreRequest, result: Result) -> Result:
+    """`result` itself.  Raises `Rejected` for what was not done, or may have been."""
+    if isinstance(result, Refused):
+        raise store_refused(result, of_keys=isinstance(request, Transact | ReadKeys | WatchKeys))
+    if isinstance(result, Uncertain):
+        raise uncertain(result.reason)
+    return result
 
 
 def _index(text: str, field: str) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dislocate.core.boundary.store import Compacted, Consistency, KeysChanged, KeysRead, ReadKeys, Transact, WatchKeys
 from dislocate.core.errors import LocalError
+from dislocate.core.tunables import READ_LIMIT
 from dislocate.edge.bodies import TransactionBody, duration, transaction_of
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import BYTES, Call, Operation, Query
@@ -21,7 +22,6 @@ from dislocate.edge.http.keystream import OPERATIONS as STREAMS
 from dislocate.edge.http.problems import Rejected, cas_missed, problem
 from dislocate.edge.http.services import LOOK_EVERY, WAIT_DEFAULT, WAIT_LONGEST
 from dislocate.edge.keys import (
-    KEYS_LIMIT,
     NUMBER_LIMIT,
     check_key,
     check_value,
@@ -139,7 +139,7 @@ def _get(call: Call, key: str) -> KeyReadAnswer | bytes:
 def _list(call: Call, prefix: str) -> KeysAnswer:
     if call.query_flag("raw"):
         raise LocalError("raw", got=True, expected="one key: a list has no raw form")
-    limit = call.query_number("limit", KEYS_LIMIT, f"a whole number, 1..{KEYS_LIMIT}") or LIST_DEFAULT
+    limit = call.query_number("limit", READ_LIMIT, f"a whole number, 1..{READ_LIMIT}") or LIST_DEFAULT
     request = ReadKeys(prefix, True, limit=limit, after=call.query("after"), **_consistency(call))
     read = _read(call, request)
     call.set_header(INDEX, str(read.revision))
@@ -201,9 +201,8 @@ def _is_unchanged(request: ReadKeys, read: KeysRead, after: int) -> bool:
 
 
 def _no_key(key: str, read: KeysRead) -> Rejected:
-    hint = (
-        f"GET {ROUTE}{key.rpartition('/')[0]}?prefix=true lists what is near" if "/" in key else "GET /api/kv lists all"
-    )
+    near = key[: key.rfind("/") + 1]
+    hint = f"GET {ROUTE}{near}?prefix=true lists what is near" if near else "GET /api/kv lists all"
     missing = problem(HTTPStatus.NOT_FOUND, f"There is no key {key!r}", field="key", got=key, hint=hint)
     return Rejected(missing, {INDEX: str(read.revision)})
 

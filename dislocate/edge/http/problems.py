@@ -70,13 +70,13 @@ def refused(refusal: Refused) -> Rejected:
     return Rejected(problem(REFUSED_STATUS[refusal.kind], refusal.reason, field=refusal.field))
 
 
-def store_refused(refusal: Refused) -> Rejected:
+def store_refused(refusal: Refused, *, of_keys: bool = True) -> Rejected:
     """How a refusal of the store is answered.  Raises `Bug` for a kind that does not exist."""
     require(refusal.kind in STORE_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
     status = STORE_STATUS[refusal.kind]
     if status != HTTPStatus.SERVICE_UNAVAILABLE:
         return Rejected(problem(status, refusal.reason, field=refusal.field))
-    hint = "Ask again in a second; ?consistency=local reads what is known here, with its age"
+    hint = "Ask again in a second" + ("; ?consistency=local reads what is known here, with its age" if of_keys else "")
     return Rejected(problem(status, refusal.reason, field=refusal.field, hint=hint), {"Retry-After": "1"})
 
 

@@ -13,6 +13,7 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, check_label, split_path
+from dislocate.core.tunables import RESTORE_BYTES
 from dislocate.edge.answers import DoneAnswer
 from dislocate.edge.bodies import TransferBody
 from dislocate.edge.http.access import Role
@@ -24,7 +25,6 @@ from dislocate.strict import nearest
 
 CHANGE_WITHIN = 120.0  # seconds: a new server first takes over the whole store
 BACKUP_WITHIN = 60.0  # seconds
-RESTORE_LIMIT = 64 << 20  # bytes: as much as a store holds
 
 
 def get_store(call: Call) -> StoreAnswer:
@@ -151,7 +151,7 @@ OPERATIONS = (
         summary="Replace all keys and leases by those of a backup; force=true takes one of another group",
         respond=post_restore,
         answer=RevisionAnswer,
-        raw_limit=RESTORE_LIMIT,
+        raw_limit=RESTORE_BYTES,
         queries=(Query("force", "true: even if it is of another group"),),
     ),
 )
