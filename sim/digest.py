@@ -13,7 +13,6 @@ from dislocate.core.boundary.inputs import DatagramReceived, Input
 
 VERSION = 1
 _HEAD = Struct("<QQIII")
-_FLUSH_AT = 2048  # parts: one hash call for about a thousand inputs
 
 
 class Digest:
@@ -21,7 +20,7 @@ class Digest:
 
     def __init__(self) -> None:
         self._hash = blake2b(b"dislocate trace %d" % VERSION, digest_size=16)
-        self._parts: list[bytes] = []
+        self._update = self._hash.update
         self._encode = msgspec.msgpack.Encoder().encode
         self.count = 0
 
@@ -29,17 +28,8 @@ class Digest:
         # Other inputs carry their tag in their encoding.
         kind, payload = (1, input_.data) if type(input_) is DatagramReceived else (0, self._encode(input_))
         self.count = count = self.count + 1
-        parts = self._parts
-        parts.append(_HEAD.pack(now, count, host, kind, len(payload)))
-        parts.append(payload)
-        if len(parts) >= _FLUSH_AT:
-            self._flush()
+        self._update(_HEAD.pack(now, count, host, kind, len(payload)) + payload)
 
     def hex(self) -> str:
         """The digest of everything so far."""
-        self._flush()
         return self._hash.hexdigest()
-
-    def _flush(self) -> None:
-        self._hash.update(b"".join(self._parts))
-        self._parts.clear()

@@ -22,6 +22,7 @@ WRITTEN_BACK = 30 * SECOND  # Linux's vm.dirty_expire_centisecs
 WRITE = 100 * MICROSECOND  # into the page cache, by another thread
 FAILS = "the disk fails"
 FULL = "full: no space is left on the device"  # an agent tells the two apart by the first word
+SHARED_LIMIT = 50_000  # records; all are forgotten when there are more
 
 
 class Write(Struct, eq=False):
@@ -33,11 +34,25 @@ class Write(Struct, eq=False):
     answered: bool = False
 
 
+class SharedRecords:
+    """Equal records, kept once for all disks of a world: what agents remember of each other is the same on each."""
+
+    def __init__(self) -> None:
+        self._records: dict[StoredRecord, StoredRecord] = {}
+
+    def same(self, record: StoredRecord) -> StoredRecord:
+        """The first of all equal to `record`."""
+        if len(self._records) >= SHARED_LIMIT:
+            self._records.clear()
+        return self._records.setdefault(record, record)
+
+
 class Disk:
     """The records of one host, and the boot number of its agent's last start."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, shared: SharedRecords | None = None) -> None:
         self._stream = stream
+        self._shared = shared or SharedRecords()
         self._kept: dict[str, bytes] = {}  # durable
         self._log: list[Write] = []  # not durable yet, in order
         self._free_at = 0
@@ -57,7 +72,7 @@ class Disk:
             takes = int(takes * self.factor)
         self._free_at = max(self._free_at, now) + takes
         self._write_back(now)
-        write = Write(store.records, store.sync, now)
+        write = Write(tuple(map(self._shared.same, store.records)), store.sync, now)
         self._log.append(write)
         return write, self._free_at
 

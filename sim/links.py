@@ -18,7 +18,7 @@ from dislocate.core.boundary.values import Refusal
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.tunables import MESSAGE_BUDGET
 from dislocate.core.units import SECOND
-from dislocate.linkmodel import RETRANSMISSION_TIMEOUT, Channel, Link
+from dislocate.linkmodel import LINKS, RETRANSMISSION_TIMEOUT, Link
 from sim.dials import Dial, Dials
 from sim.network import Network
 from sim.process import Machine, Process
@@ -194,10 +194,10 @@ class Links:
         if len(effect.data) > MESSAGE_BUDGET:
             self._tell(process, SendFailed(effect.peer, Refusal.TOO_LARGE))
             return
-        if connection is None or connection.peer_of(process) != effect.peer:
+        end = 0 if connection is None else connection.side(process)
+        if connection is None or connection.names[1 - end] != effect.peer:
             self._tell(process, SendFailed(effect.peer, Refusal.GONE))
             return
-        end = connection.side(process)
         if not connection.backlogs[end].take(len(effect.data)):
             self._tell(process, SendFailed(effect.peer, Refusal.BACKPRESSURE))
             return
@@ -218,7 +218,7 @@ class Links:
         process, peer = connection.ends[end], connection.ends[1 - end]
         if not connection.opened[1 - end] or not peer.machine.is_powered:
             return
-        if self._link(process.machine, peer.machine).is_cut(Channel.LINKS):
+        if self._link(process.machine, peer.machine).is_cut(LINKS):
             connection.unsent[end].append(message)
             return
         if peer.is_paused:
@@ -299,7 +299,7 @@ class Links:
             return
         now = self._schedule.now
         inward = self._link(peer.machine, process.machine)
-        is_cut = inward.is_cut(Channel.LINKS)
+        is_cut = inward.is_cut(LINKS)
         is_silent = is_cut or not peer.machine.is_powered
         if not is_silent and not connection.opened[1 - end]:
             self._tell_end(connection, end, inward)
@@ -317,7 +317,7 @@ class Links:
 
     def _retransmitted(self, connection: Connection, end: int, since: int) -> None:
         process, peer = connection.ends[end], connection.ends[1 - end]
-        is_cut = self._link(peer.machine, process.machine).is_cut(Channel.LINKS)
+        is_cut = self._link(peer.machine, process.machine).is_cut(LINKS)
         if connection.deaf_since[end] == since and not is_cut:
             self._hears(connection, end)
 
@@ -344,7 +344,7 @@ class Links:
     def _end_arrived(self, connection: Connection, end: int, _: None) -> None:
         process, peer = connection.ends[end], connection.ends[1 - end]
         connection.closing[end] = False
-        if self._link(peer.machine, process.machine).is_cut(Channel.LINKS):
+        if self._link(peer.machine, process.machine).is_cut(LINKS):
             self._refresh_end(connection, end)
             return
         self._end(connection, end, connection.goodbye or "disconnected")

@@ -29,7 +29,7 @@ from dislocate.core.boundary.inputs import (
 from dislocate.core.boundary.values import ConnectOutcome, Refusal
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import CONNECT_TIMEOUT
-from dislocate.linkmodel import Channel, Link
+from dislocate.linkmodel import UDP, Link
 from sim.disk import Write
 from sim.links import Links
 from sim.network import Network
@@ -75,25 +75,20 @@ class Outlets:
     # ---- datagrams
 
     def _send_datagram(self, process: Process, effect: SendDatagram) -> None:
-        data = effect.data
+        data, machine = effect.data, process.machine
         size = len(data)
-        machine = process.machine
         machine.datagrams_sent += 1
         machine.bytes_sent += size
         target = self._by_gossip.get(effect.address)
         if target is None:  # no such host: silence
             return
-        schedule = self._schedule
-        link = self._network.rows[machine.index][target.index]
-        arrivals = link.datagram(size, schedule.now)
-        if arrivals:
-            received = DatagramReceived(machine.gossip, data)
-            for at in arrivals:
-                schedule.call(at, self._datagram_due, target, received, link)
+        schedule, link = self._schedule, self._network.rows[machine.index][target.index]
+        for at in link.datagram(size, schedule.now):
+            schedule.call(at, self._datagram_due, target, DatagramReceived(machine.gossip, data), link)
 
     def _datagram_due(self, machine: Machine, received: DatagramReceived, link: Link) -> None:
         process = machine.process
-        if link.is_cut(Channel.UDP):
+        if link.is_cut(UDP):
             return
         if process is not None:
             self._deliver(process, received)
@@ -104,7 +99,7 @@ class Outlets:
                 self._schedule.call(at, self._refusal_due, origin, machine.gossip, back)
 
     def _refusal_due(self, machine: Machine, address: str, link: Link) -> None:
-        if machine.process is not None and not link.is_cut(Channel.UDP):
+        if machine.process is not None and not link.is_cut(UDP):
             self._deliver(machine.process, SendFailed(address, Refusal.REFUSED))
 
     # ---- streams

@@ -11,8 +11,10 @@ draw has a named stream, and nothing here reads a clock.
 Faults act through `faults.do`; what must always hold is watched by `invariants`, what the story claims by `expectations`.
 """
 
+import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +44,7 @@ from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
 from sim.claims import SeenErrand
 from sim.digest import Digest
-from sim.disk import Disk
+from sim.disk import Disk, SharedRecords
 from sim.meter import Meter
 from sim.network import Network
 from sim.outlets import Outlets
@@ -56,6 +58,7 @@ from sim.workload.testimony import Testimony
 
 CLOCK_PERIOD = 1 * SECOND
 START_SPREAD = 500 * MILLISECOND  # agents of a fleet start within half a second of each other
+GARBAGE = 50_000  # objects made and not yet freed before Python looks for cycles; some tens of MB at most
 RECEIVE_QUEUE = 256  # datagrams that a kernel keeps for a stopped process: Linux's default rmem holds 277 small ones
 SEEDS_AT_HOME = 3  # seeds of an agent in its own data center, and
 SEEDS_ABROAD = 1  # in each other one
@@ -75,6 +78,17 @@ class Truth:
         self.deregistered: dict[tuple[Path, str], int] = {}
         self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
         self.clients = Testimony()  # of the store
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """A turn leaves no cycles behind, and to look for them among all that a large fleet knows takes long."""
+    usual = gc.get_threshold()
+    gc.set_threshold(GARBAGE, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 class World:
@@ -114,6 +128,7 @@ class World:
         self._tracer = tracer
         self._new_node = new_node
         self._memo = FactMemo()
+        self._shared_records = SharedRecords()
         self._request_number = 0
         self.machines: dict[Path, Machine] = {
             path: self._machine(at, path) for at, path in enumerate(self.layout.paths)
@@ -145,7 +160,8 @@ class World:
 
     def run(self, until: int) -> None:
         """Go on to virtual time `until`, nanoseconds."""
-        self.schedule.run(until)
+        with collecting_rarely():
+            self.schedule.run(until)
 
     # ---- what can be asked: `claims.Observed`
 
@@ -314,23 +330,21 @@ class World:
         if process.is_paused:
             self._hold(process, input_)
             return
-        now = self.schedule.now
-        machine = process.machine
+        machine, node, now = process.machine, process.node, self.schedule.now
         self.handling = machine
         self.digest.add(now, machine.index, input_)
-        effects = process.node.handle(input_, now)
-        if process.node.identity is not process.node_id:
-            self.links.become(process, process.node.identity)
+        effects = node.handle(input_, now)
+        if node.identity is not process.node_id:
+            self.links.become(process, node.identity)
         if self._tracer is not None:
             self._tracer(now, machine, input_, effects)
         if process.is_doomed:
-            del effects[self.streams["crash"].below(len(effects) + 1) :]
+            self.carry_out(process, effects[: self.streams["crash"].below(len(effects) + 1)])
+            self.end(machine)
+            return
         if effects:
             self.carry_out(process, effects)
-        if process.is_doomed:
-            self.end(machine)
-        else:
-            self._arm(process)
+        self._arm(process)
 
     def carry_out(self, process: Process, effects: list[Effect]) -> None:
         """What the world does for `process`; production calls this an outlet."""
@@ -343,7 +357,8 @@ class World:
         at = process.node.deadline()
         if at < process.armed:
             process.armed = at
-            self.schedule.call_last(max(at, self.schedule.now), self._timer_due, process, at)
+            now = self.schedule.now
+            self.schedule.call_last(at if at > now else now, self._timer_due, process, at)
 
     def _timer_due(self, process: Process, at: int, _: None) -> None:
         if process.armed != at or process.is_paused:
@@ -385,7 +400,7 @@ class World:
         datacenter, _, name = path.partition("/")
         number = list(self.layout.nodes).index(datacenter) + 1
         host = host_address(number, int(name[1:]))
-        return Machine(index, path, host, Disk(self.streams[f"disk/{path}"]))
+        return Machine(index, path, host, Disk(self.streams[f"disk/{path}"], self._shared_records))
 
     def add_service(self, instance: Instance, path: Path) -> SimulatedService:
         """A service process on the host of `path`, not registered by that."""

@@ -53,11 +53,13 @@ from dislocate.core.catalog import messages as catalog_messages
 from dislocate.core.catalog.antientropy import Repair
 from dislocate.core.catalog.catalog import Catalog
 from dislocate.core.catalog.ledger import Ledger
+from dislocate.core.catalog.messages import Repaired
 from dislocate.core.consensus.messages import Consensus
 from dislocate.core.errors import PeerError
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership import messages as member_messages
 from dislocate.core.membership.members import Members
+from dislocate.core.membership.messages import WhoIsThere
 from dislocate.core.membership.swim import Swim
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
@@ -79,9 +81,12 @@ class Node:
         self, settings: Settings, streams: Streams, recovered: Recovered, memo: FactMemo | None = None
     ) -> None:
         self.settings = settings
+        self._datacenter = settings.node.datacenter
         self._patience = settings.probe_period
         self._started_unix = recovered.unix_ns
         self._out = out = Outbox(settings.node, Rumors())
+        # When the node next wants a `TimeReached`, monotonic nanoseconds; `outbox.NEVER` when at no time.
+        self.deadline: Callable[[], int] = out.deadline
         self._memo = memo or FactMemo()
         self._members = Members(settings.node.datacenter, settings.node.path)
         self._ledger = Ledger()
@@ -91,6 +96,7 @@ class Node:
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
         self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
         self._reassembly = Reassembly()
+        self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed, self._store.member_changed]
         self._catalog.brake = self._wan.brake
@@ -110,7 +116,7 @@ class Node:
             LinkLost: self._link_lost,
             SendFailed: self._send_failed,
             ConnectTried: self._connect_tried,
-            TimeReached: lambda _: None,
+            TimeReached: self._time_reached,
             ClockRead: lambda read: out.read_clock(read.unix_ns),
             Stored: lambda stored: out.stored(stored.seq),
             StoreFailed: lambda failed: out.store_failed(failed.seq, failed.reason),
@@ -135,13 +141,14 @@ class Node:
             member_messages.FactsForwarded: self._facts_forwarded,
             catalog_messages.LedgerDigest: self._repair.on_digest,
             catalog_messages.LedgerInventory: self._repair.on_inventory,
-            catalog_messages.Repaired: self._repair.on_repaired,
+            Repaired: self._repair.on_repaired,
             Consensus: self._store.on_consensus,
             store_messages.Asked: self._store.on_asked,
             store_messages.Answered: self._store.on_answered,
             store_messages.AskingEnded: self._store.on_asking_ended,
             store_messages.GroupAsked: self._store.on_group_asked,
             store_messages.GroupTold: self._store.on_group_told,
+            store_messages.StateTold: self._store.on_state_told,
             store_messages.Follow: self._store.on_follow,
             store_messages.Unfollow: self._store.on_unfollow,
             store_messages.FollowedState: self._store.near.on_state,
@@ -201,23 +208,11 @@ class Node:
     def handle(self, input_: Input, now: int) -> list[Effect]:
         """What `input_` causes, and what has become due by `now` (monotonic nanoseconds, never decreasing)."""
         out = self._out
-        stalled = now - out.now
-        if stalled > self._patience:  # only a timer that was due and not served tells of a stall
-            stalled = now - max(out.now, out.deadline())
+        if now - out.now > self._patience:
+            self._look_for_stall(now)
         out.now = now
-        if stalled > self._patience:
-            self._swim.stalled(stalled)
-            self._wan.stalled(stalled)
-            self._store.stalled(stalled)
         self._inputs[type(input_)](input_)
-        if type(input_) is TimeReached:  # waiting input goes first, late timers after it
-            while (timer := out.due()) is not None:
-                self._timers[type(timer)](timer)
         return self._finish_turn()
-
-    def deadline(self) -> int:
-        """When the node next wants a `TimeReached`, monotonic nanoseconds; `outbox.NEVER` when at no time."""
-        return self._out.deadline()
 
     # ---- snapshots
 
@@ -280,40 +275,43 @@ class Node:
 
     # ---- inputs that concern more than one part
 
+    def _time_reached(self, _reached: TimeReached) -> None:
+        """Late timers: input that waited went before them."""
+        while (timer := self._out.due()) is not None:
+            self._timers[type(timer)](timer)
+
     def _datagram_received(self, received: DatagramReceived) -> None:
-        self._envelope_received(received.data, received.source, None)
+        self._envelope_received(received.data, received.source, received.source, None)
 
     def _message_received(self, received: MessageReceived) -> None:
-        self._envelope_received(received.data, None, received.peer)
+        self._envelope_received(received.data, received.peer.path, None, received.peer)
 
-    def _envelope_received(self, data: bytes, source: Source, peer: NodeId | None) -> None:
-        name = source if peer is None else peer.path
+    def _envelope_received(self, data: bytes, name: str, source: Source, peer: NodeId | None) -> None:
+        """`name`: whom to blame for what cannot be read."""
         try:
-            envelope = decode_envelope(data, name or "")
-            facts = [self._memo.decode(raw, name or "") for raw in envelope.facts] if envelope.facts else ()
+            envelope = decode_envelope(data, name)
+            facts = [self._memo.decode(raw, name) for raw in envelope.facts] if envelope.facts else ()
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
             return
-        sender = self._memo.same(envelope.sender)
+        sender, body = self._memo.same(envelope.sender), envelope.body
         if peer is not None and sender.path != peer.path:
             self._out.drop(peer.path, f"speaks for {sender.path}")
             return
-        if type(envelope.body) is member_messages.WhoIsThere:
-            self._introduce(source, envelope.body)
+        if type(body) is WhoIsThere:
+            self._introduce(source, body)
             return
         self._swim.heard(sender, source)
-        if sender.datacenter != self.settings.node.datacenter:
+        if sender.datacenter != self._datacenter:
             self._out.via = (sender.datacenter,)  # until the turn ends: what is news now came from there
             self._wan.heard(sender)
-        body = envelope.body
-        repaired = type(body) is catalog_messages.Repaired
         # Facts first: an answer to the body should already know them.
         for fact in facts:
-            self._facts[type(fact)](sender, fact, repaired)
+            self._facts[type(fact)](sender, fact, type(body) is Repaired)
         if body is not None:
             self._messages[type(body)](sender, source, body)
 
-    def _introduce(self, source: Source, question: member_messages.WhoIsThere) -> None:
+    def _introduce(self, source: Source, question: WhoIsThere) -> None:
         """Who only asks is no member: nothing is remembered of it."""
         if source is not None:
             answer = member_messages.ItIsI(question.seq, self._swim.record, self._out.unix())
@@ -329,10 +327,15 @@ class Node:
             self._out.drop(error.peer, error.reason)
 
     def _fragment_received(self, sender: NodeId, source: Source, fragment: Fragment) -> None:
-        """The envelope is read when its last part is here."""
-        whole = self._reassembly.add(sender.path, fragment) if source is None else None
-        if whole is not None:
-            self._envelope_received(whole, None, sender)
+        """The envelope is read when its last part is here; one that holds a part of another is nobody's."""
+        whole = self._reassembly.add(sender.path, fragment) if source is None and not self._is_whole else None
+        if whole is None:
+            if source is not None or self._is_whole:
+                self._out.drop(source or sender.path, "a fragment where none may be")
+            return
+        self._is_whole = True
+        self._envelope_received(whole, sender.path, None, sender)
+        self._is_whole = False
 
     def _link_opened(self, opened: LinkOpened) -> None:
         self._swim.link_opened(opened.peer)
@@ -368,11 +371,21 @@ class Node:
         self._catalog.request_cancelled(cancelled.request_id)
         self._store.cancel(cancelled.request_id)
 
+    def _look_for_stall(self, now: int) -> None:
+        """Nothing came for long: only a timer that was due and not served tells of a stall."""
+        gap = now - max(self._out.now, self._out.deadline())
+        if gap > self._patience:
+            self._out.now = now
+            self._swim.stalled(gap)
+            self._wan.stalled(gap)
+            self._store.stalled(gap)
+
     def _finish_turn(self) -> list[Effect]:
         out = self._out
         while out.reset:
-            self._store.link_lost(out.reset.pop())
-        self._swim.turn_ended()
+            self._link_lost(LinkLost(out.reset.pop(), "closed here: it was stuck"))
+        if out.rumors.count:
+            self._swim.rumors_wait()
         if out.told:
             self._take_note(out.told)
             out.told = []
@@ -387,7 +400,8 @@ class Node:
         """History remembers what happened to members; the catalog's answers depend on who can be reached."""
         for event in events:
             if (entry := chronicle.entry(event)) is not None:
-                self._catalog.history.record(*entry)
+                subject, what, why, observers = entry
+                self._catalog.history.record(subject, what, self._memo.same_words(why), observers)
             if type(event) is DatacenterChanged:
                 self._catalog.wan_changed(event.datacenter)
 

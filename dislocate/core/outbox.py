@@ -24,7 +24,7 @@ from dislocate.core.boundary.effects import (
 from dislocate.core.boundary.events import Event, InputDropped
 from dislocate.core.boundary.requests import Result
 from dislocate.core.boundary.values import CheckSpec, StoredRecord
-from dislocate.core.errors import require
+from dislocate.core.errors import Bug
 from dislocate.core.identity import Address, NodeId
 from dislocate.core.rumors import Rumors
 from dislocate.core.tunables import DATAGRAM_BUDGET, MESSAGE_BUDGET
@@ -65,10 +65,7 @@ class Outbox:
 
     def send(self, address: Address, body: Message | None) -> None:
         """Send `body` with as many rumours as fit."""
-        facts = self.rumors.take(self.room(body), self.members) if self.rumors.count else ()
-        data = encode_envelope(self.node, body, facts)
-        require(len(data) <= DATAGRAM_BUDGET, f"datagram of {len(data)} bytes")
-        self.effects.append(SendDatagram(address, data))
+        self.send_facts(address, body, self.rumors.take(self.room(body), self.members) if self.rumors.count else ())
 
     def room(self, body: Message | None) -> int:
         """Bytes that a datagram with `body` has left for facts."""
@@ -77,7 +74,8 @@ class Outbox:
     def send_facts(self, address: Address, body: Message | None, facts: tuple[Raw, ...]) -> None:
         """Send `body` with exactly these facts, which the caller has measured."""
         data = encode_envelope(self.node, body, facts)
-        require(len(data) <= DATAGRAM_BUDGET, f"datagram of {len(data)} bytes")
+        if len(data) > DATAGRAM_BUDGET:
+            raise Bug(f"datagram of {len(data)} bytes")
         self.effects.append(SendDatagram(address, data))
 
     def send_message(self, peer: NodeId, body: Message, facts: tuple[Raw, ...] = ()) -> None:

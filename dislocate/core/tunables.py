@@ -97,6 +97,11 @@ HISTORY_SUBJECTS = 2_000  # least recently touched are dropped
 LOG_KEPT = 5_000  # applied entries kept for followers that are a little behind; etcd keeps 5,000 too
 LOG_KEPT_BYTES = 16 << 20  # and at most so many bytes of them
 STATE_SAVE_PERIOD = 1 * SECOND  # the applied state goes to disk at most so often: the log has it meanwhile
+AUDIT_EVERY = 256  # entries between two digests that are kept for comparison: the same indexes on every server
+AUDIT_KEPT = 16  # digests: a server that is less than 4,096 entries behind or ahead still compares
+AUDIT_TOLD_EVERY = 1_024  # entries after which the leader tells its digest
+AUDIT_PERIOD = 10 * SECOND  # or after so long, if there is a new one
+RETRY_FULL = 1 * SECOND  # a disk that was full is tried again: df and rm take that long
 STATE_SAVE_ENTRIES = 2_000  # or after so many entries, which bounds what a start has to apply again
 
 # --- asking the store
@@ -105,6 +110,8 @@ ASK_RETRY_MIN = 50 * MILLISECOND  # an election on loopback takes that long
 ASK_RETRY_MAX = 1 * SECOND
 ASK_SILENCE = 3 * SECOND  # without an answer on an open link: asked again, elsewhere where that is possible
 ASKS_AT_ONCE = 4_096  # of one agent: bounds what it keeps
+CHANGE_WITHIN = 60 * SECOND  # the same for changes of servers and for backups: a newcomer is given up after as long
+SHUNNED_FOR = 2 * SECOND  # a server that could not help is asked last: it may be well again after an election
 LEADERLESS = 3 * SECOND  # for so long a write waits for an election; after that it is refused at once
 # --- the replicated store: what may be in it (etcd's limits are 1.5 MiB a request, 128 operations, 2 GiB; ours is smaller
 # because it is held in the memory of a Python process, once a server).  What an entry does depends on these numbers, up to
@@ -114,7 +121,7 @@ VALUE_BYTES = 256 * 1024  # a rendered configuration file; what is larger belong
 TRANSACTION_OPERATIONS = 128  # etcd's --max-txn-ops; compares count on their own
 TRANSACTION_BYTES = 512 * 1024  # of keys and values: eight fragments on a link, so that one cannot hold up an election
 TRANSACTION_KEYS = 10_000  # that one transaction may read or remove by prefixes: some 50 ms of every server's time
-TRANSACTION_ANSWER = 4 * 1024 * 1024  # bytes of keys and values in one answer
+TRANSACTION_ANSWER = 2 * 1024 * 1024  # bytes of keys and values in one answer: half of what a link's queue holds
 STORE_BYTES = 64 * 1024 * 1024  # of keys and values
 STORE_KEYS = 1_000_000  # each costs some 330 bytes besides its text and value
 LEASES = 100_000  # one a host of the largest fleet, and as many again for locks
@@ -133,6 +140,7 @@ RESTORE_BYTES = 128 * 1024 * 1024  # a backup of the fullest store: 64 MiB, and 
 RESTORE_PATIENCE = 10_000  # entries after which a restore that does not go on is given up
 CHANGES_KEPT = 20_000  # for watches: some seconds at full load, and a watcher that was away for a round trip needs less
 CHANGES_BYTES = 8 * 1024 * 1024  # of the same: 20,000 values may be large
+WATCH_ANSWER = 2 * 1024 * 1024  # bytes of changes in one answer: half of what a link's queue holds
 CHANGES_AGE = 10 * MINUTE  # Kubernetes compacts etcd after 5 minutes; a restart of an agent takes less
 SNAPSHOT_CHUNK = 48 * 1024  # bytes: a message with its envelope stays below MESSAGE_BUDGET
 FEATURE_LEVEL = 1  # the highest whose commands this version applies

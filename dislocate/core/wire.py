@@ -53,6 +53,7 @@ from dislocate.core.store.messages import (
     FollowedState,
     GroupAsked,
     GroupTold,
+    StateTold,
     StoreGroup,
     Unfollow,
 )
@@ -108,6 +109,7 @@ Message: TypeAlias = (
     | AskingEnded
     | GroupAsked
     | GroupTold
+    | StateTold
     | Follow
     | Unfollow
     | FollowedState
@@ -166,12 +168,13 @@ _FACT_MEMO_LIMIT = 50_000
 
 
 class FactMemo:
-    """Decoded facts by their bytes, and senders by themselves; forgets all when full.  Owned by a node, or shared by the
-    nodes of one world: both are frozen, so that sharing changes nothing but memory."""
+    """Decoded facts by their bytes, senders and words by themselves; forgets all when full.  Owned by a node, or shared by
+    the nodes of one world: all are frozen, so that sharing changes nothing but memory."""
 
     def __init__(self) -> None:
         self._facts: dict[bytes, Fact] = {}
         self._nodes: dict[NodeId, NodeId] = {}
+        self._words: dict[str, str] = {}
 
     def decode(self, raw: Raw | bytes, source: str) -> Fact:
         """The fact in `raw`.  Raises `PeerError` naming `source`."""
@@ -184,7 +187,8 @@ class FactMemo:
                 raise PeerError(source, f"unreadable fact: {error}") from error
             if len(self._facts) >= _FACT_MEMO_LIMIT:
                 self._facts.clear()
-            self._facts[key] = fact
+            if type(fact) is not WanReport:  # which ages, so that its bytes seldom come twice
+                self._facts[key] = fact
         return fact
 
     def same(self, node: NodeId) -> NodeId:
@@ -192,6 +196,12 @@ class FactMemo:
         if len(self._nodes) >= _FACT_MEMO_LIMIT:
             self._nodes.clear()
         return self._nodes.setdefault(node, node)
+
+    def same_words(self, words: str) -> str:
+        """The first of all texts equal to `words`: in a large world most of what nodes remember is the same."""
+        if len(self._words) >= _FACT_MEMO_LIMIT:
+            self._words.clear()
+        return self._words.setdefault(words, words)
 
 
 def encode_fact(fact: Fact) -> Raw:

@@ -59,13 +59,23 @@ def test_a_fresh_group_has_a_leader_within_twice_its_patience():
         assert group.run_until(group.leader, "5s") <= 2100 * MILLISECOND
 
 
-def test_a_group_of_one_leads_itself_and_reads():
-    group = led("a")
+def test_a_group_of_one_leads_itself_at_once_and_reads():
+    group = TinyRaft("a")
+    assert group.run_until(group.leader, "1s") < 10 * MILLISECOND
     group.propose("alone")
     group.read(1)
     group.run("50ms")
     assert group.texts("a") == ["alone"]
     assert group.servers["a"].reads == [1]
+
+
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_whose_disk_hangs_raises_its_term_once(names):
+    group = TinyRaft(names)
+    for name in names:
+        group.servers[name].disk.is_stuck = True
+    group.run("60s")
+    assert set(group.terms().values()) <= {1, 2}
 
 
 @pytest.mark.parametrize("seed", range(10))

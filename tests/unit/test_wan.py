@@ -351,6 +351,22 @@ def spy(node, look):
     node.handle = watched
 
 
+def spy_facts(node, look):
+    """Let `look` see (sender, report) of every `WanReport` that `node` receives."""
+    handle = node.handle
+
+    def watched(input_, now):
+        if hasattr(input_, "data"):
+            envelope = decode_envelope(input_.data, "spy")
+            for raw in envelope.facts:
+                fact = FactMemo().decode(raw, "spy")
+                if isinstance(fact, WanReport):
+                    look(envelope.sender.path, fact)
+        return handle(input_, now)
+
+    node.handle = watched
+
+
 # ---- reports and ages
 
 
@@ -440,6 +456,20 @@ def test_a_joiner_is_told_what_gossip_said_before_it_came():
     wan.run(30 * SECOND)
     wan.add("fra/a9", "fra/a1")
     assert wan.run(2 * SECOND, lambda: wan.nodes["fra/a9"]._wan.is_reachable("wdc"))
+
+
+def test_a_report_that_only_drifted_is_told_to_each_member_once_a_minute_and_not_gossiped_on():
+    wan = fleet("fra", "wdc")
+    wan.run(30 * SECOND)
+    heard = {path: [] for path in wan.nodes if path.startswith("fra/")}
+    for path, told in heard.items():
+        spy_facts(wan.nodes[path], lambda source, fact, told=told: told.append((source, fact.relay.path, fact.version)))
+    wan.run(120 * SECOND)
+    for path, told in heard.items():
+        assert {relay for _, relay, _ in told} == heard.keys() - {path}
+        assert all(source == relay for source, relay, _ in told)
+        assert len(told) == 8, "by two relays, in two minutes, of two data centers"
+        assert len({version for _, relay, version in told if relay == told[0][1]}) >= 2, "renewed each minute"
 
 
 # ---- what arrives is not trusted

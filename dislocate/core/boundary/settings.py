@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary.values import InstanceSpec, StoredRecord
 from dislocate.core.identity import Address, NodeId, Path
+from dislocate.core.tunables import FEATURE_LEVEL
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -21,6 +22,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     services: tuple[InstanceSpec, ...] = ()  # from the configuration file
     processors: int = 1
     servers: tuple[Path, ...] = ()  # of the store, for its bootstrap: the same everywhere; who is named is a server
+    feature_level: int = FEATURE_LEVEL  # of the store, that this version speaks; lower or higher only in tests
 
     # What scenarios and notebooks vary; the defaults are in `core.tunables` with their reasons.
     probe_period: int = 1_000_000_000

@@ -277,6 +277,7 @@ class ServerView(Struct, frozen=True, kw_only=True):
     matched: int | None = None  # index up to which its log is known to agree; only the leader knows
     rtt: int | None = None  # nanoseconds, from the leader
     disk_latency: int | None = None  # nanoseconds of its last durable write
+    linked: bool = False  # there is a link to it from here, or it is here
 
 
 class StoreView(Struct, frozen=True, kw_only=True):

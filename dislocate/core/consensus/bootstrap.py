@@ -194,6 +194,10 @@ class Founding:
             self._admit(replace(stored, members_at=UNSETTLED))
         return self.is_member
 
+    def is_of_group(self, message: Consensus) -> bool:
+        """Whether `message` is of this agent's group and for its disk."""
+        return self.group == message.group and message.to == self._server
+
     def question(self) -> GroupAsked:
         """What this agent asks another one; the answer says which disk that has."""
         return GroupAsked(self._told_disk, self.servers, self._promised, self.group)

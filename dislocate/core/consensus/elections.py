@@ -39,6 +39,8 @@ class Elections:
         self._draw = 0
         self._at = 0
         self.rearm()
+        if state.voters() == (state.me,):
+            self._at = state.now  # who is alone when it starts need not wait for anybody
 
     # ---- time
 
@@ -67,8 +69,12 @@ class Elections:
     def time_reached(self) -> None:
         if self.deadline() > self._state.now:
             return
-        self._state.leader = None
-        self.ask(pre=True)
+        state = self._state
+        state.leader = None
+        if state.durability.is_hard(state.hard):
+            self.ask(pre=True)
+        else:
+            self.rearm()  # whose disk hangs raises its term once, and not each time that it loses patience
 
     def peer_refused(self, peer: ServerId) -> None:
         """Nobody listens where `peer` was: this server has verified that."""

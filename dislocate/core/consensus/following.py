@@ -19,8 +19,10 @@ class Following:
     def on_append(self, leader: ServerId, append: Append) -> None:
         """An append of this term; the state follows `leader` already."""
         state, log = self._state, self._state.log
-        state.largest_rtt = append.largest_rtt
+        if append.largest_rtt:  # a leader that has just been started does not know it yet
+            state.largest_rtt = append.largest_rtt
         state.leader_commit = append.commit
+        state.led_at = state.now - append.age - append.largest_rtt
         if not _is_contiguous(append):
             return  # no leader of ours sends that
         if state.installing is not None:

@@ -149,7 +149,8 @@ class Leading:
         state = self._state
         self.round += 1
         progress.sent_round, progress.told_commit = self.round, state.commit
-        state.say(server, Append(prev, prev_term, entries, state.commit, self.round, state.largest_rtt))
+        age = state.now - self.current_at()
+        state.say(server, Append(prev, prev_term, entries, state.commit, self.round, state.largest_rtt, age))
 
     def _send_heartbeat(self, server: ServerId, progress: Progress) -> None:
         """Without entries: says that this server leads, asks whether the log still agrees, measures the way."""
@@ -295,6 +296,16 @@ class Leading:
     def silent_for(self) -> int:
         """How long a majority has not answered."""
         return self._state.now - agreed(self._state.log.configuration, self._heard_at)
+
+    def current_at(self) -> int:
+        """When this server last knew for sure that it led, with all that was committed applied; 0: not yet.  What a
+        majority answered had been sent at most a round trip before it was heard."""
+        if not self.may_read():
+            return 0
+        return max(0, self._state.now - max(0, self.silent_for()) - self._rtt_to_quorum())
+
+    def _rtt_to_quorum(self) -> int:
+        return self._state.largest_rtt if len(self._state.voters()) > 1 else 0
 
     def _let_go(self) -> None:
         """Those who left the group and know it, or do not answer."""

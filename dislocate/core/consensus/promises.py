@@ -21,6 +21,7 @@ GROUP_KEY = "raft/group"
 HARD_KEY = "raft/hard"
 BASE_KEY = "raft/base"  # the last entry that is only in the applied state
 APPLIED_KEY = "raft/applied"  # how far `store/...` is applied
+DIVERGED_KEY = "raft/diverged"  # what is here of the state is wrong: it is never served again
 LOG_PREFIX = "log/"
 STORE_PREFIX = "store/"
 
@@ -58,7 +59,7 @@ def log_key(index: int) -> str:
 
 def is_of_store(key: str) -> bool:
     """Whether a record is the log or what was made of it, which a disk that is let in anew must not have."""
-    return key in (HARD_KEY, BASE_KEY, APPLIED_KEY) or key.startswith((LOG_PREFIX, STORE_PREFIX))
+    return key in (HARD_KEY, BASE_KEY, APPLIED_KEY, DIVERGED_KEY) or key.startswith((LOG_PREFIX, STORE_PREFIX))
 
 
 def uuid_of(promised: tuple[ServerId, ...]) -> bytes:

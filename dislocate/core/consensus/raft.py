@@ -186,12 +186,12 @@ class Raft:
 
     @property
     def current_at(self) -> int:
-        """When what is applied here was last known to be all that the leader had committed; 0: never."""
+        """When what is applied here was last known to be all that was committed anywhere; 0: not now."""
         state = self._state
         if state.role is Role.LEADER:
-            return state.now
+            return self._leading.current_at()
         is_behind = state.leader is None or state.applied < state.leader_commit
-        return 0 if is_behind or state.leader is None else state.heard.get(state.leader, 0)
+        return 0 if is_behind else max(0, state.led_at)
 
     def missing(self) -> tuple[ServerId, ...]:
         """Voters that this server has not heard of within its patience."""

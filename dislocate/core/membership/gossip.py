@@ -36,22 +36,25 @@ class Gossip:
         self._stream = stream
         self._armed = False
         self._last = -GOSSIP_PERIOD
-        self._had_company = 0
+        self._alone_since: int | None = None  # with something to tell
 
     def timers(self) -> dict[type, Callable[[GossipDue], None]]:
         return {GossipDue: self._round}
 
-    def turn_ended(self) -> None:
-        """Called after each turn: whatever part put a rumour, a round follows."""
-        if self._members.peers:
-            self._had_company = self._out.now
-        elif self._out.now - self._had_company > ALONE:
-            self._out.rumors.clear()
-        if self._armed or not self._out.rumors.count or not self._members.peers:
+    def rumors_wait(self) -> None:
+        """Called after each turn that leaves rumours: whatever part put one, a round follows."""
+        now = self._out.now
+        if not self._members.peers:
+            if self._alone_since is None:
+                self._alone_since = now
+            elif now - self._alone_since > ALONE:
+                self._out.rumors.clear()
             return
-        self._armed = True
-        soonest = self._out.now + 1 + self._stream.below(QUICKLY)
-        self._out.arm(max(soonest, self._last + GOSSIP_PERIOD), GossipDue())
+        self._alone_since = None
+        if not self._armed:
+            self._armed = True
+            soonest = now + 1 + self._stream.below(QUICKLY)
+            self._out.arm(max(soonest, self._last + GOSSIP_PERIOD), GossipDue())
 
     def _round(self, _timer: GossipDue) -> None:
         self._armed = False

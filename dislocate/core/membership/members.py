@@ -4,7 +4,7 @@ Only membership writes it.  Everybody else reads; `views()` is immutable and reb
 kept beside the table so that three random living neighbours cost three draws, not a walk over everybody.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.boundary.views import MemberView
@@ -67,6 +67,8 @@ class Members:
         self.peers: list[Member] = []  # the others here that are alive or suspect, in no order.  Not to be changed
         self._peer_index: dict[Path, int] = {}
         self._by_path: dict[Path, Member] = {}
+        # The member at a path, or None.  The table's own method: it is asked several times a turn.
+        self.get: Callable[[Path], Member | None] = self._by_path.get
         self._by_address: dict[Address, Path] = {}
         self._by_datacenter: dict[str, dict[Path, Member]] = {}
         self._living: dict[str, int] = {}
@@ -78,9 +80,6 @@ class Members:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._by_path.values())
-
-    def get(self, path: Path) -> Member | None:
-        return self._by_path.get(path)
 
     def at(self, address: Address) -> Member | None:
         """Who listens at `address`, for gossip or for links."""

@@ -11,7 +11,7 @@ Invariant: what is remembered is bounded by the relays of the others, the links 
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import Member, Members
 from dislocate.core.membership.messages import Hello
-from dislocate.core.membership.peer import LinkState, WanPeer
+from dislocate.core.membership.peer import CLOSED, OPEN, WanPeer
 from dislocate.core.membership.relays import Relays
 from dislocate.core.outbox import Outbox
 from dislocate.core.streams import Stream
@@ -63,7 +63,7 @@ class Mesh:
     def lost(self, node: NodeId) -> None:
         """The link to `node` ended, or could not be made."""
         peer = self.peers.get(node.path)
-        if peer is not None and peer.node == node and peer.state is not LinkState.CLOSED:
+        if peer is not None and peer.node == node and peer.state is not CLOSED:
             self._closed(peer)
 
     def tend(self, is_relay: bool) -> None:
@@ -81,13 +81,13 @@ class Mesh:
         now = self._out.now
         for path, peer in list(self.peers.items()):
             age = now - peer.changed_at
-            if peer.state is not LinkState.CLOSED and age >= UNREACHABLE_FLOOR and not peer.is_heard(now):
+            if peer.state is not CLOSED and age >= UNREACHABLE_FLOOR and not peer.is_heard(now):
                 self._out.reset_link(peer.node)
                 self._closed(peer)
-            elif peer.state is LinkState.OPEN and age >= LINK_GRACE and not self._is_needed(peer):
+            elif peer.state is OPEN and age >= LINK_GRACE and not self._is_needed(peer):
                 self._out.close_link(peer.node, owner=OWNER)
                 self._closed(peer)
-            elif peer.state is LinkState.CLOSED and not peer.is_heard(now) and not self._is_wanted(peer):
+            elif peer.state is CLOSED and not peer.is_heard(now) and not self._is_wanted(peer):
                 del self.peers[path]
 
     def _is_wanted(self, peer: WanPeer) -> bool:
@@ -104,7 +104,7 @@ class Mesh:
 
     def _dial_relays(self) -> None:
         now = self._out.now
-        linked = {peer.node.datacenter for peer in self.peers.values() if peer.state is LinkState.OPEN}
+        linked = {peer.node.datacenter for peer in self.peers.values() if peer.state is OPEN}
         for datacenter in self._members.datacenters():
             if datacenter == self._own:
                 continue
@@ -123,13 +123,13 @@ class Mesh:
         """Have a link to `member`, or dial one when it is time."""
         now, peer = self._out.now, self.peers.get(member.path)
         if peer is None or peer.node.boot < member.node.boot:
-            if peer is not None and peer.state is not LinkState.CLOSED:
+            if peer is not None and peer.state is not CLOSED:
                 self._out.close_link(peer.node, owner=OWNER)
             peer = self.peers[member.path] = WanPeer(member.node, now)
             if self._path > member.path:
                 peer.next_dial = now + YIELD_TO_SMALLER
                 self._greet(member, wants_contacts=False)  # so that it knows whom to dial
-        if peer.state is LinkState.CLOSED and now >= peer.next_dial:
+        if peer.state is CLOSED and now >= peer.next_dial:
             self._greet(member, wants_contacts=False)
             self._out.open_link(member.node, member.record.wan_links, member.record.public_key, owner=OWNER)
             peer.dialled(now)

@@ -51,6 +51,7 @@ class Neighbours:
         self._lost = lost
         self._place = (fingerprint(members.own), members.own)
         self._ring: list[tuple[int, Path]] = []  # living others, sorted
+        self._at = 0  # where this node would stand among them
         self._wanted: dict[Path, None] = {}
         self._open: dict[Path, NodeId] = {}  # ready, dialled by either side
         self._dialled: dict[Path, NodeId] = {}  # asked for by us, ready or not
@@ -68,15 +69,14 @@ class Neighbours:
     @property
     def around(self) -> tuple[Path, ...]:
         """The successors and predecessors that are most likely to hold a link with this node."""
-        at = bisect_left(self._ring, self._place)
         count = min(len(self._ring), 2 * LINK_NEIGHBOURS)
-        return tuple(self._ring[(at - LINK_NEIGHBOURS + i) % len(self._ring)][1] for i in range(count))
+        return tuple(self._ring[(self._at - LINK_NEIGHBOURS + i) % len(self._ring)][1] for i in range(count))
 
     def successor(self, distance: int) -> Path | None:
         """Who stands `distance` places after the next one in the ring, round and round; None when nobody is there."""
         if not self._ring:
             return None
-        return self._ring[(bisect_left(self._ring, self._place) + distance) % len(self._ring)][1]
+        return self._ring[(self._at + distance) % len(self._ring)][1]
 
     def member_changed(self, member: Member, _before: MemberState | None) -> None:
         """Called after each change of another member of this data center."""
@@ -89,6 +89,7 @@ class Neighbours:
             del self._ring[at]
         elif not member.is_living or self._open.get(member.path, member.node) == member.node:
             return
+        self._at = bisect_left(self._ring, self._place)
         if not self._due:
             self._due = True
             self._out.arm(self._out.now + SETTLE, NeighboursDue())
@@ -96,9 +97,8 @@ class Neighbours:
     def _settle(self, _timer: NeighboursDue) -> None:
         """Dial new successors, hang up on those that are none any more."""
         self._due = False
-        at = bisect_left(self._ring, self._place)
         count = min(len(self._ring), LINK_NEIGHBOURS)
-        self._wanted = {self._ring[(at + i) % len(self._ring)][1]: None for i in range(count)}
+        self._wanted = {self._ring[(self._at + i) % len(self._ring)][1]: None for i in range(count)}
         for path, peer in list(self._dialled.items()):
             member = self._members.get(path)
             if path not in self._wanted or member is None or member.node != peer:

@@ -10,7 +10,7 @@ from enum import Enum
 
 from dislocate.core.identity import NodeId
 from dislocate.core.membership.messages import Freshness, LinkHeartbeat
-from dislocate.core.membership.phi import Phi, Standing
+from dislocate.core.membership.phi import LIVE, SILENT, Phi, Standing
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import HEARTBEAT_PERIOD, UNREACHABLE_FLOOR
 from dislocate.core.units import SECOND
@@ -24,6 +24,9 @@ class LinkState(Enum):
     CLOSED = "closed"
     DIALLING = "dialling"
     OPEN = "open"
+
+
+CLOSED, DIALLING, OPEN = LinkState  # asked with each heartbeat: Python 3.11 takes long to find a member by its name
 
 
 class WanPeer:
@@ -50,7 +53,7 @@ class WanPeer:
 
     def __init__(self, node: NodeId, now: int) -> None:
         self.node = node
-        self.state = LinkState.CLOSED
+        self.state = CLOSED
         self.changed_at = now  # when `state` last changed
         self.phi = Phi(HEARTBEAT_PERIOD, now)
         self.has_spoken = False
@@ -69,11 +72,11 @@ class WanPeer:
     # ---- the link
 
     def dialled(self, now: int) -> None:
-        self._become(LinkState.DIALLING, now)
+        self._become(DIALLING, now)
 
     def opened(self, now: int) -> None:
         """A fresh link counts its heartbeats anew on both sides."""
-        self._become(LinkState.OPEN, now)
+        self._become(OPEN, now)
         self._seq = 0
         self._sent.clear()
         self._echo = (0, 0)
@@ -81,7 +84,7 @@ class WanPeer:
 
     def closed(self, now: int, wait: int, stream: Stream) -> None:
         """The link ended or could not be made: dial again after `wait` and a backoff that doubles, with jitter."""
-        self._become(LinkState.CLOSED, now)
+        self._become(CLOSED, now)
         backoff = min(REDIAL_MAX, REDIAL_MIN << min(self.failures, 5))
         self.failures += 1
         self.next_dial = now + wait + backoff // 2 + stream.below(backoff)
@@ -151,11 +154,11 @@ class WanPeer:
     # ---- what follows from it
 
     def standing(self, now: int) -> Standing:
-        return self.phi.standing(now) if self.has_spoken else Standing.SILENT
+        return self.phi.standing(now) if self.has_spoken else SILENT
 
     def is_heard(self, now: int) -> bool:
         """What the peer sends arrives here."""
-        return self.standing(now) is not Standing.SILENT
+        return self.standing(now) is not SILENT
 
     def hears_us(self, now: int) -> bool:
         """What we send arrives there."""
@@ -166,4 +169,4 @@ class WanPeer:
 
     def carries_facts(self, now: int) -> bool:
         """Facts sent on this link now will arrive soon."""
-        return self.state is LinkState.OPEN and self.standing(now) is Standing.LIVE
+        return self.state is OPEN and self.standing(now) is LIVE

@@ -35,6 +35,9 @@ class Standing(Enum):
     SILENT = "silent"  # for this observer the other side is unreachable
 
 
+LIVE, SUSPECT, SILENT = Standing  # asked with each heartbeat: Python 3.11 takes long to find a member by its name
+
+
 def surprise(deviations: float) -> float:
     """-log10 of the chance that a standard normal exceeds `deviations`."""
     if deviations < 0.0:
@@ -49,8 +52,8 @@ def _minus_ln_tail(x: float) -> float:
 def standing(phi: float, silence: int) -> Standing:
     """The verdict on a silence of `silence` nanoseconds with suspicion level `phi`."""
     if phi >= PHI_UNREACHABLE and silence >= UNREACHABLE_FLOOR:
-        return Standing.SILENT
-    return Standing.SUSPECT if phi >= PHI_SUSPECT else Standing.LIVE
+        return SILENT
+    return SUSPECT if phi >= PHI_SUSPECT else LIVE
 
 
 class Phi:
@@ -89,7 +92,7 @@ class Phi:
     def standing(self, now: int) -> Standing:
         silence = now - self.last
         if silence * len(self._intervals) <= self._sum:
-            return Standing.LIVE  # as long as usual, phi is 0.3 at most: nearly always, and without a logarithm
+            return LIVE  # as long as usual, phi is 0.3 at most: nearly always, and without a logarithm
         return standing(self.value(now), silence)
 
     def _remember(self, interval: int) -> None:

@@ -57,7 +57,8 @@ class LocalHealth:
         self.score = min(HEALTH_MAX, self.score + by)
 
     def improve(self) -> None:
-        self.score = max(0, self.score - 1)
+        if self.score:
+            self.score -= 1
 
     def stretch(self, duration: int) -> int:
         return duration * (self.score + 1)

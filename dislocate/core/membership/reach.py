@@ -14,7 +14,7 @@ highest version wins, and a report without rows voids all rows of that relay bef
 
 from dislocate.core.boundary.events import DatacenterChanged
 from dislocate.core.coordinates import Coordinate, estimate
-from dislocate.core.identity import Path
+from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.membership.messages import Freshness, WanReport, WanRow
 from dislocate.core.outbox import Outbox
@@ -71,6 +71,17 @@ class Reach:
         elif instant > before:
             self._as_of[datacenter] = instant
 
+    def learn(self, ages: tuple[Freshness, ...], said_at: int) -> None:
+        """Somebody knew at `said_at` how old other data centers' news was."""
+        as_of = self._as_of
+        for row in ages:
+            datacenter, instant = row.datacenter, said_at - row.age
+            before = as_of.get(datacenter)
+            if before is None:
+                self.heard_of(datacenter, instant)
+            elif instant > before:
+                as_of[datacenter] = instant
+
     def ages(self) -> tuple[Freshness, ...]:
         """Of every other data center heard of."""
         now = self._out.now
@@ -103,11 +114,18 @@ class Reach:
             name = row.datacenter
             if report.version <= max(known.floor, known.versions.get(name, 0)):
                 continue
+            before = known.rows.get(name)
             known.rows[name], known.versions[name] = row, report.version
             self.heard_of(name, self._out.now - row.age)
             news = True
-            self.judge(name, phi, f"{path}: {in_words(row)}")
+            if before is None or before.reachable is not row.reachable:  # else the verdict rests on the same words
+                self.judge(name, phi, f"{path}: {in_words(row)}")
         return news
+
+    def said(self, relay: NodeId, datacenter: str) -> WanRow | None:
+        """What this start of `relay` last said of `datacenter`."""
+        known = self._reports.get(relay.path)
+        return None if known is None or known.boot != relay.boot else known.rows.get(datacenter)
 
     def _voided(self, known: RelayRows, version: int) -> bool:
         if version <= known.floor:

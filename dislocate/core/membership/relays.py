@@ -23,15 +23,20 @@ class Relays:
     def __init__(self, members: Members) -> None:
         self._members = members
         self._best: dict[str, list[tuple[int, Path]]] = {}  # highest rank first; absent: to be looked up again
+        self._paths: dict[str, tuple[Path, ...]] = {}  # the same without ranks: it is asked for far more often
 
     def of(self, datacenter: str) -> tuple[Path, ...]:
         """At most RELAYS paths of living members, the first relay first."""
+        paths = self._paths.get(datacenter)
+        if paths is not None:
+            return paths
         best = self._best.get(datacenter)
         if best is None:
             living = (member for member in self._members.of(datacenter).values() if member.is_living)
             best = sorted(((relay_rank(member.path), member.path) for member in living), reverse=True)[:RELAYS]
             self._best[datacenter] = best
-        return tuple(path for _, path in best)
+        self._paths[datacenter] = paths = tuple(path for _, path in best)
+        return paths
 
     def member_changed(self, member: Member) -> None:
         """`member` appeared, died or came back."""
@@ -45,5 +50,7 @@ class Relays:
                 best.append(entry)
                 best.sort(reverse=True)
                 del best[RELAYS:]
+                self._paths.pop(datacenter, None)
         elif entry in best:
             del self._best[datacenter]
+            self._paths.pop(datacenter, None)

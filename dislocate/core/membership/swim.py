@@ -110,7 +110,7 @@ class Swim:
         self.connect_tried = self._refusals.connect_tried
         self.link_opened = self._neighbours.link_opened
         self.link_lost = self._neighbours.link_lost
-        self.turn_ended = self._gossip.turn_ended  # after each turn: whatever was put to the rumours is on its way
+        self.rumors_wait = self._gossip.rumors_wait  # after each turn that leaves rumours: they are on their way
 
     @property
     def record(self) -> MemberRecord:

@@ -25,10 +25,10 @@ from dislocate.core.membership.forwarding import Forwarding
 from dislocate.core.membership.members import LIVING, Member, Members
 from dislocate.core.membership.mesh import Mesh
 from dislocate.core.membership.messages import Freshness, LinkHeartbeat, WanReport, WanRow
-from dislocate.core.membership.peer import LinkState, WanPeer
+from dislocate.core.membership.peer import OPEN, WanPeer
 from dislocate.core.membership.reach import Reach
 from dislocate.core.membership.relays import Relays
-from dislocate.core.membership.reporting import Reporting
+from dislocate.core.membership.reporting import Reporting, is_material
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.packing import ENVELOPE_ROOM, packed
 from dislocate.core.streams import Streams
@@ -68,7 +68,8 @@ class Wan:
         self._out = out
         self._members = members
         self._ledger = ledger
-        self._reach = Reach(out, members, self._own)
+        self._reach = reach = Reach(out, members, self._own)
+        self.freshness = reach.some_ages  # what a ping or ack tells of the age of other data centers
         self._relays = Relays(members)
         self._coordinates = Coordinates(streams["coordinates"])
         self._forwarding = Forwarding(self._own)
@@ -132,14 +133,9 @@ class Wan:
 
     # ---- age, on pings and acks
 
-    def freshness(self) -> tuple[Freshness, ...]:
-        """What a ping or ack tells of the age of other data centers."""
-        return self._reach.some_ages()
-
     def learn_freshness(self, rows: tuple[Freshness, ...]) -> None:
         """What a member of this data center knows of the age of the others."""
-        for row in rows:
-            self._reach.heard_of(row.datacenter, self._out.now - row.age)
+        self._reach.learn(rows, self._out.now)
 
     # ---- members
 
@@ -156,7 +152,7 @@ class Wan:
                 self._hold(datacenter, f"relay {member.path} is back")
         self._elect()
         if member.state is MemberState.ALIVE and member.path != self._path:
-            self._brief(member)  # also one that was never missed: a restart forgets what its predecessor was told
+            self._brief([member])  # also one that was never missed: a restart forgets what its predecessor was told
 
     def _elect(self) -> None:
         """See whether this node is a relay now."""
@@ -172,11 +168,12 @@ class Wan:
             self._reporting.step_down()
             self._forwarding.clear()
 
-    def _brief(self, member: Member) -> None:
-        """Tell a newcomer what gossip told everybody before."""
-        facts = [encode_fact(report) for report in self._reporting.current()]
+    def _brief(self, members: list[Member]) -> None:
+        """Tell a newcomer, or whose turn it is, what gossip told everybody before."""
+        facts = [encode_fact(report) for report in self._reporting.current()] if members else []
         for batch in packed(facts, DATAGRAM_BUDGET - ENVELOPE_ROOM):
-            self._out.send_facts(member.record.gossip, None, batch)
+            for member in members:
+                self._out.send_facts(member.record.gossip, None, batch)
 
     def on_report(self, sender: NodeId, fact: WanReport, repaired: bool) -> bool:
         """A relay of this data center says what it reaches."""
@@ -186,8 +183,11 @@ class Wan:
         if relay is not None and (relay.state is MemberState.LEFT or relay.node.boot > fact.relay.boot):
             return False
         told = tuple(row.datacenter for row in fact.rows) or self._members.datacenters()
+        before = [self._reach.said(fact.relay, datacenter) for datacenter in told]
         if not self._reach.reported(fact):
             return False
+        if fact.rows and not any(map(is_material, fact.rows, before)):
+            return True  # it only drifted: the relay itself tells everybody
         for datacenter in told:
             self._hold(datacenter, f"{fact.relay.path} stepped down")
         self._out.rumors.put(f"w/{fact.relay.path}/{fact.rows[0].datacenter if fact.rows else ''}", fact)
@@ -240,9 +240,10 @@ class Wan:
     def _tick(self, _timer: WanTick) -> None:
         self._ticks += 1
         self._mesh.tend(self.is_relay)
-        self._beat(*(peer for peer in self._mesh.peers.values() if peer.state is LinkState.OPEN))
+        self._beat(*(peer for peer in self._mesh.peers.values() if peer.state is OPEN))
         if self.is_relay:
             self._report()
+            self._brief(self._reporting.listeners(self._members.peers))
         self._ticking = self.is_relay or bool(self._mesh.peers)
         if self._ticking:
             self._out.arm(self._out.now + HEARTBEAT_PERIOD, WanTick())
@@ -264,20 +265,20 @@ class Wan:
             self._out.count("wan_heartbeat_ignored")
             return
         now, datacenter = self._out.now, sender.datacenter
-        if peer.state is not LinkState.OPEN:  # the link that a second dial was refused for is the one that speaks
+        if peer.state is not OPEN:  # the link that a second dial was refused for is the one that speaks
             peer.opened(now)
         sample = peer.heard(body, now)
         if sample is not None:
             self._coordinates.measured(sender.path, body.coordinate, sample)
         said_at = now - peer.rtt // 2
         self._reach.heard_of(datacenter, said_at)
+        self._reach.learn(body.freshness, said_at)
         for row in body.freshness:
-            self._reach.heard_of(row.datacenter, said_at - row.age)
             if row.coordinate and is_coordinate(row.coordinate) and self._members.of(row.datacenter):
                 self._third[row.datacenter] = row.coordinate
         if body.heard_ago < 0:
             self._beat(peer)  # it does not know yet that it is heard
-        if self.is_relay and self._reporting.is_news(datacenter, peer.is_reached(now)):
+        if self.is_relay and not self._reporting.says_reached(datacenter) and peer.is_reached(now):
             self._report_on(datacenter)
         self.compare(sender, None, body.digest)
 

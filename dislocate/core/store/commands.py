@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from dislocate.core.boundary.store import GrantLease, RevokeLease, Transact
+from dislocate.core.errors import Bug
 
 
 class Part(Struct, frozen=True, array_like=True):
@@ -53,6 +54,10 @@ class Command(Part, frozen=True):
 
     body: CommandBody
     origin: Origin | None = None  # None: the leader's own
+
+
+class UnreadableEntry(Bug):
+    """The log has an entry that this version cannot read: a newer one wrote it, or an older one broke it."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -48,6 +48,7 @@ class AppliedUpTo(Struct, frozen=True, array_like=True):
     index: int
     term: int
     digest: int  # chained over all entries ever applied
+    unix: int = 0  # wall time, nanoseconds, at which that was known to be all there was; 0: not known
 
 
 class Found(Struct, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
 """The group as a fact: which one keeps the store, and who its servers are, gossiped to everybody.
 
 The newest (epoch, index) of the group wins everywhere: the fact stands in the ledger (`s/group`) and is repaired like any
-other, so that an agent learns of the group by being in touch with anybody.  Whether it is this agent's group, now and after
-a restart, is for `consensus.bootstrap` to say.
+other, so that an agent learns of the group by being in touch with anybody.  A fact that fits no datagram (a dozen servers
+with long names) is not gossiped: agents ask servers, on links.  Whether it is this agent's group, now and after a restart, is
+for `consensus.bootstrap` to say.
 """
 
 from dislocate.core.catalog.ledger import Ledger, fingerprint
@@ -11,7 +12,8 @@ from dislocate.core.consensus.messages import GroupId, ServerId
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.outbox import Outbox
 from dislocate.core.store.messages import StoreGroup
-from dislocate.core.wire import Fact
+from dislocate.core.tunables import RECORD_BUDGET
+from dislocate.core.wire import Fact, encoded_size
 
 NAME = "group"  # the one that ships
 
@@ -28,7 +30,9 @@ class GroupNews:
     def restore(self) -> None:
         """What was known before this start stands in the ledger from the first comparison on."""
         if self._founding.group is not None and self._founding.members:
-            self._enter(StoreGroup(self._founding.group, self._founding.members_at, self._founding.members))
+            fact = StoreGroup(self._founding.group, self._founding.members_at, self._founding.members)
+            if self._is_news(fact):
+                self._enter(fact)
 
     def tell(self, group: GroupId, index: int, members: tuple[ServerId, ...]) -> None:
         """A server of ours applied this configuration."""
@@ -51,6 +55,8 @@ class GroupNews:
 
     def _is_news(self, fact: StoreGroup) -> bool:
         known = self._fact
+        if encoded_size(fact) > RECORD_BUDGET:
+            return False
         return known is None or (fact.group.epoch, fact.index) > (known.group.epoch, known.index)
 
     def _enter(self, fact: StoreGroup) -> None:

@@ -29,10 +29,17 @@ from dislocate.core.boundary.store import (
     Uncertain,
 )
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.errors import Bug, LocalError, require
+from dislocate.core.errors import LocalError, require
 from dislocate.core.store.backup import read_backup
 from dislocate.core.store.changes import ChangeHistory
-from dislocate.core.store.commands import Command, LeasesEnded, RestoreChunk, SetFeatureLevel, decode_command
+from dislocate.core.store.commands import (
+    Command,
+    LeasesEnded,
+    RestoreChunk,
+    SetFeatureLevel,
+    UnreadableEntry,
+    decode_command,
+)
 from dislocate.core.store.keys import Keys, size_of
 from dislocate.core.store.leases import Lease, Leases
 from dislocate.core.store.quotas import Quotas
@@ -168,7 +175,7 @@ class StoreMachine:
         try:
             return decode_command(data)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise Bug(f"entry {index} cannot be read: {error}") from error
+            raise UnreadableEntry(f"entry {index} cannot be read: {error}") from error
 
     def _transact(self, body: Transact) -> Applied:
         keys = self.keys

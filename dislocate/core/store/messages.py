@@ -4,6 +4,8 @@
 follows it keep a prefix current on an agent that is no server.
 """
 
+from typing import TypeAlias
+
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused
@@ -26,12 +28,32 @@ class StoreGroup(Part, frozen=True, tag=12):
     members: tuple[ServerId, ...]  # voters, of both sides of a change, and learners; sorted
 
 
+class BackupPart(Part, frozen=True, tag=104, gc=False):
+    """A slice of the whole store; part 0 makes a new copy, whatever `copy` says.  -> BackupSlice."""
+
+    copy: int
+    part: int
+
+
+class BackupSlice(Part, frozen=True, tag=104):
+    """Slice `part` of a copy; `last`: that was all of it."""
+
+    copy: int
+    part: int
+    last: bool
+    data: bytes
+    revision: int  # as of which the copy is
+
+
+StoreAsk: TypeAlias = StoreRequest | RestoreChunk | BackupPart
+
+
 class Asked(Part, frozen=True, tag=61):
     """Do this for me; sent again, with the same `seq`, when nobody answered."""
 
     seq: int  # of the asker's start, from 1
     floor: int  # what is below has been answered
-    request: StoreRequest | RestoreChunk
+    request: StoreAsk
     asker: NodeId | None = None  # set by a server that passes it on; None: the sender
 
 
@@ -39,11 +61,13 @@ class Answered(Part, frozen=True, tag=62):
     """The answer to `Asked(seq)`, or (`result` None) where to ask instead."""
 
     seq: int
-    result: StoreResult | Done | Refused | None
+    result: StoreResult | BackupSlice | Done | Refused | None
     leader: Path | None = None
     reason: str = ""  # why there is no result
     doubt: bool = False  # it may have been done all the same
     asker: NodeId | None = None  # whose asking it was, when it was passed on
+    elsewhere: bool = False  # it will not help here for a while: ask another server
+    unlogged: bool = False  # this refusal never saw the log: it says nothing of the same asking sent before
 
 
 class AskingEnded(Part, frozen=True, tag=63, gc=False):
@@ -72,6 +96,16 @@ class GroupTold(Part, frozen=True, tag=65):
     leader: Path | None = None
     members: tuple[ServerId, ...] = ()  # voters and learners, as last heard of; only what was committed
     members_at: int = 0  # index in the log at which they became so: the newer one holds
+    level: int = 1  # the highest feature level that this agent speaks
+
+
+class StateTold(Part, frozen=True, tag=71, gc=False):
+    """After entry `index` my state has this digest; `agreed`: a majority's has.  The answer to a leader's is one's own."""
+
+    group: GroupId
+    index: int
+    digest: int
+    agreed: bool = False
 
 
 class Follow(Part, frozen=True, tag=66):

@@ -6,7 +6,9 @@ serves after the input that waits.  The applied state is saved lazily, in one tr
 makes superfluous.
 
 Invariants: a message leaves only when what it promises is durable (`raft` holds it back until `stored`); what is saved of
-the state never runs ahead of the saved log; a storage error ends this part, loudly, except that a full disk is tried again.
+the state never runs ahead of the saved log; a storage error ends this part, loudly, except that a full disk is tried again;
+so does what this version cannot apply: a log of a higher feature level, an entry or a snapshot that cannot be read.  Once it
+has ended nothing leaves it, whatever is still under way.
 Does not know who asks (`serving`) nor how servers are reached (`part`).
 """
 
@@ -18,20 +20,29 @@ from typing import Any
 from dislocate.core.boundary.events import EntriesApplied, Event, LeaderDeposed, LeaderElected, ServersChanged
 from dislocate.core.boundary.store import KeyChange
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.consensus.duties import Restored, Save, Snapshot, Timing
+from dislocate.core.consensus.duties import Duties, Restored, Save, Snapshot, Timing
 from dislocate.core.consensus.messages import Configuration, Consensus, Entry, GroupId, HardState, RaftMessage, ServerId
-from dislocate.core.consensus.promises import APPLIED_KEY, BASE_KEY, HARD_KEY, log_key
+from dislocate.core.consensus.promises import APPLIED_KEY, BASE_KEY, DIVERGED_KEY, HARD_KEY, log_key
 from dislocate.core.consensus.raft import Raft
+from dislocate.core.errors import LocalError
 from dislocate.core.outbox import NEVER, Outbox, Timer
+from dislocate.core.store.commands import UnreadableEntry
 from dislocate.core.store.durable import NO_BASE, AppliedUpTo, Base, Found, applied_record, base_record, records_of
 from dislocate.core.store.machine import Applied, StoreMachine
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
 from dislocate.core.streams import Stream
-from dislocate.core.tunables import LOG_KEPT, LOG_KEPT_BYTES, STATE_SAVE_ENTRIES, STATE_SAVE_PERIOD
-from dislocate.core.units import SECOND
+from dislocate.core.tunables import (
+    FEATURE_LEVEL,
+    LOG_KEPT,
+    LOG_KEPT_BYTES,
+    RETRY_FULL,
+    STATE_SAVE_ENTRIES,
+    STATE_SAVE_PERIOD,
+)
+from dislocate.core.units import HOUR
 
 FULL = "full"  # begins the reason of a write that failed for want of space
-RETRY_FULL = 1 * SECOND
+UNKNOWN_AGE = 365 * 24 * HOUR  # nobody knows: no bound that may be asked for is met
 LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped: deleting has its price too
 
 
@@ -57,7 +68,14 @@ class Replica:
     """The log and the state of one server.  `send`, `applied` and `failed` are set by its owner."""
 
     def __init__(
-        self, out: Outbox, me: ServerId, group: GroupId, found: Found | None, stream: Stream, timing: Timing
+        self,
+        out: Outbox,
+        me: ServerId,
+        group: GroupId,
+        found: Found | None,
+        stream: Stream,
+        timing: Timing,
+        level: int = FEATURE_LEVEL,
     ) -> None:
         self.me = me
         self.group = group
@@ -68,12 +86,15 @@ class Replica:
         self.read_ready: Callable[[int], None] = lambda _read: None  # its index is applied
         self.read_lost: Callable[[int], None] = lambda _read: None
         self.told: Callable[[Event], None] = lambda _event: None
-        self.failed: Callable[[str], None] = lambda _reason: None
+        self.failed: Callable[[str], None] = lambda _problem: None  # it takes no part any more
+        self.index_applied: Callable[[int], None] = lambda _index: None  # each one, at the state as of it
         self.is_full = False  # the disk has no room: nothing new is promised
         self.write_latency = 0  # nanoseconds that the last synced write took
+        self.level = level  # the highest feature level that this version speaks
         self._out = out
         self._has_ended = False
         self._base = found.base if found else NO_BASE
+        self._base_on_disk = self._base.index  # the log on the disk may begin here
         self._digest = found.applied.digest if found else 0
         self._applied_term = found.applied.term if found else 0
         self.machine = StoreMachine.recover(found.state if found else ())
@@ -99,11 +120,14 @@ class Replica:
                 self._remember(entry)
         self._log_end = self._base.index + (len(found.entries) if found else 0)  # of what the disk was given
         self._queue: list[Save | Snapshot] = []  # not given to the disk yet, in order
+        self._is_busy = False  # carrying out what the Raft wants
         self._is_writing = False
+        self._writing: tuple[StoredRecord, ...] = ()  # what the disk has been given and has not answered for
         self._failed_write: Callable[[], None] | None = None
         self._state_due = False
         self._unsaved_entries = 0
         self.machine.age_out(self._out.now)
+        self.as_of = out.now - _age_found(found, out.unix())  # when what is here was last known to be all there was
         self._armed = NEVER
         self._flush_armed = False
         self._save_armed = False
@@ -120,7 +144,13 @@ class Replica:
     # ---- what happens to it
 
     def start(self) -> None:
+        self._check_level()
         self._carry_out()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it takes no part any more."""
+        return self._has_ended
 
     def receive(self, message: Consensus) -> None:
         """A message of another server of this group, for this disk."""
@@ -146,25 +176,47 @@ class Replica:
 
     def peer_back(self, peer: ServerId) -> None:
         """There is a link to `peer`."""
+        if self._has_ended:
+            return
         self.raft.peer_back(peer, self._out.now)
         self._carry_out()
 
     def peer_lost(self, peer: ServerId) -> None:
         """The link to `peer` ended."""
+        if self._has_ended:
+            return
         self.raft.peer_lost(peer, self._out.now)
         self._carry_out()
 
     def poke(self, act: Callable[[Raft, int], Any]) -> Any:
-        """Do something to the Raft that may cause duties."""
+        """Do something to the Raft that may cause duties; nothing, and None, when this part has ended."""
+        if self._has_ended:
+            return None
         result = act(self.raft, self._out.now)
         self._carry_out()
         return result
 
     def end(self) -> tuple[str, ...]:
-        """Take no part any more.  The keys of all that this part has on disk."""
+        """Take no part any more.  The keys of all that this part has on disk, or may have."""
         self._has_ended = True
-        log = (log_key(index) for index in range(self._base.index + 1, self._log_end + 1))
-        return (HARD_KEY, BASE_KEY, APPLIED_KEY, *log, *self.machine.record_keys())
+        log = (log_key(index) for index in range(self._base_on_disk + 1, self._log_end + 1))
+        under_way = (record.key for record in self._writing)
+        keys = (HARD_KEY, BASE_KEY, APPLIED_KEY, DIVERGED_KEY, *log, *under_way, *self.machine.record_keys())
+        return tuple(dict.fromkeys(keys))
+
+    def give_up(self, problem: str) -> None:
+        """End by itself, since something is wrong that only people can mend."""
+        if not self._has_ended:
+            self._has_ended = True
+            self.failed(problem)
+
+    def _check_level(self) -> None:
+        level = self.machine.feature_level
+        if level > self.level:
+            self.give_up(
+                f"the store is at feature level {level}, and this version of {self.me.path} speaks {self.level}: upgrade "
+                "it and start it again; it goes on from where it is"
+            )
 
     # ---- timers
 
@@ -202,30 +254,41 @@ class Replica:
     # ---- duties
 
     def _carry_out(self) -> None:
-        """Everything that the Raft wants done now."""
-        while duties := self.raft.take():
-            self._queue += duties.saves
-            if duties.install is not None:
-                self._queue.append(duties.install)
-            if self._queue:
-                self._write()
-            for to, term, body in duties.messages:
-                self._say(to, term, body)
-            for peer in duties.snapshots_wanted:
-                self.raft.offer_snapshot(peer, self._snapshot(), self._out.now)
-            for event in duties.events:
-                self._tell(event)
-            if duties.committed:
-                self._apply(duties.committed)
-            for read, index in duties.reads:
-                self._reads.append((index, read))
-            for read in duties.reads_lost:
-                self.read_lost(read)
-            self._serve_reads()
+        """Everything that the Raft wants done now.  What is done may want more: it comes after, never in between."""
+        if self._is_busy:
+            return
+        self._is_busy = True
+        while not self._has_ended and (duties := self.raft.take()):
+            self._do(duties)
+        self._is_busy = False
+        self.as_of = max(self.as_of, self.raft.current_at or self.as_of)
         deadline = self.raft.deadline()
-        if deadline < self._armed:
+        if deadline < self._armed and not self._has_ended:
             self._armed = deadline
             self._out.arm(deadline, ConsensusDue(deadline))
+
+    def _do(self, duties: Duties) -> None:
+        self._queue += duties.saves
+        if duties.install is not None:
+            self._queue.append(duties.install)
+        if self._queue:
+            self._write()
+        for to, term, body in duties.messages:
+            self._say(to, term, body)
+        for peer in duties.snapshots_wanted:
+            self.raft.offer_snapshot(peer, self._snapshot(), self._out.now)
+        for event in duties.events:
+            self._tell(event)
+        if self._has_ended:
+            return
+        if duties.committed:
+            self._apply(duties.committed)
+        for read, index in duties.reads:
+            self._reads.append((index, read))
+        for read in duties.reads_lost:
+            self.read_lost(read)
+        if not self._has_ended:
+            self._serve_reads()
 
     def _say(self, to: ServerId, term: int, body: RaftMessage) -> None:
         self.send(to, Consensus(self.group, self.me, to, term, body))
@@ -241,13 +304,22 @@ class Replica:
         changes: list[KeyChange] = []
         compacted = False
         for entry in entries:
-            applied = self.machine.apply(entry.index, entry.data)
+            try:
+                applied = self.machine.apply(entry.index, entry.data)
+            except UnreadableEntry as error:
+                self.give_up(f"{error}; upgrade {self.me.path} to the version of the others, and start it again")
+                return
             self._digest = _chained(self._digest, entry)
             self._applied_term = entry.term
             self._remember(entry)
             changes += applied.changes
             compacted |= applied.compacted
+            self.index_applied(entry.index)
             self.applied(entry, applied)
+            if self.machine.feature_level > self.level:
+                self._check_level()
+            if self._has_ended:
+                return
         self._unsaved_entries += len(entries)
         self._out.notify(EntriesApplied(self.machine.index, self._applied_term, self._digest, self.machine.revision))
         if compacted:
@@ -296,12 +368,17 @@ class Replica:
             changes |= self._saved(duty) if isinstance(duty, Save) else self._replaced(duty)
         sync = bool(queue)
         compact_to = self._save_state(changes) if self._state_due else 0
+        if self._has_ended:  # what was to be installed cannot be read
+            return
         records = tuple(StoredRecord(key, value) for key, value in changes.items())
-        began = self._out.now
+        began, base = self._out.now, self._base.index
 
         def stored() -> None:
-            self._is_writing = False
-            self.is_full = False
+            self._is_writing = self.is_full = False
+            self._writing = ()
+            self._base_on_disk = base
+            if self._has_ended:
+                return
             if sync:
                 self.write_latency = self._out.now - began
             for duty in queue:
@@ -319,19 +396,28 @@ class Replica:
     def _store(self, records: tuple[StoredRecord, ...], sync: bool, stored: Callable[[], None]) -> None:
         """Store `records`; when the disk is full, again and again, and nothing else before them."""
         self._is_writing = True
+        self._writing = records
 
         def failed(reason: str) -> None:
+            if self._has_ended:
+                return
             if not reason.startswith(FULL):
-                self._has_ended = True
-                self.failed(reason)
+                self.hand_over()
+                self.give_up(
+                    f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
+                )
                 return
             self.is_full = True
             self._failed_write = lambda: self._store(records, sync, stored)
             self._out.arm(self._out.now + RETRY_FULL, WriteAgain())
-            self.raft.transfer(None, self._out.now)
-            self._carry_out()
+            self.hand_over()
 
         self._out.store(records, sync=sync, then=stored, failed=failed)
+
+    def hand_over(self) -> None:
+        """Whoever has all of the log may lead: this server should not."""
+        self.raft.transfer(None, self._out.now)
+        self._carry_out()
 
     def _save_state(self, changes: dict[str, bytes | None]) -> int:
         """Add the applied state to `changes`, and drop the log that it makes superfluous; up to where, 0: nowhere."""
@@ -340,7 +426,8 @@ class Replica:
         self.machine.age_out(self._out.now)
         for record in self.machine.dirty_records():
             changes[record.key] = record.value
-        applied = applied_record(AppliedUpTo(self.machine.index, self._applied_term, self._digest))
+        unix = max(0, self._out.unix() - (self._out.now - self.as_of)) if self._out.unix() else 0
+        applied = applied_record(AppliedUpTo(self.machine.index, self._applied_term, self._digest, unix))
         changes[applied.key] = applied.value
         return self._drop_log(changes)
 
@@ -369,7 +456,11 @@ class Replica:
 
     def _replaced(self, snapshot: Snapshot) -> dict[str, bytes | None]:
         """The state and the log give way to what the leader sent."""
-        machine = StoreMachine.recover(join_chunks(snapshot.chunks))
+        try:
+            machine = StoreMachine.recover(join_chunks(snapshot.chunks))
+        except LocalError as error:
+            self.give_up(f"the snapshot as of entry {snapshot.index} cannot be read: {error}")
+            return {}
         changes = {record.key: record.value for record in replacing_records(self.machine, machine)}
         changes |= {log_key(index): None for index in range(self._base.index + 1, self._log_end + 1)}
         self.machine = machine
@@ -384,8 +475,15 @@ class Replica:
             applied_record(AppliedUpTo(snapshot.index, snapshot.term, snapshot.digest)),
         ):
             changes[record.key] = record.value
-        self.replaced()
+        self._check_level()
+        if not self._has_ended:
+            self.replaced()
         return changes
+
+
+def _age_found(found: Found | None, unix: int) -> int:
+    """Nanoseconds since what the disk had was known to be current, by this host's wall clock."""
+    return unix - found.applied.unix if found and 0 < found.applied.unix <= unix else UNKNOWN_AGE
 
 
 def _chained(digest: int, entry: Entry) -> int:

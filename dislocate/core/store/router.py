@@ -2,11 +2,12 @@
 
 A request is sent to whoever can answer it: this agent where it leads, the leader, or the nearest server, which passes it on
 once.  It is sent again, with the same number, when the link ends, the leader changes, or nothing is heard; the store does a
-number once, however often it is sent.
+number of one start once, however often it is sent.  An agent that takes a higher boot is another asker, so what may have been
+done is not asked again under the new one.
 
 Invariant: every request is answered exactly once unless it is cancelled: with its result, with `Refused` when it certainly
 was not done, with `Uncertain` when it may have been.  Nobody waits for an election that does not come: after `LEADERLESS`
-the answer is at once who is missing.
+the answer is at once who is missing.  An answer of another kind than was asked for is a peer's mistake, and dropped.
 """
 
 from collections.abc import Callable
@@ -14,14 +15,22 @@ from typing import Any
 
 from msgspec import Struct
 
-from dislocate.core.boundary.requests import Refused, Result
+from dislocate.core.boundary.requests import Done, Refused, Result
 from dislocate.core.boundary.store import (
     AddServer,
+    Compacted,
     GrantLease,
+    KeepLeaseAlive,
+    KeysChanged,
+    KeysRead,
+    LeaseStanding,
+    ReadKeys,
+    ReadLease,
     RemoveServer,
     RevokeLease,
     StoreRequest,
     Transact,
+    Transacted,
     TransferLeadership,
     Uncertain,
     WatchKeys,
@@ -31,15 +40,36 @@ from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.store.commands import RestoreChunk
-from dislocate.core.store.messages import Answered, Asked, AskingEnded
+from dislocate.core.store.messages import Answered, Asked, AskingEnded, BackupPart, BackupSlice, StoreAsk
 from dislocate.core.store.validation import check_request
-from dislocate.core.tunables import ASK_RETRY_MAX, ASK_RETRY_MIN, ASK_SILENCE, ASK_WITHIN, ASKS_AT_ONCE
+from dislocate.core.tunables import (
+    ASK_RETRY_MAX,
+    ASK_RETRY_MIN,
+    ASK_SILENCE,
+    ASK_WITHIN,
+    ASKS_AT_ONCE,
+    CHANGE_WITHIN,
+)
 from dislocate.core.units import MILLISECOND
 
 SWEEP_PERIOD = 250 * MILLISECOND
-CHANGES = (Transact, GrantLease, RevokeLease, RestoreChunk, AddServer, RemoveServer)
+CHANGES = (Transact, GrantLease, RevokeLease, RestoreChunk, AddServer, RemoveServer, TransferLeadership)
 WAITS = (WatchKeys,)  # as long as the asker does
-SLOW = (AddServer, RemoveServer, TransferLeadership)  # silence is no reason to ask again
+SLOW = (AddServer, RemoveServer, TransferLeadership, BackupPart)  # take their time: silence is no reason to ask again
+RESULTS: dict[type, tuple[type, ...]] = {
+    Transact: (Transacted,),
+    ReadKeys: (KeysRead,),
+    WatchKeys: (KeysChanged, Compacted),
+    GrantLease: (LeaseStanding,),
+    KeepLeaseAlive: (LeaseStanding,),
+    ReadLease: (LeaseStanding,),
+    RevokeLease: (Done,),
+    AddServer: (Done,),
+    RemoveServer: (Done,),
+    TransferLeadership: (Done,),
+    BackupPart: (BackupSlice,),
+    RestoreChunk: (Done, Transacted),
+}
 
 
 class RetryDue(Timer, frozen=True):
@@ -54,9 +84,10 @@ class Asking(Struct, eq=False):
     """One request under way."""
 
     seq: int
-    request: StoreRequest | RestoreChunk
-    then: Callable[[Result], None]
+    request: StoreAsk
+    then: Callable[[Result | BackupSlice], None]
     ends: int
+    by: NodeId  # who this agent was when it was sent first
     sent_to: NodeId | None = None  # None: to nobody yet, or it came back
     sent_at: int = 0
     attempts: int = 0
@@ -69,9 +100,11 @@ class Router:
 
     def __init__(self, out: Outbox) -> None:
         # Set by `part`: who answers this now (None: nobody, for the moment), and why nobody will (empty: somebody might).
-        self.target: Callable[[StoreRequest | RestoreChunk], NodeId | None] = lambda _request: None
-        self.problem: Callable[[StoreRequest | RestoreChunk], str] = lambda _request: ""
+        self.target: Callable[[StoreAsk], NodeId | None] = lambda _request: None
+        self.problem: Callable[[StoreAsk], str] = lambda _request: ""
         self.serve: Callable[[Asked], None] = lambda _asked: None  # this agent is the server that answers
+        self.ended: Callable[[NodeId, int], None] = lambda _asker, _seq: None  # a wait that it serves itself is over
+        self.turned_away: Callable[[NodeId], None] = lambda _server: None  # it will not help for a while
         self._out = out
         self._seq = 0
         self._asking: dict[int, Asking] = {}
@@ -89,7 +122,8 @@ class Router:
     def request(self, request_id: int, request: StoreRequest) -> None:
         """Answered by one `Reply`."""
 
-        def then(result: Result) -> None:
+        def then(result: Result | BackupSlice) -> None:
+            assert not isinstance(result, BackupSlice)
             self._by_request.pop(request_id, None)
             self._out.reply(request_id, result)
 
@@ -109,21 +143,20 @@ class Router:
         if asking is None:
             return
         if isinstance(asking.request, WAITS) and asking.sent_to is not None:
-            if asking.sent_to == self._out.node:
-                self.ended(self._out.node, asking.seq)
+            if asking.sent_to.path == self._out.node.path:
+                self.ended(asking.sent_to, asking.seq)
             else:
                 self._out.send_message(asking.sent_to, AskingEnded(asking.seq))
         self._forget(asking)
 
-    ended: Callable[[NodeId, int], None] = lambda _asker, _seq: None  # a wait that this agent serves itself is over
-
-    def ask(self, request: StoreRequest | RestoreChunk, then: Callable[[Result], None]) -> int | None:
+    def ask(self, request: StoreAsk, then: Callable[[Result | BackupSlice], None]) -> int | None:
         """Ask for this agent itself.  The number of the asking; None when it has been answered."""
         if len(self._asking) >= ASKS_AT_ONCE:
             then(Refused("unavailable", "store", f"this agent waits for {ASKS_AT_ONCE} answers: ask again later"))
             return None
         self._seq += 1
-        asking = Asking(self._seq, request, then, self._out.now + ASK_WITHIN)
+        within = CHANGE_WITHIN if isinstance(request, SLOW) else ASK_WITHIN
+        asking = Asking(self._seq, request, then, self._out.now + within, self._out.node)
         self._asking[asking.seq] = asking
         if isinstance(request, CHANGES):
             self._changes[asking.seq] = None
@@ -137,6 +170,16 @@ class Router:
 
     def _send(self, asking: Asking) -> None:
         asking.attempts += 1
+        if asking.by != self._out.node:
+            if asking.doubt and isinstance(asking.request, CHANGES):
+                self._give_up(asking, "this agent took a higher boot: nobody would know the asking again")
+                return
+            asking.by = self._out.node
+        if asking.doubt and isinstance(asking.request, TransferLeadership) and not asking.request.path:
+            self._give_up(
+                asking, "leadership moved, or will: see `dislocate servers list`"
+            )  # asked again it would move on
+            return
         node = self.target(asking.request)
         if node is None:
             problem = self.problem(asking.request)
@@ -179,29 +222,49 @@ class Router:
             asking.doubt = True
             self._retry_later(asking)
 
+    def sent_to(self, node: NodeId) -> bool:
+        """Whether anything asked there waits for its answer."""
+        return any(one.sent_to == node for one in self._asking.values())
+
     # ---- answers
 
-    def answered(self, answered: Answered) -> None:
+    def answered(self, sender: NodeId, answered: Answered) -> None:
+        """What `sender` says to one of the askings, whichever sending of it that answers."""
         asking = self._asking.get(answered.seq)
         if asking is None:
             return
-        asking.doubt |= answered.doubt
         result = answered.result
+        if result is not None and not isinstance(result, (Refused, Uncertain, *RESULTS[type(asking.request)])):
+            self._out.drop(sender.path, f"{type(result).__name__} is no answer to {type(asking.request).__name__}")
+            return
+        asking.doubt |= answered.doubt
         if result is None:
             asking.reason = answered.reason
-            self._retry_later(asking)
-        elif isinstance(result, Refused) and result.kind == "unavailable":
-            self._give_up(asking, result.reason)
+            if answered.elsewhere:
+                self.turned_away(sender)
+            if asking.sent_to in (sender, None) or sender.path == self._out.node.path:
+                self._retry_later(asking)
+        elif isinstance(result, Refused) and (result.kind == "unavailable" or answered.unlogged):
+            if asking.doubt and result.kind == "unknown" and isinstance(asking.request, RemoveServer):
+                result = Done()  # it went at the first asking
+                self._forget(asking)
+                asking.then(result)
+            else:
+                self._refuse(asking, result)
         else:
             self._forget(asking)
             asking.then(result)
 
     def _give_up(self, asking: Asking, reason: str) -> None:
+        self._refuse(asking, Refused("unavailable", "store", reason))
+
+    def _refuse(self, asking: Asking, refused: Refused) -> None:
+        """It was not done now; an earlier sending of it may have been, or may still be."""
         self._forget(asking)
         if asking.doubt and isinstance(asking.request, CHANGES):
-            asking.then(Uncertain(reason))
+            asking.then(Uncertain(refused.reason))
         else:
-            asking.then(Refused("unavailable", "store", reason))
+            asking.then(refused)
 
     def _forget(self, asking: Asking) -> None:
         del self._asking[asking.seq]

@@ -13,7 +13,9 @@ from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, 
 from dislocate.core.boundary.inputs import ConnectTried
 from dislocate.core.boundary.store import (
     AddServer,
+    Compacted,
     KeyChange,
+    KeysChanged,
     ReadKeys,
     RemoveServer,
     ServerView,
@@ -23,19 +25,23 @@ from dislocate.core.boundary.store import (
 from dislocate.core.boundary.values import ConnectOutcome
 from dislocate.core.consensus.duties import Timing
 from dislocate.core.consensus.messages import Configuration, Consensus, GroupId, ServerId
+from dislocate.core.errors import Bug
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.store.audit import Audit, AuditDue
 from dislocate.core.store.changing import ChangeDue, Changing
+from dislocate.core.store.copies import CopyIdle
 from dislocate.core.store.durable import Found
 from dislocate.core.store.followers import Followers
-from dislocate.core.store.messages import Answered, Asked, Follow, FollowedChanges, FollowedState, Unfollow
+from dislocate.core.store.levels import Levels
+from dislocate.core.store.messages import Answered, Asked, Follow, FollowedChanges, FollowedState, GroupTold, Unfollow
 from dislocate.core.store.replica import ConsensusDue, FlushDue, Replica, StateSaveDue, WriteAgain
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.serving import Answer, LeaseDue, Serving
 from dislocate.core.store.waiting import Waiting
 from dislocate.core.streams import Streams
-from dislocate.core.tunables import LEADERLESS
+from dislocate.core.tunables import FEATURE_LEVEL, LEADERLESS
 from dislocate.core.units import MILLISECOND, SECOND
 
 VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
@@ -51,6 +57,7 @@ class FollowersDue(Timer, frozen=True):
 class VerifyDue(Timer, frozen=True):
     """Try once more whether the leader's host refuses."""
 
+    number: int  # outdated when there was a new reason to ask
     leader: ServerId
     attempt: int
 
@@ -63,8 +70,11 @@ SERVER_TIMERS: tuple[type[Timer], ...] = (
     LeaseDue,
     ChangeDue,
     VerifyDue,
+    CopyIdle,
+    AuditDue,
     FollowersDue,
 )
+CONTRADICTION = "the log contradicts itself"  # begins the problem of a server that heard what cannot be
 
 
 class Server:
@@ -81,6 +91,7 @@ class Server:
         streams: Streams,
         ask_disk: Callable[[Path], bool],
         timing: Timing,
+        level: int = FEATURE_LEVEL,
     ) -> None:
         self.me = me
         self.group = group
@@ -91,21 +102,24 @@ class Server:
         self._out = out
         self._members = members
         self._links = links
-        self.replica = Replica(out, me, group, found, streams["consensus"], timing)
+        self.replica = Replica(out, me, group, found, streams["consensus"], timing, level)
         self.serving = Serving(out, self.replica)
         self.changing = Changing(out, self.replica, ask_disk)
         self.waiting = Waiting()
+        self.audit = Audit(out, self.replica, links)
+        self.levels = Levels(out, self.replica, ask_disk)
         self._followers = Followers(self.replica.machine)
         self._told_at = out.now
         self._leader: ServerId | None = None
         self._leaderless_since = out.now
-        self._current_at = out.now  # when this server last knew that it was current
+        self._verification = 0  # the chain of attempts that counts
         self._verifying: dict[Address, ServerId] = {}
         self._timers: dict[type, Callable[[Any], None]] = {
             **self.replica.timers(),
             **self.serving.timers(),
             **self.changing.timers(),
-            VerifyDue: lambda timer: self._verify(timer.leader, timer.attempt),
+            **self.audit.timers(),
+            VerifyDue: self._verify_due,
             FollowersDue: self._followers_due,
         }
         self.replica.send = self._send
@@ -129,12 +143,12 @@ class Server:
 
     @property
     def leads(self) -> bool:
-        return self._leader == self.me
+        return self._leader == self.me and not self.problem
 
     @property
     def age(self) -> int:
-        """How old what is here may be, nanoseconds."""
-        return 0 if self.leads else self._out.now - self._current_at
+        """How old what is here may be, nanoseconds: since when it may have missed something."""
+        return self._out.now - self.replica.as_of
 
     @property
     def revision(self) -> int:
@@ -150,10 +164,15 @@ class Server:
             f"{self.replica.raft.why_no_leader} (asked at {self.me.path}); writes go on by themselves when they answer"
         )
 
+    def no_space(self) -> str:
+        """Why this server makes nothing durable for the moment; empty: it does."""
+        if not self.replica.is_full:
+            return ""
+        return f"the disk of {self.me.path} is full: free space there; it goes on by itself then"
+
     def _look_for_leader(self) -> None:
         """After every turn of consensus."""
-        leader = self.replica.raft.leader
-        self._current_at = max(self._current_at, self.replica.raft.current_at)
+        leader = None if self.problem else self.replica.raft.leader
         if leader == self._leader:
             return
         if leader is None:
@@ -162,7 +181,7 @@ class Server:
         if leader is not None:
             self.settled()
             if not self.leads and not self._links.is_open(leader.path):
-                self._verify(leader, 0)
+                self._verify(leader)
 
     # ---- input
 
@@ -170,6 +189,13 @@ class Server:
         if not self.problem:
             self.replica.receive(message)
             self._look_for_leader()
+
+    def contradicted(self, sender: Path, bug: Bug) -> None:
+        """What `sender` said cannot be, if all before it was true: nobody knows whose fault that is."""
+        self.replica.give_up(
+            f"{CONTRADICTION}: {bug} (said by {sender} to {self.me.path}); it takes no part any more until its agent is "
+            "restarted.  This is a bug, or a disk that forgot: keep both logs"
+        )
 
     def ask(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
         """A request that this server leads for, or that any server answers."""
@@ -188,8 +214,14 @@ class Server:
     def _watch(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
         request = asked.request
         assert isinstance(request, WatchKeys)
-        ticket = (asker, asked.seq)
-        self.waiting.watch(ticket, request, self.replica.machine, lambda result: answer(Answered(asked.seq, result)))
+
+        def then(result: KeysChanged | Compacted | None) -> None:
+            if result is None:
+                answer(Answered(asked.seq, None, reason=self.problem, elsewhere=True))
+            else:
+                answer(Answered(asked.seq, result))
+
+        self.waiting.watch((asker, asked.seq), request, self.replica.machine, then)
 
     def asking_ended(self, asker: NodeId, seq: int) -> None:
         self.waiting.cancel((asker, seq))
@@ -202,6 +234,8 @@ class Server:
     # ---- followers
 
     def follow(self, sender: NodeId, body: Follow) -> None:
+        if self.problem:
+            return  # it is silent, so the follower goes to another server
         is_first = not len(self._followers)
         if self._followers.follow(sender.path, body):
             self._tell_followers()
@@ -212,6 +246,8 @@ class Server:
         self._followers.unfollow(sender.path, body)
 
     def _followers_due(self, _timer: FollowersDue) -> None:
+        if self.problem:
+            return
         now = self._out.now
         if now - self._told_at >= TELL_AGE_EACH:
             self._told_at = now
@@ -245,18 +281,31 @@ class Server:
         """The process stood still: nobody was silent, we did not listen."""
         self.replica.poke(lambda raft, now: raft.stalled(gap, now))
 
-    def place(self, quorum_rtt: int) -> None:
-        """How far a majority is from here, nanoseconds: who is nearer may be asked to lead."""
+    def told(self, path: Path, told: GroupTold) -> None:
+        """An agent says which disk it has, and which level it speaks."""
+        self.levels.told(path, told)
+        self.changing.told(path, told)
+
+    def tick(self, quorum_rtt: int) -> None:
+        """Each second.  How far a majority is from here, nanoseconds: who is nearer may be asked to lead."""
         self.replica.raft.quorum_rtt = quorum_rtt
+        if self.leads:
+            self.levels.tick()
 
     def end(self) -> tuple[str, ...]:
         """This server is in the group no more; who waits for it is told to ask elsewhere.  Keys of what it leaves on disk."""
-        self.problem = (
+        left = self.replica.end()
+        self._ended(
             f"{self.me.path} was removed from the servers; `dislocate servers add {self.me.path}` lets it in again"
         )
-        self.serving.deposed()
-        self.changing.deposed()
-        return self.replica.end()
+        return left
+
+    def _ended(self, problem: str) -> None:
+        self.problem = self.problem or problem
+        self._leader = None
+        self.serving.end()
+        self.changing.end()
+        self.waiting.end()
 
     # ---- links
 
@@ -268,7 +317,7 @@ class Server:
         for server in self._disks_of(path):
             self.replica.peer_lost(server)
             if server == self._leader:
-                self._verify(server, 0)
+                self._verify(server)
         self._look_for_leader()
 
     def send_failed(self, path: Path) -> None:
@@ -286,16 +335,26 @@ class Server:
     def _disks_of(self, path: Path) -> list[ServerId]:
         return [server for server in self.servers() if server.path == path]
 
-    def _verify(self, leader: ServerId, attempt: int) -> None:
-        """Does the leader's host refuse?"""
+    def _verify(self, leader: ServerId) -> None:
+        """Does the leader's host refuse?  Asked some times, and anew when there is a new reason to ask."""
+        self._verification += 1
+        self._try(VerifyDue(self._verification, leader, 0))
+
+    def _verify_due(self, timer: VerifyDue) -> None:
+        if timer.number == self._verification:
+            self._try(timer)
+
+    def _try(self, timer: VerifyDue) -> None:
+        leader = timer.leader
         member = self._members.get(leader.path)
-        if leader != self._leader or self._links.is_open(leader.path) or member is None or attempt >= VERIFY_TIMES:
+        is_over = leader != self._leader or self._links.is_open(leader.path) or timer.attempt >= VERIFY_TIMES
+        if is_over or member is None:
             return
         is_home = member.node.datacenter == self._members.datacenter
         address = member.record.links if is_home else member.record.wan_links
         self._verifying[address] = leader
         self._out.try_connect(address)
-        self._out.arm(self._out.now + VERIFY_AGAIN, VerifyDue(leader, attempt + 1))
+        self._out.arm(self._out.now + VERIFY_AGAIN, VerifyDue(timer.number, leader, timer.attempt + 1))
 
     def connect_tried(self, tried: ConnectTried) -> bool:
         """Whether this server asked."""
@@ -339,6 +398,7 @@ class Server:
             matched=None if not self.leads else raft.match_of(server),
             rtt=None if not self.leads else 0 if is_me else raft.rtt_of(server) or None,
             disk_latency=self.replica.write_latency if is_me else None,
+            linked=is_me or self._links.is_open(server.path),
         )
 
     # ---- what the replica tells
@@ -346,9 +406,11 @@ class Server:
     def _told(self, event: Event) -> None:
         if isinstance(event, LeaderElected):
             self.serving.elected()
+            self.audit.elected()
         elif isinstance(event, LeaderDeposed):
             self.serving.deposed()
             self.changing.deposed()
+            self.levels.deposed()
         elif isinstance(event, ServersChanged):
             self.reconfigured(event.index, self.replica.raft.configuration_at(event.index))
 
@@ -358,13 +420,9 @@ class Server:
             self._followers.changed(changes)
             self._tell_followers()
 
-    def _failed(self, reason: str) -> None:
-        self.problem = (
-            f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
-        )
-        self.serving.deposed()
-        self.changing.deposed()
-        self.ended(self.problem)
+    def _failed(self, problem: str) -> None:
+        self._ended(problem)
+        self.ended(problem)
 
 
 def _role_in(configuration: Configuration, server: ServerId) -> str:

@@ -2,7 +2,9 @@
 
 Of two servers the one with the smaller path dials, the other one too when no link came; a dial that failed is repeated, ever
 more slowly, and at once when the other is heard of.  Whoever is linked is claimed, so that the ring and the relays of
-membership do not close it.
+membership do not close it; so is who says on its link that it needs one (`claim`).
+
+Invariant: to one path at most one link counts, that to its newest start, and at most one timer waits to dial it.
 """
 
 from collections.abc import Callable
@@ -25,7 +27,7 @@ class ServerLinkDue(Timer, frozen=True):
     """Time to dial, if the link is wanted and missing."""
 
     path: Path
-    attempt: int
+    number: int  # outdated when another one was armed for the path since
 
 
 class ServerLinks:
@@ -39,6 +41,8 @@ class ServerLinks:
         self._wanted: dict[Path, bool] = {}  # path: whether the other side wants it too
         self._open: dict[Path, NodeId] = {}
         self._attempts: dict[Path, int] = {}
+        self._armed: dict[Path, int] = {}  # the timer that counts
+        self._timer = 0
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {ServerLinkDue: self._due}
@@ -48,6 +52,7 @@ class ServerLinks:
         for path in [path for path in self._wanted if path not in paths]:
             del self._wanted[path]
             self._attempts.pop(path, None)
+            self._armed.pop(path, None)
             node = self._open.get(path)
             if node is not None:
                 self._out.close_link(node, owner=OWNER)
@@ -69,9 +74,16 @@ class ServerLinks:
         """Who is at the other end of the open link to `path`."""
         return self._open.get(path)
 
+    def claim(self, node: NodeId) -> None:
+        """Whoever is at the other end of this link needs it."""
+        if self._open.get(node.path) == node:
+            self._out.claim_link(node, OWNER)
+
     def opened(self, node: NodeId) -> None:
+        """There is a link; one to another start of the same agent was `lost` before."""
         self._open[node.path] = node
         self._attempts.pop(node.path, None)
+        self._armed.pop(node.path, None)
         if node.path in self._wanted:
             self._out.claim_link(node, OWNER)
 
@@ -88,25 +100,25 @@ class ServerLinks:
 
     def member_changed(self, member: Member) -> None:
         """A new start of a wanted server, or one that lives again: do not wait."""
-        node = self._open.get(member.path)
-        if node is not None and node.boot < member.node.boot:
-            self.lost(node)
         if member.path in self._wanted and member.path not in self._open and member.is_living:
             self._schedule(member.path, 0, RETRY_FIRST if self._path < member.path else 2 * RETRY_FIRST)
 
     def _schedule(self, path: Path, attempt: int, wait: int) -> None:
         self._attempts[path] = attempt
-        self._out.arm(self._out.now + wait, ServerLinkDue(path, attempt))
+        self._timer += 1
+        self._armed[path] = self._timer
+        self._out.arm(self._out.now + wait, ServerLinkDue(path, self._timer))
 
     def _due(self, timer: ServerLinkDue) -> None:
         path = timer.path
-        if path not in self._wanted or path in self._open or self._attempts.get(path) != timer.attempt:
+        if self._armed.get(path) != timer.number or path not in self._wanted or path in self._open:
             return
+        attempt = self._attempts[path]
         member = self._members.get(path)
         if member is not None and member.is_living:
             self._dial(member)
-        wait = min(RETRY_MAX, RETRY_FIRST << min(timer.attempt + 2, 10))
-        self._schedule(path, timer.attempt + 1, wait + self._stream.below(wait))
+        wait = min(RETRY_MAX, RETRY_FIRST << min(attempt + 2, 10))
+        self._schedule(path, attempt + 1, wait + self._stream.below(wait))
 
     def _dial(self, member: Member) -> None:
         """Introduce ourselves, so that the other side knows our key, and dial."""

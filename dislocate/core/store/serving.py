@@ -14,8 +14,6 @@ from typing import Any, TypeAlias
 
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import (
-    BackedUp,
-    BackUp,
     GrantLease,
     KeepLeaseAlive,
     KeysRead,
@@ -28,10 +26,10 @@ from dislocate.core.boundary.store import (
 from dislocate.core.consensus.messages import Entry
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import NEVER, Outbox, Timer
-from dislocate.core.store.backup import write_backup
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, RestoreChunk, encode_command
+from dislocate.core.store.copies import Copies
 from dislocate.core.store.machine import Applied
-from dislocate.core.store.messages import Answered, Asked
+from dislocate.core.store.messages import Answered, Asked, BackupPart
 from dislocate.core.store.replica import Replica
 from dislocate.core.units import MILLISECOND
 
@@ -59,6 +57,7 @@ class Serving:
         self._lease_heap: list[tuple[int, int]] = []
         self._ending: dict[int, None] = {}  # leases whose end is proposed
         self._armed = NEVER
+        self.copies = Copies(out)
         replica.applied = self._applied
         replica.read_ready = lambda read: self._read_over(read, True)
         replica.read_lost = lambda read: self._read_over(read, False)
@@ -70,11 +69,11 @@ class Serving:
             ReadKeys: self._read_keys,
             KeepLeaseAlive: self._keep_alive,
             ReadLease: self._read_lease,
-            BackUp: self._back_up,
+            BackupPart: self._back_up,
         }
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
-        return {LeaseDue: self._lease_due}
+        return {LeaseDue: self._lease_due, **self.copies.timers()}
 
     @property
     def leads(self) -> bool:
@@ -90,7 +89,7 @@ class Serving:
         command = Command(asked.request, Origin(str(asker), asked.seq, asked.floor))  # type: ignore[arg-type]
         if self._replica.is_full:
             words = f"the disk of {self._replica.me.path} is full: free space there; it goes on by itself then"
-            answer(Answered(asked.seq, Refused("storage", "node.state_dir", words)))
+            answer(Answered(asked.seq, Refused("storage", "node.state_dir", words), unlogged=True))
             return
         index = self._replica.propose(encode_command(command))
         if index is None:
@@ -122,6 +121,13 @@ class Serving:
         self._lease_ends.clear()
         self._lease_heap.clear()
         self._ending.clear()
+        self.copies.clear()
+
+    def end(self) -> None:
+        """This server takes no part any more: nothing that waits will come."""
+        self.deposed()
+        for read in list(self._reads):
+            self._read_over(read, False)
 
     # ---- reads
 
@@ -157,9 +163,14 @@ class Serving:
         return KeysRead(keys, machine.revision, age, more)
 
     def _back_up(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
+        request = asked.request
+        assert isinstance(request, BackupPart)
+
         def then() -> None:
-            machine, group = self._replica.machine, self._replica.group
-            answer(Answered(asked.seq, BackedUp(write_backup(machine, group), machine.revision)))
+            copies, replica = self.copies, self._replica
+            is_first = request.part == 0
+            found = copies.begin(asker, replica.machine, replica.group) if is_first else copies.go_on(asker, request)
+            answer(Answered(asked.seq, found))
 
         self._confirm(asked.seq, answer, then)
 
@@ -186,8 +197,12 @@ class Serving:
         if timer.at != self._armed:
             return
         self._armed = NEVER
+        if not self.leads:
+            return
         now, ended = self._out.now, []
-        self._ending = {lease: None for lease in self._ending if lease in self._replica.machine.leases}
+        for lease in [lease for lease in self._ending if lease not in self._replica.machine.leases]:
+            del self._ending[lease]
+            self._lease_ends.pop(lease, None)
         while self._lease_heap and self._lease_heap[0][0] <= now:
             _, lease = heappop(self._lease_heap)
             ends = self._lease_ends.get(lease)
@@ -212,7 +227,7 @@ class Serving:
 
         def then() -> None:
             held = self._replica.machine.leases.get(request.lease)
-            if held is not None and request.lease not in self._ending:
+            if held is not None and request.lease not in self._ending and self.leads:
                 self._renew(request.lease, held.ttl)
             answer(Answered(asked.seq, self._standing(request.lease)))
 
