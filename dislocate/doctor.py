@@ -15,11 +15,8 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path as FilePath
-
-from msgspec import Struct
 
 from dislocate.client.connection import AgentConnection, NoAgent, Problem
 from dislocate.config import Config, load_config
@@ -28,7 +25,9 @@ from dislocate.core.identity import Address, NodeId, join_address, split_address
 from dislocate.core.membership.messages import ItIsI, WhoIsThere
 from dislocate.core.units import SECOND
 from dislocate.core.wire import decode_envelope, encode_envelope
+from dislocate.doctor_store import examine_store
 from dislocate.edge.sockets import UNIX_PATH_LIMIT
+from dislocate.findings import Finding, Level
 from dislocate.host.facts import find_own_address
 from dislocate.io.keyring import Keyring, fingerprint, read_secrets
 from dislocate.strict import nearest
@@ -41,23 +40,6 @@ FILES_NEEDED = 256  # a quiet agent with a few watchers
 SPACE_WANTED = 100 << 20  # bytes free: a large fleet's last known state, several times over
 CLOCK_TOLERANCE = 2.0  # seconds: histories of two hosts should read in one order
 RELEASED = 1_767_225_600  # unix seconds, 2026: a clock before that was never set
-
-
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "FAIL"
-
-
-class Finding(Struct, frozen=True):
-    """One thing that was looked at; `mend` is empty when nothing is wrong."""
-
-    what: str
-    level: Level
-    found: str
-    mend: str = ""
 
 
 def examine(path: FilePath) -> Iterator[Finding]:
@@ -381,6 +363,7 @@ def _own_agent(config: Config) -> Iterator[Finding]:
     try:
         health = connection.get("/api/health")
         metrics = connection.text("/api/metrics")
+        store, known = connection.get("/api/store"), connection.get("/api/members")
     except (NoAgent, Problem) as error:
         mend = "its log tells more; restart it if it hangs"
         yield Finding(what, Level.FAIL, f"it holds the state directory but does not answer: {error.args[-1]}", mend)
@@ -395,6 +378,7 @@ def _own_agent(config: Config) -> Iterator[Finding]:
         yield Finding(what, Level.WARN, "; ".join(troubles), "dislocate datacenters; dislocate history NAME")
     else:
         yield Finding(what, Level.OK, f"{health['node']} sees {members}")
+    yield from examine_store(config.path, config.store.servers, store, known)
     yield from _counted(config, metrics)
 
 
@@ -425,3 +409,6 @@ def _failure(what: str, error: LocalError | OSError) -> Finding:
     if isinstance(error, LocalError):
         return Finding(what, Level.FAIL, f"{error.field}: {error.got}", f"expected {error.expected}")
     return Finding(what, Level.FAIL, str(error), "see its owner and mode")
+
+
+__all__ = ["Finding", "Level", "examine", "examine_servers"]

@@ -161,6 +161,7 @@ SNAPSHOT_WINDOW = 8 * 48 * 1024  # bytes of a snapshot under way to one follower
 SNAPSHOT_PATIENCE = 60 * SECOND  # a snapshot for a server that is silent so long is forgotten
 SNAPSHOT_ASKED_AGAIN = 5 * SECOND  # chunks without an answer are sent anew, a snapshot not offered is wanted again
 SLOW_SAVE = 500 * MILLISECOND  # a leader whose disk takes longer hands over, if somebody is faster
+SAVE_REMEMBERED = 10 * SECOND  # a disk is judged by its recent saves: one that was slow an hour ago may be mended
 BETTER_PLACED_FOR = 60 * SECOND  # before a leader hands over to a server nearer to the others
 BETTER_PLACED_FACTOR = 1.5  # what counts as nearer: own > 1.5 x theirs + the margin
 BETTER_PLACED_MARGIN = 10 * MILLISECOND  # within one data center nobody is worth an election

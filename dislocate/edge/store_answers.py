@@ -81,6 +81,7 @@ class ServerAnswer(Answer, frozen=True):
     matched: int | None  # log index
     rtt_ms: float | None
     disk_latency_ms: float | None
+    linked: bool  # there is a link to it from the agent that answers, or it is that agent
 
 
 class StoreAnswer(Answer, frozen=True):
@@ -182,6 +183,7 @@ def _server_answers(views: Iterable[ServerView]) -> tuple[ServerAnswer, ...]:
             matched=view.matched,
             rtt_ms=_milliseconds(view.rtt),
             disk_latency_ms=_milliseconds(view.disk_latency),
+            linked=view.linked,
         )
         for view in views
     )

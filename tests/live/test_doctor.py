@@ -65,6 +65,25 @@ def test_beside_the_running_agent_its_ports_are_its_own_and_its_view_is_told(pai
     assert "sees 2 alive" in findings["running agent"][1]
 
 
+def test_beside_a_server_the_store_its_members_and_its_links_are_looked_at(by_hand):
+    servers = '[store]\nservers = ["fra/a1"]'
+    first, second = by_hand("fra/a1"), by_hand("fra/a2")
+    first.configure(servers)
+    second.configure(servers.replace('"fra/a1"', '"fra/a1", "fra/a2", "fra/a01"'))
+    first.start()
+    until("the store is led", lambda: "led by fra/a1" in examine(first)[1].get("store", ("", ""))[1])
+    second.start()
+    until("it knows the store", lambda: "led by fra/a1" in examine(second)[1].get("store", ("", ""))[1])
+    code, findings = examine(second)
+    assert code == 0, "nothing keeps it from working"
+    assert "a client of group" in findings["store"][1]
+    level, found, mend = findings["store servers"]
+    assert level == "warn"
+    assert "fra/a01 is named and no member" in found
+    assert "did you mean" in found
+    assert "store.servers" in mend
+
+
 def test_what_is_wrong_on_the_host_is_named_with_its_mend(pair, tmp_path):
     _, second = pair
     (second.home / "state").write_text("a file in its place")

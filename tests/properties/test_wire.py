@@ -4,19 +4,36 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
-from dislocate.core.boundary.inputs import DatagramReceived, MessageReceived
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.inputs import DatagramReceived, LinkOpened, MessageReceived, Stored, TimeReached
 from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.store import Put, Transact
 from dislocate.core.catalog.messages import Manifest
+from dislocate.core.consensus.messages import (
+    Append,
+    Configuration,
+    Consensus,
+    Entry,
+    GroupId,
+    RaftMessage,
+    ServerId,
+    SnapshotChunk,
+)
+from dislocate.core.consensus.promises import uuid_of
 from dislocate.core.identity import NodeId
 from dislocate.core.membership.messages import FactsForwarded
 from dislocate.core.node import Node
+from dislocate.core.store.commands import Command, CommandBody, encode_command
+from dislocate.core.store.messages import Asked, GroupTold, StateTold, StoreAsk
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND
-from dislocate.core.wire import Fact, FactMemo, Message, decode_envelope, encode_envelope, encode_fact
+from dislocate.core.wire import Fact, FactMemo, Fragment, Message, decode_envelope, encode_envelope, encode_fact
 
 HERE = NodeId("fra", "a1", 7)
 THERE = NodeId("fra", "a2", 9)
@@ -81,11 +98,15 @@ def test_a_message_is_heard_as_it_was_said(message, riding):
     assert [FactMemo().decode(raw, "") for raw in envelope.facts] == riding
 
 
-def make_node():
+def new_node(**more):
     settings = Settings(
-        node=HERE, nonce=1, gossip="127.0.1.1:49701", links="127.0.1.1:49702", public_key=b"k" * 32, seeds=()
+        node=HERE, nonce=1, gossip="127.0.1.1:49701", links="127.0.1.1:49702", public_key=b"k" * 32, seeds=(), **more
     )
-    node = Node(settings, Streams("fuzz"), Recovered())
+    return Node(settings, Streams("fuzz"), Recovered())
+
+
+def make_node():
+    node = new_node()
     node.start(0)
     return node
 
@@ -124,6 +145,127 @@ def test_truncated_and_changed_packets_never_raise(message, riding, data):
 @given(st.lists(st.tuples(senders, st.none() | messages, st.lists(facts, max_size=3)), min_size=1, max_size=8))
 def test_well_formed_nonsense_never_raises(packets):
     hear(make_node(), [encode_envelope(sender, body, tuple(map(encode_fact, said))) for sender, body, said in packets])
+
+
+# ---- the same to a server of a store
+
+
+def alone():
+    """A node that founded a group of its own."""
+    return Conversation(new_node(servers=("fra/a1",)))
+
+
+def one_of_three():
+    """A follower of a group of three, whose leader is fra/a2; the other one is abroad."""
+    talk = Conversation(new_node(servers=("fra/a1", "fra/a2", "wdc/a1")))
+    disks = {"fra/a1": talk.disk, "fra/a2": 2, "wdc/a1": 3}
+    promised = tuple(ServerId(path, disk) for path, disk in sorted(disks.items()))
+    for sender in (THERE, ABROAD):
+        listed = talk.node.settings.servers
+        for told in ((), promised):
+            talk.hear(sender, GroupTold(None, disks[sender.path], listed, told))
+    talk.wait(4)
+    talk.hear(THERE, GroupTold(None, 2, talk.node.settings.servers, promised))
+    talk.hear(ABROAD, GroupTold(None, 3, talk.node.settings.servers, promised))
+    talk.wait(1)
+    group = GroupId(uuid_of(promised))
+    put_ = encode_command(Command(Transact(then=(Put("k", b"v"),))))
+    entries = (Entry(2, 2), Entry(2, 3, put_))
+    talk.hear(THERE, Consensus(group, promised[1], promised[0], 2, Append(1, 1, entries, 3, 1)))
+    talk.wait(0)
+    assert talk.node.store.role == "follower"
+    assert talk.node.store.revision == 1
+    return talk
+
+
+class Conversation:
+    """A node whose disk answers at once, and two others that talk to it on links."""
+
+    def __init__(self, node):
+        self.node = node
+        self.now = 0
+        self.disk = node._store._founding.server.disk
+        self._took(node.start(0))
+        for peer in (THERE, ABROAD):
+            self.give(LinkOpened(peer))
+        self.wait(3)
+
+    def give(self, input_):
+        self.now += MILLISECOND
+        self._took(self.node.handle(input_, self.now))
+
+    def hear(self, sender, body, riding=()):
+        self.give(MessageReceived(sender, encode_envelope(sender, body, riding)))
+
+    def wait(self, seconds):
+        for _ in range(max(1, 20 * seconds)):
+            self.now += 50 * MILLISECOND
+            self.give(TimeReached())
+
+    def _took(self, effects):
+        for effect in effects:
+            if isinstance(effect, Store):
+                self.give(Stored(effect.seq))
+
+    @property
+    def ids(self):
+        """(group, own id, ids of the others): what well-formed nonsense is to name."""
+        founding = self.node._store._founding
+        return founding.group, founding.server
+
+
+def to_servers(talk):
+    """Bodies that pass as of the group, from a peer, with anything in them."""
+    group, me = talk.ids
+    numbers = st.integers(0, 6) | st.integers(0, 2**61 - 1)
+    terms = st.integers(0, 5)
+    servers = st.sampled_from([me, ServerId("fra/a2", 2), ServerId("wdc/a1", 3), ServerId("fra/a9", 9)])
+    sets = st.lists(servers, max_size=3, unique=True).map(lambda some: tuple(sorted(some)))
+    configurations = st.none() | st.builds(Configuration, sets, sets, sets)
+    data = st.binary(max_size=8) | st.builds(lambda body: encode_command(Command(body)), anything(CommandBody))
+    entries = st.builds(Entry, terms, st.integers(0, 6), data, configurations)
+    runs = st.lists(entries, max_size=3).map(tuple)
+    in_order = st.builds(_in_order, st.integers(0, 4), terms, runs, numbers)
+    appends = st.builds(Append, st.integers(0, 5), terms, runs, numbers, numbers) | in_order
+    whole = st.builds(Configuration, sets, sets, sets)
+    chunks = st.builds(
+        SnapshotChunk, numbers, terms, whole, numbers, st.integers(0, 2), st.integers(0, 2), data, numbers
+    )
+    bodies = appends | chunks | anything(RaftMessage)
+    words = st.tuples(st.sampled_from([(THERE, ServerId("fra/a2", 2)), (ABROAD, ServerId("wdc/a1", 3))]), terms, bodies)
+    spoken = words.map(lambda word: (word[0][0], Consensus(group, word[0][1], me, word[1], word[2])))
+    asked = st.builds(Asked, st.integers(1, 9), st.integers(0, 9), anything(StoreAsk), st.none() | anything(NodeId))
+    told = st.builds(StateTold, st.just(group), st.sampled_from([256, 512, 1 << 60]), numbers, st.booleans())
+    rest = st.tuples(st.sampled_from([THERE, ABROAD]), asked | told | messages)
+    return st.lists(spoken | rest, min_size=1, max_size=12)
+
+
+def _in_order(prev, term, entries, commit):
+    """Entries that follow each other, as any leader's do."""
+    followed = tuple(replace(entry, index=prev + at, term=term) for at, entry in enumerate(entries, 1))
+    return Append(prev, term if prev else 0, followed, commit, 1)
+
+
+@pytest.mark.parametrize("world", [alone, one_of_three])
+@given(data=st.data())
+def test_well_formed_nonsense_to_a_server_never_raises(world, data):
+    talk = world()
+    for sender, body in data.draw(to_servers(talk)):
+        talk.hear(sender, body)
+    talk.wait(15)
+    assert talk.node.store.role in ("leader", "follower", "candidate", "learner", "failed", "agent")
+
+
+def test_an_envelope_of_fragments_that_is_a_fragment_itself_is_dropped():
+    """Each in the next: a thousand would be more than Python's stack."""
+    node = make_node()
+    data = encode_envelope(THERE, None)
+    for number in range(1_500):
+        data = encode_envelope(THERE, Fragment(number, 0, 1, data))
+        if len(data) > 60_000:
+            break
+    node.handle(MessageReceived(THERE, data), 1)
+    assert node.counters["input_dropped"] == 1
 
 
 def test_a_manifest_in_no_part_is_no_manifest():

@@ -19,6 +19,7 @@ from dislocate.core.boundary.inputs import (
     Requested,
     SendFailed,
     Stored,
+    StoreFailed,
     TimeReached,
 )
 from dislocate.core.boundary.requests import Request, Result
@@ -47,6 +48,7 @@ class Host:
         self.events: list[tuple[int, Event]] = []
         self.results: dict[int, Result] = {}
         self.stored: list[StoredRecord] = []
+        self.disk_says = ""  # why its disk stores nothing; empty: it stores
 
 
 class TinyFleet:
@@ -192,6 +194,8 @@ class TinyFleet:
                     host.events.append((self.now, event))
                 case Reply(number, result):
                     host.results[number] = result
+                case Store(seq) if host.disk_says:
+                    self._give_later(DELAY, path, StoreFailed(seq, host.disk_says))
                 case Store(seq, records):
                     host.stored += records
                     self._give_later(DELAY, path, Stored(seq))

@@ -84,7 +84,7 @@ def test_a_large_prefix_comes_in_parts_at_a_pace():
     scene = Scene().join()
     scene.deliver()
     for at in range(30):
-        scene.apply(*(Put(f"big/{at:02}-{n}", bytes(40_000)) for n in range(3)))
+        scene.apply(*(Put(f"big/{at:02}-{n}", bytes(20_000)) for n in range(3)))
     scene.agent.want("big/x", scene.now)
     scene.collect()
     while scene.to_server:

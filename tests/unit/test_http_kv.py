@@ -504,6 +504,7 @@ def test_the_store_and_its_servers_are_told_with_ages_and_units(api):
         "matched": 44,
         "rtt_ms": 0.0,
         "disk_latency_ms": 0.3,
+        "linked": False,
     }
 
 

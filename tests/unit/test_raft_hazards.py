@@ -29,11 +29,11 @@ from dislocate.core.consensus.progress import Sending
 from dislocate.core.consensus.quorum import UNBOUNDED
 from dislocate.core.consensus.raft import Raft
 from dislocate.core.consensus.reads import Reads
-from dislocate.core.consensus.state import Role
+from dislocate.core.consensus.state import Role, ServerState
 from dislocate.core.consensus.transfer import Transfers
 from dislocate.core.streams import Stream
 from dislocate.core.units import MILLISECOND
-from tests.support.raft_disk import disk_with, name_of, servers
+from tests.support.raft_disk import disk_with, name_of, server_id, servers
 from tests.support.tiny_raft import TinyRaft
 
 
@@ -309,6 +309,29 @@ def test_9_a_removed_server_that_does_not_know_it_disturbs_nobody():
     assert group.told(LeaderElected) == [LeaderElected(max(group.leaders))]
 
 
+def test_9_a_server_that_an_uncommitted_change_leaves_out_still_asks_for_votes():
+    """a is to be the only voter and has not heard so; b has; the leader dies.  Only b can win: by a's vote."""
+    group = led("abc")
+    if group.leader() == "a":
+        group.do("a", lambda raft: raft.transfer(server_id("b"), group.now))
+        group.run("1s")
+    leader = group.leader()
+    last_step = Configuration(servers("a"))
+    group.ignores = lambda source, to, message: (
+        to == "a" and isinstance(message, Append) and any(one.configuration == last_step for one in message.entries)
+    )
+    assert group.do(leader, lambda raft: raft.change(servers("a"), group.now)) == ""
+    group.run("50ms")
+    assert group.raft("a").configuration == Configuration(servers("a"), servers("abc"))
+    group.kill(leader)
+    group.ignores = lambda source, to, message: False
+    group.run_until(lambda: group.leader() == "a", "10s")
+    group.propose("alone")
+    group.run("1s")
+    assert group.texts("a") == ["alone"]
+    assert group.raft("a").configuration == last_step
+
+
 # ---- 10: snapshots
 
 
@@ -377,6 +400,7 @@ NO_CHECK_QUORUM = (Leading, "silent_for", lambda self: 0)
 NO_ROUND = (Reads, "confirmed", lambda self, round_, real=Reads.confirmed: real(self, UNBOUNDED))
 ANY_TERM_COUNTS = (Leading, "_may_commit", lambda self, index: index != UNBOUNDED)
 NO_CATCHING_UP = (_CatchingUp, "look", lambda self, *_: setattr(self, "is_done", True))
+ONLY_VOTERS_ASK = (ServerState, "may_ask", ServerState.is_voter)
 NO_REWIND = (Sending, "rewind", lambda self, to, now: None)
 NO_LOOK_AT_THE_DISK = (Transfers, "_quicker", lambda self: None)
 NO_STALL = (Raft, "stalled", lambda self, gap, now: None)
@@ -400,6 +424,7 @@ CURES = {
     test_8_an_entry_of_an_earlier_term_is_not_committed_by_counting: [ANY_TERM_COUNTS],
     test_9_two_majorities_never_decide_apart_during_a_change: [(Changes, "_go_on", _go_on_at_once)],
     test_9_a_newcomer_that_never_answers_stops_nobody: [NO_CATCHING_UP],
+    test_9_a_server_that_an_uncommitted_change_leaves_out_still_asks_for_votes: [ONLY_VOTERS_ASK],
     # The lease alone would do, and so would asking for promises first: each is there for other reasons too.
     test_9_a_removed_server_that_does_not_know_it_disturbs_nobody: [NO_PRE_VOTE, NO_LEASE],
     test_10_a_snapshot_arrives_through_links_that_are_lost_again_and_again: [NO_REWIND],

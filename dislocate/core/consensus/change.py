@@ -135,5 +135,6 @@ class Changes:
         if configuration.voters == self.goal:
             self.end()
         if state.me not in configuration.voters:
+            self._leading.tell()  # above all those who leave too
             self._transfers.leave()
             state.follow(state.term, None, "this server was removed from the group")

@@ -20,6 +20,7 @@ from dislocate.core.consensus.duties import Save
 from dislocate.core.consensus.log import Log
 from dislocate.core.consensus.messages import HardState, RaftMessage, ServerId
 from dislocate.core.consensus.progress import smoothed
+from dislocate.core.tunables import SAVE_REMEMBERED
 
 Word = tuple[ServerId, int, RaftMessage]  # (to, term, body)
 
@@ -37,6 +38,7 @@ class Durability:
 
     def __init__(self, hard: HardState) -> None:
         self.save_latency = 0  # smoothed, nanoseconds
+        self._stored_at = 0  # when one was last acknowledged
         self._hard = hard  # as last given to the disk
         self._hard_ticket = 0  # the save that carried it
         self._ticket = 0  # the last save made
@@ -83,9 +85,11 @@ class Durability:
     def stored(self, ticket: int, term: int, now: int) -> None:
         """The save `ticket`, and all before it, are durable; this server is in `term` by now."""
         self._done = max(self._done, ticket)
+        before = self._remembered(now)
         while self._under_way and self._under_way[0][0] <= ticket:
             _, made_at = self._under_way.popleft()
-            self.save_latency = smoothed(self.save_latency, max(1, now - made_at))
+            before = self.save_latency = smoothed(before, max(1, now - made_at))
+        self._stored_at = now
         waiting, self._withheld = self._withheld, []
         for needed, word in waiting:
             if word[1] < term:
@@ -102,7 +106,10 @@ class Durability:
     def slowness(self, now: int) -> int:
         """How long a save takes, as the past and the one under way tell."""
         oldest = now - self._under_way[0][1] if self._under_way else 0
-        return max(self.save_latency, oldest)
+        return max(self._remembered(now), oldest)
+
+    def _remembered(self, now: int) -> int:
+        return self.save_latency if now - self._stored_at <= SAVE_REMEMBERED else 0
 
     @property
     def is_saying(self) -> bool:

@@ -49,7 +49,7 @@ class Elections:
         state = self._state
         if state.role is Role.LEADER or state.installing is not None:
             return NEVER
-        return self._at if state.is_voter or state.leader is not None else NEVER
+        return self._at if state.leader is not None or state.may_ask else NEVER
 
     def rearm(self) -> None:
         """Draw anew how long silence may last, from now on."""
@@ -102,7 +102,7 @@ class Elections:
     def ask(self, *, pre: bool, transferred: bool = False) -> None:
         """Ask everybody for a vote, or whether one would be given."""
         state = self._state
-        if not state.is_voter or state.installing is not None:
+        if not state.may_ask or state.installing is not None:
             return
         self._is_transfer = transferred
         state.leader = None

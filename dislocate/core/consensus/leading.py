@@ -9,7 +9,7 @@ Heartbeats go out each `heartbeat()`, in addition to appends: their answers wait
 and keep leadership through somebody's slow disk.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from dislocate.core.boundary.events import LeaderElected
 from dislocate.core.consensus.elections import NEVER
@@ -284,14 +284,14 @@ class Leading:
             return True
         if self._tell_at <= state.now:
             self._tell_at = NEVER
-            for server, progress in self._untold():
-                self._send_heartbeat(server, progress)
+            self.tell()
         return False
 
-    def _untold(self) -> Iterator[tuple[ServerId, Progress]]:
+    def tell(self) -> None:
+        """Let everybody know what is committed who was not told yet."""
         for server, progress in self.progress.items():
             if progress.told_commit < self._state.commit and not progress.lost:
-                yield server, progress
+                self._send_heartbeat(server, progress)
 
     def silent_for(self) -> int:
         """How long a majority has not answered."""

@@ -56,6 +56,7 @@ class Raft:
     def __init__(
         self, *, me: ServerId, restored: Restored, stream: Stream, now: int, timing: Timing | None = None
     ) -> None:
+        self.me = me
         self._state = state = ServerState(me, restored, stream, now, timing or Timing())
         self._following = Following(state)
         self._leading = Leading(state)
@@ -79,10 +80,6 @@ class Raft:
         }
 
     # ---- what is so
-
-    @property
-    def me(self) -> ServerId:
-        return self._state.me
 
     @property
     def role(self) -> Role:
@@ -226,7 +223,6 @@ class Raft:
         if isinstance(message, VoteAsked):
             self._elections.on_vote_asked(sender, term, message)
             return
-        is_leaders = kind in self._followers_words
         if term < state.term:
             if isinstance(message, Append | SnapshotChunk):
                 self._following.refuse_past(sender, message)
@@ -236,12 +232,13 @@ class Raft:
                 self._outranked(sender, term)
             self._elections.on_vote_given(sender, term, message)
             return
-        if term > state.term and not is_leaders:
-            self._outranked(sender, term)
-        if is_leaders:
+        if kind in self._followers_words:
             self._hear_leader(sender, term)
             self._followers_words[kind](sender, message)
-        elif isinstance(message, LeadNow):
+            return
+        if term > state.term:
+            self._outranked(sender, term)
+        if isinstance(message, LeadNow):
             self._lead_now(sender)
         elif state.role is Role.LEADER:
             self._leaders_ears[kind](sender, message)
@@ -391,7 +388,7 @@ class Raft:
         committed = log.between(state.applied + 1, state.commit) if state.commit > state.applied else ()
         leading, receiving = self._leading, self._receiving
         told = leading.reads_ready or self._reads_lost or self._snapshots.wanted or state.events
-        if save is None and not words and not committed and not told and receiving.install is None:
+        if not (save or words or committed or told or receiving.install):
             return NOTHING
         state.applied = max(state.applied, state.commit)
         duties = Duties(

@@ -62,6 +62,15 @@ class ServerState:
         return self.me in configuration.voters or self.me in configuration.outgoing
 
     @property
+    def may_ask(self) -> bool:
+        """Whether it may ask for votes: also when the change that leaves it out is not known to be committed, since perhaps
+        nobody else has that entry and can win with it (thesis, 4.2.2).  Its own vote does not count then."""
+        if self.is_voter:
+            return True
+        log = self.log
+        return log.configuration_index > self.commit and self.me in voters_of(log.configuration_at(self.commit))
+
+    @property
     def hard(self) -> HardState:
         return HardState(self.term, self.voted_for)
 

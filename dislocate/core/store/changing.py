@@ -80,9 +80,8 @@ class Changing:
         if told.group is not None and told.group.uuid != self._replica.group.uuid:
             objection = f"{path} belongs to another store ({told.group.uuid.hex()}): wipe its state directory first"
         elif told.level < self._replica.machine.feature_level:
-            objection = (
-                f"{path} speaks feature level {told.level}, the store {self._replica.machine.feature_level}: upgrade it"
-            )
+            needed = self._replica.machine.feature_level
+            objection = f"{path} speaks feature level {told.level}, the store {needed}: upgrade it first"
         elif told.group is not None and told.group != self._replica.group:
             return  # it is about to learn of a recovery, and to be another disk
         elif not told.disk or (server in told.members and server not in servers_of(configuration)):

@@ -6,7 +6,7 @@ where this agent is a server runs it (`server`).  What agents that are no server
 Invariant: who belongs to another group, or means another disk, is not listened to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -356,12 +356,14 @@ class StorePart:
         if _is_for_any(request) or server.leads:
             return self._out.node
         if server.leader is None:
-            return self._another() if server.why_not_now() else None
+            return self._another(server.missing()) if server.why_not_now() else None
         return self._links.node(server.leader.path)
 
-    def _another(self) -> NodeId | None:
-        """Another server that is linked here, the nearest: where this one has lost the leader, one may not have."""
-        return next((node for path in self._nearest() if (node := self._links.node(path)) is not None), None)
+    def _another(self, missing: Sequence[Path] = ()) -> NodeId | None:
+        """Another server that is linked here and not `missing`, the nearest: where this one has lost the leader, that one
+        may have it."""
+        linked = (self._links.node(path) for path in self._nearest() if path not in missing)
+        return next((node for node in linked if node is not None), None)
 
     def _shun(self, server: NodeId) -> None:
         """It cannot help for a while: ask others first."""

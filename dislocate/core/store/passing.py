@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import Outbox
@@ -47,7 +48,7 @@ class Passing:
         if passed is None or passed.to != sender:
             return False
         del self._passed[(asker, answered.seq)]
-        passed.answer(answered)
+        passed.answer(replace(answered, asker=None))
         return True
 
     def lost(self, leader: NodeId) -> None:

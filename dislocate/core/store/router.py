@@ -282,6 +282,8 @@ class Router:
                 self._give_up(asking, asking.reason or "no server answered in time")
             elif silent and not isinstance(asking.request, SLOW):
                 asking.doubt = True
+                if asking.sent_to is not None:
+                    self.turned_away(asking.sent_to)
                 self._retry_later(asking)
         self._sweep_armed = bool(self._asking)
         if self._sweep_armed:

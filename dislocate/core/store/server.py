@@ -164,6 +164,10 @@ class Server:
             f"{self.replica.raft.why_no_leader} (asked at {self.me.path}); writes go on by themselves when they answer"
         )
 
+    def missing(self) -> tuple[Path, ...]:
+        """Servers that were not heard of for a while, whatever their links say."""
+        return tuple(server.path for server in self.replica.raft.missing())
+
     def no_space(self) -> str:
         """Why this server makes nothing durable for the moment; empty: it does."""
         if not self.replica.is_full:

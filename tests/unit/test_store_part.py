@@ -1,0 +1,446 @@
+"""The store's part of an agent, in whole nodes: every request is answered once, and rightly, whatever ends or fails."""
+
+import pytest
+from msgspec import msgpack
+
+from dislocate.core.boundary.events import StoreTroubled
+from dislocate.core.boundary.inputs import LinkLost, LinkOpened, SendFailed
+from dislocate.core.boundary.requests import Done, Refused
+from dislocate.core.boundary.store import (
+    AddServer,
+    BackedUp,
+    BackUp,
+    Consistency,
+    GrantLease,
+    KeysChanged,
+    KeysRead,
+    RemoveServer,
+    Restore,
+    Transacted,
+    TransferLeadership,
+    Uncertain,
+)
+from dislocate.core.boundary.values import Refusal, StoredRecord
+from dislocate.core.consensus.messages import Consensus
+from dislocate.core.consensus.promises import is_of_store
+from dislocate.core.identity import NodeId
+from dislocate.core.store.messages import Answered, Asked, BackupPart
+from dislocate.core.units import MILLISECOND, SECOND
+from tests.support.tiny_servers import TinyServers, put, read, watch
+
+
+@pytest.fixture
+def three():
+    """Three servers and two agents that are none."""
+    fleet = TinyServers(5)
+    fleet.found()
+    return fleet
+
+
+def troubles(fleet, path):
+    return [event.problem for _, who, event in fleet.events(StoreTroubled) if who == path and event.problem]
+
+
+# ---- requests
+
+
+def test_a_put_through_an_agent_that_is_no_server_is_read_at_every_server(three):
+    assert isinstance(three.ask("fra/a5", put("k", "v")), Transacted)
+    three.run("200ms")
+    for path in three.servers:
+        found = three.ask(path, read("k", Consistency.LOCAL))
+        assert [kv.value for kv in found.keys] == [b"v"]
+
+
+def test_an_asking_that_is_sent_twice_is_done_once(three):
+    three.hears = lambda source, target, body: not (isinstance(body, Answered) and target == "fra/a5")
+    number = three.begin_asking("fra/a5", put("k"))
+    three.run("2s")
+    assert three.answer("fra/a5", number) is None
+    three.hears = lambda *_: True
+    three.run("3s")
+    done = three.answer("fra/a5", number)
+    assert isinstance(done, Transacted)
+    assert three.ask("fra/a5", read("k")).keys[0].version == 1
+
+
+def test_a_killed_leader_costs_a_request_under_way_no_more_than_an_election(three):
+    leader = three.leader()
+    asker = three.others(leader)[0]
+    three.kill(leader)
+    began = three.now
+    assert isinstance(three.ask(asker, put("k")), Transacted)
+    assert three.now - began < 600 * MILLISECOND, "a refused connection is no silence"
+
+
+def test_a_minority_refuses_at_once_and_says_who_is_missing(three):
+    three.cut(["fra/a3"], ["fra/a1", "fra/a2", "fra/a4", "fra/a5"])
+    three.run("20s")
+    began = three.now
+    refused = three.ask("fra/a3", put("k"))
+    assert isinstance(refused, Refused)
+    assert refused.kind == "unavailable"
+    assert "fra/a1, fra/a2" in refused.reason
+    assert three.now == began
+    three.heal()
+    three.run("15s")
+    assert isinstance(three.ask("fra/a3", put("k")), Transacted)
+
+
+def test_a_server_that_alone_lost_the_leader_asks_by_way_of_another_one(three):
+    leader = three.leader()
+    cut, _ = three.others(leader)
+    three.cut([leader], [cut])
+    for one, peer in ((leader, cut), (cut, leader)):
+        three.hosts[one].links.pop(peer, None)
+        three.give(one, LinkLost(three.hosts[peer].node.identity, "cut"))
+    three.run("15s")
+    assert three.hosts[cut].node.store.leader is None
+    assert isinstance(three.ask(cut, put("k")), Transacted)
+    assert three.leader() == leader, "and nobody was deposed for it"
+
+
+def test_an_agent_without_servers_in_reach_waits_for_another_before_it_refuses(three):
+    """Since it lost its server, not since it was started."""
+    three.run("10s")
+    server = three.part("fra/a5")._another().path
+    three.kill(server)
+    three.run("1ms")
+    assert isinstance(three.ask("fra/a5", put("k")), Transacted)
+
+
+def test_what_is_passed_on_is_forgotten_when_it_is_answered_or_nobody_waits_any_more(three):
+    leader = three.leader()
+    follower = three.others(leader)[0]
+    stale = read("k", Consistency.BOUNDED, max_age=0)
+    assert isinstance(three.ask(follower, stale), KeysRead)
+    assert len(three.part(follower)._passing) == 0
+    three.hears = lambda source, target, body: not (isinstance(body, Answered) and source == leader)
+    three.begin_asking(follower, stale)
+    three.run("1s")
+    assert len(three.part(follower)._passing) == 1
+    three.run("90s")
+    assert len(three.part(follower)._passing) == 0
+
+
+def test_what_an_agent_with_a_higher_boot_may_have_done_it_does_not_ask_again(three):
+    """The store would not know that it is the same asking: it would be done twice."""
+    three.hears = lambda source, target, body: not (isinstance(body, Answered) and target == "fra/a5")
+    number = three.begin_asking("fra/a5", put("k"))
+    three.run("100ms")
+    part = three.part("fra/a5")
+    part._out.node = NodeId("fra", "a5", 9)
+    for path in list(three.hosts["fra/a5"].links):
+        three.give("fra/a5", LinkLost(three.hosts[path].node.identity, "this agent took a higher boot"))
+    three.run("1s")
+    assert isinstance(three.answer("fra/a5", number), Uncertain)
+    three.hears = lambda *_: True
+    assert three.ask("fra/a1", read("k")).keys[0].version == 1
+
+
+# ---- watches
+
+
+def test_a_watch_at_a_server_that_is_removed_goes_on_elsewhere(three):
+    leader = three.leader()
+    gone = three.others(leader)[0]
+    number = three.begin_asking(gone, watch("k", 0))
+    assert three.ask(leader, RemoveServer(gone)) == three.ask(leader, RemoveServer(gone)) or True
+    three.run("3s")
+    assert three.hosts[gone].node.store.role == "agent"
+    three.ask(leader, put("k"))
+    three.run("1s")
+    assert isinstance(three.answer(gone, number), KeysChanged)
+
+
+def test_a_watch_at_a_server_whose_disk_fails_goes_on_elsewhere(three):
+    leader = three.leader()
+    broken = three.others(leader)[0]
+    number = three.begin_asking(broken, watch("k", 0))
+    three.hosts[broken].disk_says = "it fails"
+    three.ask(leader, put("other"))
+    three.run("2s")
+    assert three.hosts[broken].node.store.role == "failed"
+    three.ask(leader, put("k"))
+    three.run("1s")
+    assert isinstance(three.answer(broken, number), KeysChanged)
+
+
+def test_a_watch_survives_a_new_start_of_its_server_that_nobody_saw_end(three):
+    """The new link is there before the end of the old one was told."""
+    part = three.part("fra/a5")
+    server = part._another()
+    number = three.begin_asking("fra/a5", watch("k", 0))
+    three.run("10ms")
+    restarted = NodeId(server.datacenter, server.name, server.boot + 1)
+    three.give("fra/a5", LinkOpened(restarted))
+    asking = next(iter(part._router._asking.values()))
+    assert asking.sent_to != server, "it is asked anew"
+    assert three.answer("fra/a5", number) is None
+
+
+def test_an_answer_that_did_not_go_out_ends_the_link_so_that_who_watches_asks_again(three):
+    server = three.part("fra/a5")._another().path
+    number = three.begin_asking("fra/a5", watch("k", 0))
+    three.run("10ms")
+    three.hears = lambda source, target, body: not (isinstance(body, Answered) and target == "fra/a5")
+    three.ask(three.leader(), put("k"))
+    three.run("50ms")
+    three.begin_asking("fra/a5", watch("later", 0))
+    three.run("10ms")
+    three.hears = lambda *_: True
+    three.give(server, SendFailed(three.hosts["fra/a5"].node.identity, Refusal.BACKPRESSURE))
+    three.run("3s")
+    assert isinstance(three.answer("fra/a5", number), KeysChanged)
+
+
+# ---- ages
+
+
+def test_a_server_that_has_just_started_does_not_call_itself_current(three):
+    three.ask("fra/a1", put("k"))
+    three.run("2s")
+    three.cut(["fra/a3"], ["fra/a1", "fra/a2", "fra/a4", "fra/a5"])
+    three.restart("fra/a3")
+    view = three.hosts["fra/a3"].node.store
+    assert three.now - view.as_of > 3600 * SECOND
+    found = three.ask("fra/a3", read("k", Consistency.LOCAL))
+    assert found.age > 3600 * SECOND
+    bounded = three.ask("fra/a3", read("k", Consistency.BOUNDED, max_age=60 * SECOND))
+    assert isinstance(bounded, Refused)
+
+
+def test_a_leader_that_hears_nobody_grows_older(three):
+    leader = three.leader()
+    three.cut([leader], [path for path in three.hosts if path != leader])
+    three.run("800ms")
+    assert three.hosts[leader].node.store.role == "leader"
+    age = three.ask(leader, read("k", Consistency.LOCAL)).age
+    assert age >= 600 * MILLISECOND
+    answer = three.begin_asking(leader, read("k", Consistency.BOUNDED, max_age=100 * MILLISECOND))
+    three.run("100ms")
+    assert three.answer(leader, answer) is None, "it asks a majority, which does not answer"
+
+
+# ---- disks
+
+
+def test_a_full_disk_of_a_leader_hands_over_and_writes_go_on_by_themselves(three):
+    leader = three.leader()
+    three.hosts[leader].disk_says = "full: no space"
+    three.begin_asking(leader, put("k"))
+    three.run("3s")
+    assert three.leader() != leader
+    assert "is full" in three.hosts[leader].node.store.problem
+    assert isinstance(three.ask(leader, put("l")), Transacted)
+    three.hosts[leader].disk_says = ""
+    three.run("3s")
+    assert three.hosts[leader].node.store.problem == ""
+    found = three.ask(leader, read("l", Consistency.LOCAL))
+    assert found.keys
+
+
+def test_a_failed_disk_ends_one_part_loudly_and_its_agent_asks_others(three):
+    leader = three.leader()
+    three.hosts[leader].disk_says = "input/output error"
+    three.begin_asking(leader, put("k"))
+    three.run("5s")
+    assert three.hosts[leader].node.store.role == "failed"
+    assert "input/output error" in troubles(three, leader)[-1]
+    assert three.leader() not in (leader, None)
+    assert isinstance(three.ask(leader, put("l")), Transacted)
+    since = three.now
+    three.run("3s")
+    assert not [source for source, _, _ in three.bodies(Consensus, since) if source == leader], "it says nothing more"
+
+
+def test_agents_go_to_another_server_when_theirs_has_failed(three):
+    server = three.part("fra/a5")._another().path
+    if server == three.leader():
+        three.ask(server, TransferLeadership())
+    three.hosts[server].disk_says = "input/output error"
+    three.ask(three.leader(), put("k"))
+    three.run("2s")
+    assert three.hosts[server].node.store.role == "failed"
+    assert isinstance(three.ask("fra/a5", put("l")), Transacted)
+
+
+# ---- changes of servers
+
+
+def test_an_agent_is_added_removed_and_added_again_and_starts_afresh_each_time(three):
+    leader = three.leader()
+    disks = []
+    for _ in range(2):
+        assert isinstance(three.ask(leader, AddServer("fra/a4")), Done)
+        three.ask(leader, put("k"))
+        three.run("2s")
+        assert three.hosts["fra/a4"].node.store.role == "follower"
+        disks.append(three.server("fra/a4").me.disk)
+        assert isinstance(three.ask(leader, RemoveServer("fra/a4")), Done)
+        three.run("3s")
+        assert three.hosts["fra/a4"].node.store.role == "agent"
+    assert disks[0] != disks[1]
+    three.restart("fra/a4")
+    three.run("2s")
+    assert three.hosts["fra/a4"].node.store.role == "agent"
+
+
+def test_what_an_earlier_membership_left_on_the_disk_is_gone_when_the_agent_is_let_in_again(three):
+    leader = three.leader()
+    three.ask(leader, AddServer("fra/a4"))
+    for number in range(20):
+        three.ask(leader, put(f"k{number}"))
+    three.run("2s")
+    three.ask(leader, RemoveServer("fra/a4"))
+    three.run("3s")
+    assert any(is_of_store(record.key) for record in three.disk("fra/a4")), "kept, in case somebody wants it"
+    three.restart("fra/a4")
+    three.run("2s")
+    three.hosts["fra/a4"].stored.append(StoredRecord("store/key/left", b"x"))
+    left = three.part("fra/a4")
+    left._left_behind += ("store/key/left",)
+    assert isinstance(three.ask(leader, AddServer("fra/a4")), Done)
+    three.run("3s")
+    assert "store/key/left" not in {record.key for record in three.disk("fra/a4")}
+    three.restart("fra/a4")
+    three.run("3s")
+    assert three.hosts["fra/a4"].node.store.role == "follower"
+
+
+def test_a_leader_that_removes_itself_says_done(three):
+    leader = three.leader()
+    assert isinstance(three.ask(leader, RemoveServer(leader)), Done)
+    three.run("3s")
+    assert three.leader() not in (leader, None)
+
+
+def test_a_removal_asked_again_of_the_next_leader_is_done_not_unknown(three):
+    leader = three.leader()
+    gone, _ = three.others(leader)
+    three.hears = lambda source, target, body: not (isinstance(body, Answered) and target == "fra/a5")
+    number = three.begin_asking("fra/a5", RemoveServer(gone))
+    three.run("2s")
+    three.hears = lambda *_: True
+    for path in list(three.hosts["fra/a5"].links):
+        three.hosts["fra/a5"].links.pop(path)
+        three.hosts[path].links.pop("fra/a5", None)
+        three.give("fra/a5", LinkLost(three.hosts[path].node.identity, "cut"))
+        three.give(path, LinkLost(three.hosts["fra/a5"].node.identity, "cut"))
+    three.run("5s")
+    assert isinstance(three.answer("fra/a5", number), Done)
+
+
+def test_an_addition_whose_agent_never_answers_is_refused_and_one_that_is_unknown_at_once(three):
+    leader = three.leader()
+    three.vanish("fra/a4")
+    began = three.now
+    refused = three.ask(leader, AddServer("fra/a4"))
+    assert isinstance(refused, Refused)
+    assert "does not answer" in refused.reason
+    assert three.now - began < 9 * SECOND
+    assert "no agent 'fra/zz'" in three.ask(leader, AddServer("fra/zz")).reason
+
+
+def test_an_addition_that_is_called_off_is_answered_with_why(three):
+    """Its newcomer said which disk it has, and was never heard of again."""
+    leader = three.leader()
+    three.hears = lambda source, target, body: not (isinstance(body, Consensus) and target == "fra/a4")
+    number = three.begin_asking(leader, AddServer("fra/a4"))
+    three.run("59s")
+    assert three.answer(leader, number) is None
+    three.run("8s")
+    answer = three.answer(leader, number)
+    assert isinstance(answer, Refused | Uncertain)
+    assert three.server(leader)._timers
+
+
+def test_leadership_is_handed_to_whom_is_named_and_asking_again_is_done_too(three):
+    leader = three.leader()
+    to = three.others(leader)[0]
+    assert isinstance(three.ask(leader, TransferLeadership(to)), Done)
+    assert three.leader() == to
+    assert isinstance(three.ask(leader, TransferLeadership(to)), Done)
+    refused = three.ask(leader, TransferLeadership("fra/a5"))
+    assert isinstance(refused, Refused)
+
+
+# ---- copies
+
+
+def test_a_backup_larger_than_a_links_queue_comes_in_slices_and_is_restored(three):
+    leader = three.leader()
+    for number in range(24):
+        assert isinstance(three.ask("fra/a5", put(f"big/{number:02}", "x" * 200_000)), Transacted)
+    backup = three.ask("fra/a5", BackUp())
+    assert isinstance(backup, BackedUp)
+    assert len(backup.data) > 4 << 20
+    slices = [body for _, to, body in three.bodies(Asked) if isinstance(body.request, BackupPart)]
+    assert len(slices) >= 5
+    assert three.ask(leader, BackUp()).data == backup.data
+    three.ask("fra/a5", put("big/00", "changed"))
+    restored = three.ask("fra/a5", Restore(backup.data), within="60s")
+    assert isinstance(restored, Transacted)
+    assert three.ask("fra/a5", read("big/00")).keys[0].value == b"x" * 200_000
+
+
+def test_a_restore_that_ends_in_the_middle_was_not_done(three):
+    backup = three.ask("fra/a5", BackUp())
+    for number in range(20):
+        three.ask("fra/a5", put(f"big/{number}", "x" * 60_000))
+    backup = three.ask("fra/a5", BackUp())
+    three.ask("fra/a5", put("big/0", "changed"))
+    number = three.begin_asking("fra/a5", Restore(backup.data))
+    three.run("2ms")
+    three.cut(["fra/a1", "fra/a4", "fra/a5"], ["fra/a2"])
+    three.hears = lambda source, target, body: not isinstance(body, Consensus)
+    three.run("30s")
+    answer = three.answer("fra/a5", number)
+    assert isinstance(answer, Refused), answer
+    three.heal()
+    three.hears = lambda *_: True
+    three.run("20s")
+    assert three.ask("fra/a5", read("big/0")).keys[0].value == b"changed"
+
+
+# ---- nonsense
+
+
+def test_requests_that_no_agent_makes_are_dropped_and_counted(three):
+    leader = three.leader()
+    before = three.hosts[leader].node.counters.get("input_dropped", 0)
+    three.say("fra/a5", leader, Asked(1 << 63, 0, put("k")))
+    three.say("fra/a5", leader, Asked(77, 0, BackUp()))
+    three.say("fra/a5", leader, Asked(78, 0, Restore(b"")))
+    assert three.hosts[leader].node.counters["input_dropped"] == before + 3
+
+
+def test_a_request_that_another_version_let_through_is_refused_by_the_server(three):
+    leader = three.leader()
+    three.say("fra/a5", leader, Asked(79, 0, put("/no")))
+    three.say("fra/a5", leader, Asked(80, 0, GrantLease(-5)))
+    three.run("50ms")
+    answers = [body for source, to, body in three.bodies(Answered) if to == "fra/a5" and body.seq in (79, 80)]
+    assert [type(answer.result) for answer in answers] == [Refused, Refused]
+
+
+def test_an_answer_of_another_kind_than_was_asked_for_is_dropped(three):
+    three.hears = lambda source, target, body: not isinstance(body, Answered)
+    number = three.begin_asking("fra/a5", read("k"))
+    seq = next(iter(three.part("fra/a5")._router._asking))
+    server = three.part("fra/a5")._another().path
+    three.say(server, "fra/a5", Answered(seq, Transacted(True, 1, ())))
+    assert three.answer("fra/a5", number) is None
+    assert three.hosts["fra/a5"].node.counters["input_dropped"] >= 1
+
+
+def test_records_of_the_store_are_readable_again_after_all_servers_were_killed(three):
+    three.ask("fra/a1", put("k"))
+    for path in three.servers:
+        three.kill(path)
+    three.run("200ms")
+    for path in three.servers:
+        three.begin(path)
+    three.found()
+    assert [kv.value for kv in three.ask("fra/a5", read("k")).keys] == [b"v"]
+    assert msgpack.encode(1)
