@@ -145,7 +145,6 @@ def _make_driver(config: Config, disk: Disk, keys: NodeKeys, record: FilePath | 
         tags=node.tags,
         seeds=node.seeds,
         services=config.instances,
-        servers=config.store.servers,
         processors=count_processors(),
         servers=config.store.servers,
     )
