@@ -106,7 +106,7 @@ class Node:
             "m": self._swim.facts_of,
             "c": self._catalog.facts_of,
             "d": self._catalog.drains_of,
-            "s": self._store.group_facts,
+            "s": self._store.belonging.facts_of,
         }
 
         self._inputs: dict[type, Callable[[Any], None]] = {

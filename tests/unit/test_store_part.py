@@ -298,7 +298,7 @@ def test_what_an_earlier_membership_left_on_the_disk_is_gone_when_the_agent_is_l
     three.run("2s")
     three.hosts["fra/a4"].stored.append(StoredRecord("store/key/left", b"x"))
     left = three.part("fra/a4")
-    left._left_behind += ("store/key/left",)
+    left._belonging.left_behind += ("store/key/left",)
     assert isinstance(three.ask(leader, AddServer("fra/a4")), Done)
     three.run("3s")
     assert "store/key/left" not in {record.key for record in three.disk("fra/a4")}

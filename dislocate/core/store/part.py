@@ -1,7 +1,7 @@
 """The store's part of an agent: whether it is a server or not, it takes requests and gets them answered.
 
-It knows the group (`consensus.bootstrap`, and by gossip `group`), holds the links (`serverlinks`), routes (`router`), and
-where this agent is a server runs it (`server`).  What agents that are no servers keep of the state is `following`'s business.
+It belongs to a group (`belonging`), holds links to servers (`serverlinks`), sends requests there (`router`) and, where this
+agent is a server, runs it (`server`) and answers others.  What other agents keep of the state is `near`'s business.
 
 Invariant: who belongs to another group, or means another disk, is not listened to.
 """
@@ -9,9 +9,7 @@ Invariant: who belongs to another group, or means another disk, is not listened 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
-from dislocate.core.boundary.events import GroupJoined, StoreTroubled
+from dislocate.core.boundary.events import StoreTroubled
 from dislocate.core.boundary.inputs import ConnectTried
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.settings import Recovered, Settings
@@ -21,15 +19,13 @@ from dislocate.core.boundary.store import (
     KeysRead,
     ReadKeys,
     Restore,
-    ServerView,
     StoreRequest,
     StoreView,
-    WatchKeys,
 )
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.catalog.ledger import Ledger, fingerprint
+from dislocate.core.catalog.ledger import Ledger
 from dislocate.core.catalog.validation import refused
-from dislocate.core.consensus.bootstrap import Admitted, Expelled, Founded, Founding, Joined, Write
+from dislocate.core.consensus.bootstrap import Founding
 from dislocate.core.consensus.duties import Timing
 from dislocate.core.consensus.messages import Configuration, Consensus
 from dislocate.core.consensus.promises import DIVERGED_KEY, is_of_store
@@ -38,10 +34,12 @@ from dislocate.core.errors import Bug, LocalError
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Member, Members
 from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.store.asks import addressed, is_for_any, is_linearizable, is_plausible
+from dislocate.core.store.belonging import Belonging
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.copying import Copying
+from dislocate.core.store.distances import Distances
 from dislocate.core.store.durable import Found, find
-from dislocate.core.store.group import GroupNews
 from dislocate.core.store.messages import (
     Answered,
     Asked,
@@ -60,11 +58,11 @@ from dislocate.core.store.passing import Answer, Passing
 from dislocate.core.store.router import Router
 from dislocate.core.store.server import SERVER_TIMERS, Server
 from dislocate.core.store.serverlinks import ServerLinks
+from dislocate.core.store.standing import leader_of, view
 from dislocate.core.store.validation import check_request
 from dislocate.core.streams import Streams
-from dislocate.core.tunables import DATAGRAM_BUDGET, LEADERLESS, SHUNNED_FOR, SNAPSHOT_CHUNK
+from dislocate.core.tunables import LEADERLESS
 from dislocate.core.units import SECOND
-from dislocate.core.wire import Fact, encode_envelope
 
 NO_STORE = "this fleet has no store: name its servers, as [store] servers = [...], in every agent's configuration"
 TICK_PERIOD = 1 * SECOND
@@ -92,13 +90,15 @@ class StorePart:
         self._streams = streams
         self._out = out
         self._members = members
-        self._rtt = rtt  # to a data center, nanoseconds, if it is known
         self._records = tuple(record for record in recovered.records if is_of_store(record.key))
-        self._left_behind: tuple[str, ...] = ()  # keys of what an earlier membership has on the disk
         self._diverged = ""  # what is on the disk is wrong, and never served again: why
         self._founding = Founding(self._path, settings.servers, streams["disk"].bits(63), recovered.records)
-        self._news = GroupNews(out, ledger, self._founding)
         self._links = ServerLinks(self._path, out, members, streams["store links"])
+        self._distances = Distances(self._path, out, members, self._founding, rtt)
+        self._belonging = Belonging(settings, out, members, ledger, self._links, self._founding)
+        self._belonging.enrolled = self._run
+        self._belonging.expelled = self._end_server
+        self._belonging.moved = self._group_moved
         self._passing = Passing(out)
         self._router = Router(out)
         self._router.target = self._target
@@ -107,11 +107,9 @@ class StorePart:
         self._router.ended = self._asking_ended
         self._router.turned_away = self._shun
         self._copying = Copying(out, self._router)
-        self._near = Near(out, self._links, recovered, self._rtt_to)
+        self._near = Near(out, self._links, recovered, self._distances.rtt)
         self._server: Server | None = None
         self._out_of_reach_since: int | None = None  # no server is linked here; None: one is
-        self._shunned: dict[Path, int] = {}  # servers that cannot help, until when
-        self._problem_told = ""
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {
@@ -124,55 +122,40 @@ class StorePart:
 
     def start(self) -> None:
         self._out_of_reach_since = self._out.now
-        self._news.restore()
+        self._belonging.restore()
         self._near.start()
         records, self._records = self._records, ()
         mark = next((record for record in records if record.key == DIVERGED_KEY), None)
         if self._founding.is_member and mark is None:
             self._run(find(records))
         else:
-            self._left_behind = tuple(record.key for record in records)
+            self._belonging.left_behind = tuple(record.key for record in records)
             self._diverged = "" if mark is None or not self._founding.is_member else (mark.value or b"").decode()
-        self._carry_out()
+        self._belonging.carry_out()
         if self._diverged:
             self._out.notify(StoreTroubled(self._diverged))
         if self._settings.servers or self._founding.group is not None:
             self._tick(StoreTick())
 
-    def group_facts(self, path: Path) -> list[Fact]:
-        """What repair tells of the group."""
-        return self._news.facts_of(path)
+    @property
+    def belonging(self) -> Belonging:
+        """This agent's ties to the group: what is gossiped and repaired of it."""
+        return self._belonging
 
     # ---- what others say
 
     def on_group(self, sender: NodeId, fact: StoreGroup, repaired: bool) -> bool:
-        if not 0 <= fact.index < _LIMIT:
-            self._out.drop(sender.path, "a group that cannot be")
-            return False
-        news = self._news.on_fact(sender, fact, repaired)
-        self._carry_out()
+        news = self._belonging.on_group(sender, fact, repaired)
         if news and self._server is None:
             self._choose()
         return news
 
     def on_group_asked(self, sender: NodeId, source: Address | None, asked: GroupAsked) -> None:
-        """Who asks on a link says by that that it wants to keep it."""
-        told = self._with_level(self._founding.asked(sender, asked))
-        if source is None:
-            self._links.claim(sender)
-            self._out.send_message(sender, told)
-        else:
-            self._say(sender.path, told)
-        self._carry_out()
+        self._belonging.asked(sender, source, asked)
 
     def on_group_told(self, sender: NodeId, source: Address | None, told: GroupTold) -> None:
-        if not (0 <= told.members_at < _LIMIT and 0 <= told.disk < 4 * _LIMIT):
-            self._out.drop(sender.path, "a group that cannot be")
-            return
-        self._founding.told(sender, told)
-        if self._server is not None:
+        if self._belonging.told(sender, told) and self._server is not None:
             self._server.told(sender.path, told)
-        self._carry_out()
 
     def on_consensus(self, sender: NodeId, source: Address | None, message: Consensus) -> None:
         if source is not None or message.origin.path != sender.path:
@@ -182,7 +165,7 @@ class StorePart:
             self._out.drop(sender.path, f"a message of consensus in which {words}")
             return
         wanted = self._founding.consensus(sender, message)
-        self._carry_out()
+        self._belonging.carry_out()
         if self._founding.is_of_group(message):
             self._links.claim(sender)
         server = self._server
@@ -199,7 +182,7 @@ class StorePart:
 
     def on_asked(self, sender: NodeId, source: Address | None, asked: Asked) -> None:
         """Another agent wants something: answer it, or pass it on to the leader, once."""
-        if source is not None or not _is_plausible(asked):
+        if source is not None or not is_plausible(asked):
             self._out.drop(sender.path, "an asking that no agent makes")
             return
         asker = asked.asker or sender
@@ -207,7 +190,7 @@ class StorePart:
 
         def answer(answered: Answered) -> None:
             if self._links.node(sender.path) == sender:
-                reply = answered if asked.asker is None else _for(answered, asker)
+                reply = answered if asked.asker is None else addressed(answered, asker)
                 self._out.send_message(sender, reply)
 
         if not isinstance(asked.request, RestoreChunk | BackupPart):
@@ -219,7 +202,7 @@ class StorePart:
         server = self._server
         if server is None or server.problem:
             answer(Answered(asked.seq, None, reason=f"{self._path} serves nothing now", elsewhere=True))
-        elif _is_for_any(asked.request) or server.leads:
+        elif is_for_any(asked.request) or server.leads:
             self._serve(server, asker, asked, answer)
         else:
             self._pass_on(server, asker, asked, answer)
@@ -353,7 +336,7 @@ class StorePart:
         server = self._server
         if server is None or server.problem:
             return self._another()
-        if _is_for_any(request) or server.leads:
+        if is_for_any(request) or server.leads:
             return self._out.node
         if server.leader is None:
             return self._another(server.missing()) if server.why_not_now() else None
@@ -362,12 +345,11 @@ class StorePart:
     def _another(self, missing: Sequence[Path] = ()) -> NodeId | None:
         """Another server that is linked here and not `missing`, the nearest: where this one has lost the leader, that one
         may have it."""
-        linked = (self._links.node(path) for path in self._nearest() if path not in missing)
+        linked = (self._links.node(path) for path in self._distances.servers() if path not in missing)
         return next((node for node in linked if node is not None), None)
 
     def _shun(self, server: NodeId) -> None:
-        """It cannot help for a while: ask others first."""
-        self._shunned[server.path] = self._out.now + SHUNNED_FOR
+        self._distances.shun(server.path)
         if self._server is None:
             self._choose()
 
@@ -398,7 +380,7 @@ class StorePart:
 
     def _serve(self, server: Server, asker: NodeId, asked: Asked, answer: Answer) -> None:
         request = asked.request
-        if isinstance(request, ReadKeys) and not _is_linearizable(request, server.age):
+        if isinstance(request, ReadKeys) and not is_linearizable(request, server.age):
             server.read_here(request, answer, asked.seq)
         elif isinstance(request, ReadKeys) and not server.leads:  # a bounded read, and what is here is too old
             self._pass_on(server, asker, asked, answer)
@@ -407,44 +389,9 @@ class StorePart:
 
     # ---- becoming a server, and ceasing to be one
 
-    def _carry_out(self) -> None:
-        """What the founding of the group asks for."""
-        duties = self._founding.take()
-        for write in duties.writes:
-            self._write(write)
-        for path, message in duties.messages:
-            self._say(path, message)
-        for happened in duties.happened:
-            if isinstance(happened, Joined):
-                self._out.notify(GroupJoined(happened.group.uuid.hex(), happened.group.epoch))
-            elif isinstance(happened, Founded):
-                self._run(Found.of_founding(happened.configuration))
-            elif isinstance(happened, Admitted):
-                self._run(None)
-            elif isinstance(happened, Expelled):
-                self._end_server()
-        if duties.happened and self._server is None:
+    def _group_moved(self) -> None:
+        if self._server is None:
             self._choose()
-        if self._founding.problem != self._problem_told:
-            self._problem_told = self._founding.problem
-            self._out.notify(StoreTroubled(self._problem_told))
-
-    def _write(self, write: Write) -> None:
-        records = write.records
-        if write.drops_store:
-            kept = {record.key for record in records}
-            records += tuple(StoredRecord(key, None) for key in self._left_behind if key not in kept)
-            self._left_behind = ()
-
-        def stored() -> None:
-            self._founding.stored(write.ticket)
-            self._carry_out()
-
-        def failed(reason: str) -> None:
-            self._founding.store_failed(write.ticket, reason)
-            self._carry_out()
-
-        self._out.store(records, sync=True, then=stored, failed=failed)
 
     def _mark_diverged(self) -> None:
         """Keep on the disk that what is there is wrong; until that is durable, tried again each second."""
@@ -468,7 +415,7 @@ class StorePart:
             group,
             found,
             self._streams,
-            self._ask_disk,
+            self._belonging.ask_disk,
             Timing(),
             self._settings.feature_level,
         )
@@ -489,31 +436,28 @@ class StorePart:
         self._diverged = ""
         self._out_of_reach_since = self._out.now
         if server is not None:
-            self._left_behind = server.end()
+            self._belonging.left_behind = server.end()
 
     def _reconfigured(self, index: int, configuration: Configuration) -> None:
         server = self._server
         assert server is not None
-        members = configuration.voters + configuration.outgoing + configuration.learners
-        self._news.tell(server.group, index, tuple(sorted(dict.fromkeys(members))))
-        self._founding.configured(configuration, index, leads=server.leads)
+        self._belonging.applied(server.group, index, configuration, leads=server.leads)
         self._want_links()
-        self._carry_out()
 
     # ---- who is near
 
     def _tick(self, _timer: StoreTick) -> None:
         self._out.arm(self._out.now + TICK_PERIOD, StoreTick())
-        self._founding.leader = self._leader()
+        self._founding.leader = leader_of(self._server, self._near)
         if self._founding.wants_tick:
-            near = sorted(self._members, key=lambda member: (self._distance(member.node.datacenter), member.path))
-            self._founding.tick(self._out.now, [member.path for member in near if member.is_living])
-        self._carry_out()
+            self._founding.tick(self._out.now, self._distances.living_agents())
+        self._belonging.carry_out()
         if self._server is None:
             self._choose()
         else:
             self._want_links()
-            self._server.tick(self._quorum_rtt())
+            voters = self._server.replica.raft.configuration.voters
+            self._server.tick(self._distances.to_majority(voters))
             self._mark_diverged()
         self._passing.sweep()
 
@@ -527,7 +471,7 @@ class StorePart:
         if self._founding.is_forming:
             self._links.want(dict.fromkeys(self._settings.servers), mutual=True)
             return
-        alive = [path for path in self._nearest() if (member := self._members.get(path)) and member.is_living]
+        alive = self._distances.living_servers()
         open_ = next((path for path in alive if self._links.is_open(path)), None)
         if open_ is not None:
             self._out_of_reach_since = None
@@ -539,150 +483,12 @@ class StorePart:
         wanted = dict.fromkeys(alive[:1] if is_nearest else [*alive[:2], *([open_] if open_ else [])])
         self._links.want(wanted, mutual=False)
 
-    def _nearest(self) -> list[Path]:
-        """Servers, the nearest first, those that could not help last; who is as near as another is chosen by rendezvous
-        hash, so that load spreads."""
-        self._shunned = {path: until for path, until in self._shunned.items() if until > self._out.now}
-        paths = dict.fromkeys(server.path for server in self._founding.members if server.path != self._path)
-        return sorted(
-            paths,
-            key=lambda path: (
-                path in self._shunned,
-                self._distance(path.partition("/")[0]),
-                fingerprint(f"{self._path}>{path}"),
-            ),
-        )
-
-    def _rtt_to(self, server: Path) -> int:
-        datacenter = server.partition("/")[0]
-        return 0 if datacenter == self._settings.node.datacenter else self._rtt(datacenter) or 0
-
-    def _distance(self, datacenter: str) -> int:
-        if datacenter == self._settings.node.datacenter:
-            return 0
-        rtt = self._rtt(datacenter)
-        return UNKNOWN_RTT if rtt is None else rtt
-
-    def _quorum_rtt(self) -> int:
-        """What this server would wait for a majority, nanoseconds."""
-        assert self._server is not None
-        voters = self._server.replica.raft.configuration.voters
-        rtts = sorted(self._distance(server.path.partition("/")[0]) for server in voters)
-        return rtts[len(rtts) // 2] if rtts else 0
-
-    def _ask_disk(self, path: Path) -> bool:
-        """Ask an agent which disk it has; False: nobody knows it."""
-        if self._members.get(path) is None:
-            return False
-        self._say(path, self._founding.question())
-        return True
-
-    def _say(self, path: Path, message: GroupAsked | GroupTold) -> None:
-        """By datagram; what is too long for one (many servers with long names) on the link, where there is one."""
-        member = self._members.get(path)
-        if member is None:
-            return
-        if isinstance(message, GroupTold):
-            message = self._with_level(message)
-        if len(encode_envelope(self._out.node, message)) > DATAGRAM_BUDGET:
-            node = self._links.node(path)
-            if node is not None:
-                self._out.send_message(node, message)
-            return
-        is_home = member.node.datacenter == self._settings.node.datacenter
-        self._out.send_facts(member.record.gossip if is_home else member.record.wan_gossip, message, ())
-
-    def _with_level(self, told: GroupTold) -> GroupTold:
-        return replace(told, level=self._settings.feature_level)
-
     def _server_timer(self, timer: Timer) -> None:
         if self._server is not None:
             self._server.time_reached(timer)
 
     # ---- snapshots for the edge
 
-    def _leader(self) -> Path | None:
-        if self._server is not None and not self._server.problem:
-            return None if self._server.leader is None else self._server.leader.path
-        return self._near.leader
-
     @property
     def view(self) -> StoreView:
-        server, founding = self._server, self._founding
-        group = founding.group
-        raft = None if server is None else server.replica.raft
-        revision, as_of = self._near.newest
-        return StoreView(
-            group="" if group is None else group.uuid.hex(),
-            epoch=0 if group is None else group.epoch,
-            role=self._role(),
-            leader=self._leader(),
-            term=0 if raft is None else raft.term,
-            revision=revision if server is None else server.revision,
-            index=0 if server is None else server.replica.machine.index,
-            as_of=as_of if server is None else self._out.now - server.age,
-            servers=self._server_views(),
-            problem=self._standing_problem(),
-            followed=() if server is not None else self._near.prefixes,
-        )
-
-    def _role(self) -> str:
-        server = self._server
-        if server is None:
-            return "failed" if self._diverged else "forming" if self._founding.is_forming else "agent"
-        return "failed" if server.problem else server.role
-
-    def _standing_problem(self) -> str:
-        if self._server is not None:
-            return self._server.why_not_now() or self._server.no_space() or self._founding.problem
-        return self._diverged or self._founding.problem
-
-    def _server_views(self) -> tuple[ServerView, ...]:
-        if self._server is not None:
-            return self._server.views()
-        return tuple(
-            ServerView(
-                path=member.path,
-                disk=f"{member.disk:016x}",
-                role="voter",
-                is_leader=member.path == self._near.leader,
-                linked=self._links.is_open(member.path),
-            )
-            for member in self._founding.members
-        )
-
-
-UNKNOWN_RTT = 3_600 * SECOND
-_LIMIT = 1 << 61  # of numbers that others say
-
-
-def _is_for_any(request: StoreAsk) -> bool:
-    """Whether any server, not only the leader, takes it on."""
-    return isinstance(request, WatchKeys) or (
-        isinstance(request, ReadKeys) and request.consistency is not Consistency.LINEARIZABLE
-    )
-
-
-def _is_linearizable(request: ReadKeys, age: int) -> bool:
-    """Whether the answer takes a quorum: what is here is too old for it."""
-    if request.consistency is Consistency.BOUNDED:
-        return age > request.max_age
-    return request.consistency is Consistency.LINEARIZABLE
-
-
-def _is_plausible(asked: Asked) -> bool:
-    """Whether an agent asks that of a server: numbers within bounds, a backup and a restore in parts."""
-    if not 0 < asked.seq < _LIMIT or not 0 <= asked.floor < _LIMIT:
-        return False
-    match asked.request:
-        case RestoreChunk(restore=restore, chunk=chunk, chunks=chunks, data=data):
-            return 0 <= chunk < chunks < _LIMIT and 0 <= restore < 2 * _LIMIT and len(data) <= SNAPSHOT_CHUNK
-        case BackupPart(part=part):
-            return 0 <= part < _LIMIT
-        case Restore() | BackUp():
-            return False
-    return True
-
-
-def _for(answered: Answered, asker: NodeId) -> Answered:
-    return Answered(answered.seq, answered.result, answered.leader, answered.reason, doubt=answered.doubt, asker=asker)
+        return view(self._founding, self._server, self._near, self._links, self._diverged, self._out.now)

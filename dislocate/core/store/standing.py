@@ -1,0 +1,61 @@
+"""Standing: where an agent stands towards the store, for the edge to show."""
+
+from dislocate.core.boundary.store import ServerView, StoreView
+from dislocate.core.consensus.bootstrap import Founding
+from dislocate.core.identity import Path
+from dislocate.core.store.near import Near
+from dislocate.core.store.server import Server
+from dislocate.core.store.serverlinks import ServerLinks
+
+
+def leader_of(server: Server | None, near: Near) -> Path | None:
+    """Who leads, as far as this agent knows."""
+    if server is not None and not server.problem:
+        return None if server.leader is None else server.leader.path
+    return near.leader
+
+
+def view(
+    founding: Founding, server: Server | None, near: Near, links: ServerLinks, diverged: str, now: int
+) -> StoreView:
+    """`diverged`: why what is on the disk is never served again; empty: it is sound."""
+    group = founding.group
+    revision, as_of = near.newest
+    return StoreView(
+        group="" if group is None else group.uuid.hex(),
+        epoch=0 if group is None else group.epoch,
+        role=_role(founding, server, diverged),
+        leader=leader_of(server, near),
+        term=0 if server is None else server.replica.raft.term,
+        revision=revision if server is None else server.revision,
+        index=0 if server is None else server.replica.machine.index,
+        as_of=as_of if server is None else now - server.age,
+        servers=_servers(founding, near, links) if server is None else server.views(),
+        problem=_problem(founding, server, diverged),
+        followed=near.prefixes if server is None else (),
+    )
+
+
+def _role(founding: Founding, server: Server | None, diverged: str) -> str:
+    if server is None:
+        return "failed" if diverged else "forming" if founding.is_forming else "agent"
+    return "failed" if server.problem else server.role
+
+
+def _problem(founding: Founding, server: Server | None, diverged: str) -> str:
+    if server is None:
+        return diverged or founding.problem
+    return server.why_not_now() or server.no_space() or founding.problem
+
+
+def _servers(founding: Founding, near: Near, links: ServerLinks) -> tuple[ServerView, ...]:
+    return tuple(
+        ServerView(
+            path=member.path,
+            disk=f"{member.disk:016x}",
+            role="voter",
+            is_leader=member.path == near.leader,
+            linked=links.is_open(member.path),
+        )
+        for member in founding.members
+    )
