@@ -313,12 +313,11 @@ def local_reads(observed: Observed, observer: Path, expect: Expect) -> str | Non
 
 
 def servers_are(observed: Observed, observer: Path, expect: Expect) -> str | None:
-    """Every observer that is a server says that the voters are exactly `of`."""
-    view = observed.store(observer)
+    """Each of `of` is a server, and every observer that is one says that they and nobody else may vote."""
+    view, wanted = observed.store(observer), sorted(subjects(observed, expect))
     if view.role in ("agent", "forming", "failed"):
-        return None
+        return f"{observer} is no server" if observer in wanted else None
     voters = sorted({one.path for one in view.servers if one.role == "voter"})
-    wanted = sorted(subjects(observed, expect))
     return None if voters == wanted else f"{observer} says that {', '.join(voters) or 'nobody'} may vote"
 
 

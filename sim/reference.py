@@ -55,6 +55,7 @@ class ReferenceStore:
         self.is_exact = True
         self._done: dict[tuple[str, int], None] = {}  # (session, seq) of every command
         self._boots: dict[str, int] = {}  # the highest start of each agent
+        self._floors: dict[str, int] = {}  # by session: it waits for no asking below
 
     def apply(self, data: bytes) -> None:
         """The data of the next entry."""
@@ -84,11 +85,14 @@ class ReferenceStore:
         return keys
 
     def _is_new(self, origin: Origin) -> bool:
-        """Whether this asking has not been done, nor its start been followed by another."""
+        """Whether this asking has not been done, nor been given up, nor its start been followed by another."""
         path, _, boot = origin.session.rpartition("#")
         if int(boot) < self._boots.get(path, 0):
             return False
         self._boots[path] = int(boot)
+        floor = self._floors[origin.session] = max(self._floors.get(origin.session, 0), origin.floor)
+        if origin.seq < floor:
+            return False
         asking = (origin.session, origin.seq)
         is_new = asking not in self._done
         self._done[asking] = None

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
+from dislocate.core.errors import Bug
+
 Action: TypeAlias = Callable[[Any, Any, Any], None]
 Entry: TypeAlias = tuple[int, int, Action, Any, Any, Any]
 
 LAST = 1 << 62
+STANDSTILL = 200_000  # things at one instant: a fleet of thousands starts with fewer, somebody answers himself for ever
 
 
 class Schedule:
@@ -38,7 +41,12 @@ class Schedule:
     def run(self, until: int) -> None:
         """Let everything happen that is due up to and including `until`."""
         heap = self.heap
+        still = 0
         while heap and heap[0][0] <= until:
-            self.now, _, action, target, payload, extra = heappop(heap)
+            at, _, action, target, payload, extra = heappop(heap)
+            still = still + 1 if at == self.now else 0
+            if still > STANDSTILL:
+                raise Bug(f"time stands still: {STANDSTILL} things happened at one instant, the last in {action!r}")
+            self.now = at
             action(target, payload, extra)
         self.now = max(self.now, until)

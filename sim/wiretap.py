@@ -52,14 +52,17 @@ class Wiretap:
         self.unlike: str | None = None  # where a server's revision is not the reference's
         self._now = now
         self._configurations: list[tuple[int, Configuration]] = []  # (index, configuration), of what was applied
+        self._written: dict[tuple[int, int], Configuration] = {}  # by (index, term), of what was written
         self._logs: dict[Process, dict[int, Entry]] = {}
         self._applied: dict[Process, int] = {}
         self._listen(verbs)
 
     def configurations(self, index: int) -> list[Configuration]:
-        """Those by which an entry at `index` may have been committed: the one before it, and all that came later."""
+        """Those by which an entry at `index` may have been committed: the one before it, and all that anybody wrote after
+        it, since a leader goes by the last one in its log."""
         earlier = bisect_right(self._configurations, index, key=lambda one: one[0])
-        return [configuration for _, configuration in self._configurations[max(0, earlier - 1) :]]
+        before = self._configurations[earlier - 1 : earlier]
+        return [one for _, one in before] + [one for (at, _), one in self._written.items() if at > index]
 
     def term_at(self, process: Process, index: int) -> int | None:
         """The term of the entry that a server has written at `index`, durable or not."""
@@ -99,11 +102,12 @@ class Wiretap:
                     self._note(log, record, 0)
         return log
 
-    @staticmethod
-    def _note(log: dict[int, Entry], record: StoredRecord, applied: int) -> None:
+    def _note(self, log: dict[int, Entry], record: StoredRecord, applied: int) -> None:
         index = int(record.key[len(LOG_PREFIX) :], 16)
         if record.value is not None:
-            log[index] = _decode_entry(record.value)
+            entry = log[index] = _decode_entry(record.value)
+            if entry.configuration is not None:
+                self._written[index, entry.term] = entry.configuration
         elif index > applied:  # what was applied stays known, also when it is not needed any more
             log.pop(index, None)
 
@@ -154,6 +158,11 @@ def durable_hard(disk: Disk) -> HardState:
     """Term and vote that the disk has for sure."""
     value = disk.durable(HARD_KEY)
     return HardState(0) if value is None else _decode_hard(value)
+
+
+def begins_anew(store: Store) -> bool:
+    """Whether a transaction drops what an earlier membership had."""
+    return any(record.key == HARD_KEY and record.value is None for record in store.records)
 
 
 def written_hard(store: Store) -> HardState | None:

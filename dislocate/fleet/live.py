@@ -5,11 +5,12 @@ answer, asked in rounds a quarter of a second apart.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from dislocate.client.connection import AgentConnection
+from dislocate.client.connection import AgentConnection, NoAgent, Problem
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND, format_duration, seconds
 from dislocate.fleet.fleet import Fleet
@@ -19,6 +20,9 @@ from sim.scenario import UNDO, Fault
 from sim.selectors import as_tuple
 
 ROUND = 0.25  # seconds between two rounds of questions
+OPERATOR_ATTEMPTS = 40  # of one who changes the servers; the story ends before
+OPERATOR_PATIENCE = 60.0  # seconds: a new server first takes over the whole store
+OPERATOR_PAUSE = 5.0  # seconds
 
 Say = Callable[[str], None]
 
@@ -43,6 +47,13 @@ class LiveFaults:
             "leave": lambda fault: self._each(fault, self._leave),
             "drain": lambda fault: self._drain(fault, True),
             "undrain": lambda fault: self._drain(fault, False),
+            "server_add": lambda fault: self._each(fault, lambda path: self._operate("PUT", f"/api/servers/{path}")),
+            "server_remove": lambda fault: self._each(
+                fault, lambda path: self._operate("DELETE", f"/api/servers/{path}")
+            ),
+            "lead": lambda fault: self._each(
+                fault, lambda path: self._operate("POST", "/api/servers/transfer", {"to": path})
+            ),
         }
         for at, fault in enumerate(fleet.scenario.at):
             self.check(fault, f"at[{at}].do")
@@ -82,6 +93,22 @@ class LiveFaults:
 
     def _leave(self, path: str) -> None:
         self._agent(path).send("POST", "/api/leave", {})
+
+    def _operate(self, method: str, path: str, body: object = None) -> None:
+        """Ask any agent, beside the story, until it is done: it may have to wait for a fault to end."""
+
+        def insist() -> None:
+            for attempt in range(OPERATOR_ATTEMPTS):
+                up = self._fleet.living()
+                if up:
+                    try:
+                        self._agent(up[attempt % len(up)].path).send(method, path, body, timeout=OPERATOR_PATIENCE)
+                        return
+                    except (NoAgent, Problem):
+                        pass
+                time.sleep(OPERATOR_PAUSE)
+
+        threading.Thread(target=insist, daemon=True).start()
 
     def _drain(self, fault: Fault, draining: bool) -> None:
         body: dict[str, object] = {"draining": draining, "reason": "scenario"}

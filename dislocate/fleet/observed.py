@@ -3,6 +3,9 @@
 One round asks every agent that can answer; between rounds the answers stand still, as a spectator's knowledge does.
 """
 
+import time
+from typing import Any
+
 from msgspec import Struct
 
 from dislocate.client.connection import NoAgent, Problem
@@ -11,6 +14,8 @@ from dislocate.core.identity import Path
 from dislocate.core.units import SECOND
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observer import Observer
+from sim.claims import ERRANDS
+from sim.scenario import Expect
 
 
 class Member(Struct, frozen=True):
@@ -28,6 +33,31 @@ class Instance(Struct, frozen=True):
     reachable: bool
 
 
+class Server(Struct, frozen=True):
+    path: Path
+    role: str
+
+
+class Store(Struct, frozen=True):
+    role: str
+    leader: Path | None
+    term: int
+    revision: int
+    problem: str
+    servers: tuple[Server, ...]
+
+
+NO_STORE = Store("agent", None, 0, 0, "", ())
+
+
+class Errand(Struct, frozen=True):
+    """What came of asking an agent for something."""
+
+    outcome: str
+    words: str
+    took: int
+
+
 class Answers(Struct):
     """Of one agent, in one round."""
 
@@ -35,6 +65,8 @@ class Answers(Struct):
     datacenters: dict[str, Datacenter]
     services: dict[str, tuple[Instance, ...]]
     counters: dict[str, float]
+    store: Store
+    errands: dict[str, Errand]
 
 
 class LiveObserved:
@@ -48,6 +80,13 @@ class LiveObserved:
         self._answers: dict[Path, Answers] = {}
         self._counted: dict[Path, dict[str, float]] = {}  # the last counters of each agent, dead ones too
         self._marks: dict[int, dict[str, float]] = {}  # sums of all agents at each round, by story time
+        self._terms: dict[int, int] = {}  # the highest term of the store that any agent told, by story time
+        self._errands: dict[Path, tuple[str, ...]] = {
+            path: tuple(dict.fromkeys(ERRANDS[one.claim] for one in expects if path in self._asked(one)))
+            for expects in [[one for one in fleet.scenario.expect if one.claim in ERRANDS]]
+            for path in self.layout.paths
+        }
+        self._written = 0
 
     def ask_everybody(self, now: int) -> None:
         """One round, `now` nanoseconds into the story.  An agent that does not answer is missing from it."""
@@ -61,6 +100,8 @@ class LiveObserved:
                 continue  # it was killed between two questions; the next round knows
             self._counted[observer.path] = answers.counters
         self._marks[now] = self._sums()
+        terms = [answers.store.term for answers in self._answers.values()]
+        self._terms[now] = max([*terms, *self._terms.values()], default=0)
 
     def _ask(self, observer: Observer) -> Answers:
         services = {}
@@ -77,7 +118,28 @@ class LiveObserved:
             datacenters={name: Datacenter(one["reachable"]) for name, one in observer.datacenters().items()},
             services=services,
             counters=observer.counters(),
+            store=_store(observer.store()) if self._fleet.scenario.servers else NO_STORE,
+            errands={what: self._errand(observer, what) for what in self._errands[observer.path]},
         )
+
+    def _asked(self, expect: Expect) -> tuple[Path, ...]:
+        return self.layout.agents(expect.of or expect.by)
+
+    def _errand(self, observer: Observer, what: str) -> Errand:
+        began = time.monotonic_ns()
+        key = f"errand/{observer.path}"
+        try:
+            if what == "write":
+                self._written += 1
+                observer.put_key(key, b"%d" % self._written)
+            else:
+                observer.read_key(key)
+            outcome, words = "done", ""
+        except Problem as problem:
+            outcome, words = _ANSWERED.get(problem.status, "refused"), str(problem)
+        except NoAgent as error:
+            outcome, words = "waiting", str(error.reason)
+        return Errand(outcome, words, time.monotonic_ns() - began)
 
     def _sums(self) -> dict[str, float]:
         sums: dict[str, float] = {}
@@ -106,14 +168,37 @@ class LiveObserved:
     def instances(self, path: Path, service: str) -> tuple[Instance, ...]:
         return self._answers[path].services.get(service, ())
 
+    def store(self, path: Path) -> Store:
+        return self._answers[path].store
+
+    def errand(self, path: Path, what: str) -> Errand | None:
+        return self._answers[path].errands.get(what)
+
     def happened(self, what: str) -> int:
         """How often an event has been told, by the agents' own counters."""
         return int(self._sums().get(f'dislocate_events_total{{kind="{what}"}}', 0))
 
     def measured(self, what: str, since: int) -> float:
-        """'messages' or 'bytes' sent by an agent in a second, from `since` to the last round."""
+        """'messages' or 'bytes' sent by an agent in a second, from `since` to the last round; by how much 'terms' grew."""
         name = f"dislocate_{what}_sent_total"
         start = min((at for at in self._marks if at >= since), default=self._now)
+        if what == "terms":
+            return self._terms.get(self._now, 0) - self._terms.get(start, 0)
         span = (self._now - start) / SECOND
         grown = self._marks[self._now].get(name, 0.0) - self._marks.get(start, {}).get(name, 0.0)
         return grown / span / max(1, len(self._answers)) if span else 0.0
+
+
+_ANSWERED = {404: "done", 504: "uncertain"}  # statuses that are no refusal: there is no such key; nobody knows
+
+
+def _store(answer: dict[str, Any]) -> Store:
+    servers = tuple(Server(one["path"], one["role"]) for one in answer["servers"])
+    return Store(
+        role=answer["role"],
+        leader=answer["leader"],
+        term=answer["term"],
+        revision=answer["revision"],
+        problem=answer["problem"],
+        servers=servers,
+    )

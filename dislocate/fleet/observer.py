@@ -39,6 +39,18 @@ class Observer:
         """Instances, in the shape of GET /api/services/NAME.  Raises `NoAgent`, or `Problem` for an unknown one."""
         return list(self._connection.get(f"/api/services/{service}")["instances"])
 
+    def store(self) -> dict[str, Any]:
+        """Where it stands towards the store, in the shape of GET /api/store.  Raises `NoAgent`."""
+        return dict(self._connection.get("/api/store"))
+
+    def put_key(self, key: str, value: bytes) -> None:
+        """Write a key.  Raises `NoAgent`, also when no answer comes in time, or `Problem`."""
+        self._connection.raw("PUT", f"/api/kv/{key}", value)
+
+    def read_key(self, key: str) -> None:
+        """Read a key as this agent has it.  Raises `NoAgent` or `Problem`, also when there is no such key."""
+        self._connection.get(f"/api/kv/{key}?consistency=local")
+
     def dns(self, name: str, kind: str = "A") -> tuple[str, list[str]]:
         """(response code, record texts) of one DNS question over UDP.  Raises OSError when nobody answers."""
         question = DNSRecord.question(name, kind)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 Value: TypeAlias = bytes | None  # None: the key is not there
+SHOWN = 40  # bytes of a value
 
 
 class Outcome(Enum):
@@ -134,4 +135,6 @@ def cas(key: str, expected: Value, value: Value) -> Action:
 
 def in_words(value: Value) -> str:
     """A value for people."""
-    return "nothing" if value is None else value.decode(errors="backslashreplace")
+    if value is None:
+        return "nothing"
+    return value[:SHOWN].decode(errors="backslashreplace") + ("" if len(value) <= SHOWN else "...")

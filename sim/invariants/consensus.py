@@ -17,7 +17,7 @@ from dislocate.core.store.server import CONTRADICTION
 from dislocate.core.tunables import AUDIT_EVERY
 from sim.invariants.monitor import Invariant
 from sim.process import Process
-from sim.wiretap import durable_hard, durable_term, has_durably, written_hard
+from sim.wiretap import begins_anew, durable_hard, durable_term, has_durably, written_hard
 from sim.world import World
 
 Handlers = dict[type, Callable[[Process, Any], None]]
@@ -95,6 +95,10 @@ class OneLog(LogInvariant):
 
     def handlers(self) -> Handlers:
         return {EntriesApplied: self._entries_applied}
+
+    def written(self, process: Process, store: Store) -> None:
+        if begins_anew(store):
+            self._applied.pop(process, None)
 
     def _entries_applied(self, process: Process, event: EntriesApplied) -> None:
         path = process.node_id.path

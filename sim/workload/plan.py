@@ -27,6 +27,7 @@ class Workload(Struct, frozen=True, forbid_unknown_fields=True, rename={"begin":
     clients: int = 3
     at: str | tuple[str, ...] = "*"  # the agents that they ask: each one of them, another while that does not run
     keys: int = 5
+    size: int = 0  # kv: bytes of a value, at least; what tells one from another comes first
     rate: float = 2.0  # operations a second of each client; 0: the next as soon as the last has ended
     mix: dict[str, int] = {}  # kv: how often what, in proportion
     of: str = ""  # watch: the workload whose keys are watched; empty: all of them

@@ -130,7 +130,7 @@ class KeyClient:
 
     def _value(self) -> bytes:
         self._written += 1
-        return f"{self._name}.{self._written}".encode()
+        return f"{self._name}.{self._written}".encode().ljust(self._workload.size, b".")
 
     def _get(self) -> Told:
         key = self._key()

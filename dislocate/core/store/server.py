@@ -44,6 +44,7 @@ from dislocate.core.streams import Streams
 from dislocate.core.tunables import FEATURE_LEVEL, LEADERLESS
 from dislocate.core.units import MILLISECOND, SECOND
 
+LOOK_AGAIN = 100 * MILLISECOND  # a full queue takes a message budget or two
 VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
 VERIFY_TIMES = 10
 FOLLOWERS_PERIOD = 100 * MILLISECOND  # parts of a state follow each other at this pace
@@ -52,6 +53,12 @@ TELL_AGE_EACH = 1 * SECOND  # also when nothing changed
 
 class FollowersDue(Timer, frozen=True):
     """Followers are told how old what they have is, and the next parts of what they lack."""
+
+
+class LookAgain(Timer, frozen=True):
+    """The queue of a link may have room again."""
+
+    path: Path
 
 
 class VerifyDue(Timer, frozen=True):
@@ -65,6 +72,7 @@ class VerifyDue(Timer, frozen=True):
 SERVER_TIMERS: tuple[type[Timer], ...] = (
     FlushDue,
     ConsensusDue,
+    LookAgain,
     StateSaveDue,
     WriteAgain,
     LeaseDue,
@@ -114,6 +122,7 @@ class Server:
         self._leaderless_since = out.now
         self._verification = 0  # the chain of attempts that counts
         self._verifying: dict[Address, ServerId] = {}
+        self._looking: dict[Path, None] = {}  # links whose queue was full
         self._timers: dict[type, Callable[[Any], None]] = {
             **self.replica.timers(),
             **self.serving.timers(),
@@ -121,6 +130,7 @@ class Server:
             **self.audit.timers(),
             VerifyDue: self._verify_due,
             FollowersDue: self._followers_due,
+            LookAgain: self._look_again,
         }
         self.replica.send = self._send
         self.replica.told = self._told
@@ -325,11 +335,18 @@ class Server:
         self._look_for_leader()
 
     def send_failed(self, path: Path) -> None:
-        """Something for `path` did not go out: look again from where it stands."""
+        """Something for `path` did not go out: look again from where it stands, in a while.  At once, it would not go out
+        either: the queue of the link is full."""
         for server in self._disks_of(path):
             self.replica.peer_lost(server)
-            if self._links.is_open(path):
-                self.replica.peer_back(server)
+        if path not in self._looking:
+            self._looking[path] = None
+            self._out.arm(self._out.now + LOOK_AGAIN, LookAgain(path))
+
+    def _look_again(self, timer: LookAgain) -> None:
+        del self._looking[timer.path]
+        if self._links.is_open(timer.path):
+            self.link_opened(timer.path)
 
     def servers(self) -> tuple[ServerId, ...]:
         """Voters, of both sides of a change, and learners."""

@@ -1,0 +1,20 @@
+"""Whatever fails together, what was acknowledged is kept, and the store works again when it is over."""
+
+import os
+
+import pytest
+
+from sim.run import simulate
+from sim.swarm import swarm_scenario
+
+SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else range(1, 9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_store_survives_a_swarm_of_faults(seed):
+    report = simulate(swarm_scenario(seed), seed)
+    assert report.holds, report.as_text(f"the swarm of seed {seed}")
+
+
+def test_a_seed_is_one_scenario():
+    assert swarm_scenario(7) == swarm_scenario(7) != swarm_scenario(8)
