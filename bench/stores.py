@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
@@ -119,11 +120,23 @@ class Processes:
         self.servers: list[Process] = []
 
     def __enter__(self) -> Self:
+        try:
+            self.found()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def found(self) -> None:
+        """Start all servers; returns when they have a leader."""
+        raise NotImplementedError
+
+    def end(self) -> None:
         for server in self.servers:
             server.kill()
         self._opened.close()
@@ -159,8 +172,7 @@ def read_load(line: str) -> Load:
 class DislocateGroup(Processes):
     """Three agents of one data center, each a server."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def found(self) -> None:
         network, claim = claim_network()
         self._opened.callback(claim.close)
         self.hosts = [f"{network}.1.{at + 1}" for at in range(SERVERS)]
@@ -267,7 +279,7 @@ def _await_ready(server: Process) -> None:
         pass
 
 
-def _await_leader(leader) -> None:
+def _await_leader(leader: Callable[[], int]) -> None:
     deadline = time.monotonic() + STARTED_WITHIN
     while leader() < 0:
         if time.monotonic() > deadline:
@@ -293,8 +305,7 @@ def build_etcd_client() -> Path | None:
 class EtcdGroup(Processes):
     """Three members."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def found(self) -> None:
         ports = free_ports(2 * SERVERS)
         self.endpoints = [f"127.0.0.1:{port}" for port in ports[:SERVERS]]
         peers = [f"http://127.0.0.1:{port}" for port in ports[SERVERS:]]
@@ -336,8 +347,7 @@ class EtcdGroup(Processes):
 class PySyncObjGroup(Processes):
     """Three processes whose clients are in them."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def found(self) -> None:
         addresses = [f"127.0.0.1:{port}" for port in free_ports(SERVERS)]
         for address in addresses:
             others = [other for other in addresses if other != address]

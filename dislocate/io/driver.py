@@ -17,7 +17,6 @@ from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
-from gevent.event import Event as Flag
 
 from dislocate.core.boundary.effects import Notify, Reply
 from dislocate.core.boundary.events import Event
@@ -40,6 +39,7 @@ from dislocate.core.node import Node
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND
 from dislocate.io import clock
+from dislocate.io.alarm import Alarm
 from dislocate.io.outlets import Outlets
 from dislocate.io.recorder import Recorder
 
@@ -84,7 +84,7 @@ class Driver:
         self._read_load = read_load
         self._queue: deque[Input] = deque()
         self._datagrams = 0  # of those in the queue
-        self._wake = Flag()
+        self._wake = Alarm()
         self._breathed = 0  # when other greenlets last had their turn
         self._ids = itertools.count(1)
         self._replies: dict[int, Callable[[Result], object]] = {}
@@ -138,7 +138,7 @@ class Driver:
                 return
             self._datagrams += 1
         self._queue.append(input_)
-        self._wake.set()
+        self._wake.ring()
 
     def ask(self, request: Request, then: Callable[[Result], object]) -> int:
         """Ask the node and return at once: `then` is called with its answer, on the hub, where it must not block.
@@ -215,7 +215,6 @@ class Driver:
             wait = min(self.node.deadline() - self.now(), IDLE_WAIT)
             if wait <= 0:
                 break
-            self._wake.clear()
             self._wake.wait(wait / SECOND)
             self._breathed = self.now()
         if self.now() - self.node.deadline() > STALL:

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from dislocate.core.boundary.effects import Store
-from dislocate.core.boundary.events import EntriesApplied, GroupJoined, LeaderElected
+from dislocate.core.boundary.events import EntriesApplied, GroupJoined, LeaderElected, StoreTroubled
 from dislocate.core.consensus.messages import Append, Appended, Configuration, Consensus, LeadNow, ServerId, VoteGiven
 from dislocate.core.identity import Path
+from dislocate.core.store.audit import DIVERGENCE
+from dislocate.core.store.replica import UNREADABLE
+from dislocate.core.store.server import CONTRADICTION
+from dislocate.core.tunables import AUDIT_EVERY
 from sim.invariants.monitor import Invariant
 from sim.process import Process
 from sim.wiretap import begins_anew, durable_hard, durable_term, has_durably, written_hard
@@ -284,6 +288,23 @@ class NobodyRaisesTheTermAlone(LogInvariant):
             raise self.violated(path, words)
 
 
+class OnlyDisksEndServers(LogInvariant):
+    """No server ends its part because what it heard cannot be, or its state is not that of the others: where an agent goes
+    on with its other business, a run of the simulator does not."""
+
+    name = "no server contradicts the log"
+
+    def handlers(self) -> Handlers:
+        return {StoreTroubled: self._troubled, EntriesApplied: self._entries_applied}
+
+    def _entries_applied(self, _process: Process, event: EntriesApplied) -> None:
+        self.exercised += event.index % AUDIT_EVERY == 0
+
+    def _troubled(self, process: Process, event: StoreTroubled) -> None:
+        if CONTRADICTION in event.problem or DIVERGENCE in event.problem or UNREADABLE in event.problem:
+            raise self.violated(process.node_id.path, event.problem)
+
+
 CONSENSUS: tuple[type[Invariant], ...] = (
     OneGroup,
     OneLeaderATerm,
@@ -295,4 +316,5 @@ CONSENSUS: tuple[type[Invariant], ...] = (
     DurableBeforeAcknowledged,
     AppliedIsOnAMajority,
     NobodyRaisesTheTermAlone,
+    OnlyDisksEndServers,
 )

@@ -145,6 +145,15 @@ STORE_MUTANTS = (
         scenario=QUIET,
     ),
     Mutant(
+        name="the-state-depends-on-who-holds-it",
+        why="Something of the host finds its way into what is computed from the log.",
+        module="dislocate.core.store.audit",
+        original="        self._digests[index] = self._replica.machine.digest\n",
+        planted="        self._digests[index] = self._replica.machine.digest + (self._replica.me.path == 'wdc/a1')\n",
+        invariant="no server contradicts the log",
+        scenario=group(60, ("fra/a1", "fra/a2", "wdc/a1"), (WRITES,)),
+    ),
+    Mutant(
         name="asks-for-votes-at-once",
         why="Without PreVote, who is cut off raises the term each time it loses patience (etcd#9333).",
         module="dislocate.core.consensus.elections",

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path as FilePath
 
 import gevent
@@ -56,19 +57,17 @@ gevent.sleep(60)
 
 
 class NoFileMayGrow:
-    """While entered, the kernel fails writes of this process behind the first 16 KiB of a file."""
+    """While entered, the kernel fails writes of this process behind the first `size` bytes of a file."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
 
     def __enter__(self) -> None:
         self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, self._before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self._size, self._before[1]))
 
     def __exit__(self, *_: object) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
-
-
-@pytest.fixture
-def no_file_may_grow():
-    return NoFileMayGrow()
 
 
 @pytest.fixture
@@ -128,9 +127,9 @@ def test_a_batch_that_is_refused_is_answered_so_and_leaves_nothing(disk):
     assert disk.load() == (record("b"),)
 
 
-def test_after_a_failed_write_nothing_is_stored_any_more(disk, no_file_may_grow):
+def test_after_a_failed_write_nothing_is_stored_any_more(disk):
     answers: list[Stored | StoreFailed] = []
-    with no_file_may_grow:
+    with NoFileMayGrow(16_384):
         disk.store(Store(1, (record("a", bytes(100_000)),), True), answers.append)
         until(lambda: answers)
     disk.store(Store(2, (record("b"),), True), answers.append)
@@ -140,21 +139,19 @@ def test_after_a_failed_write_nothing_is_stored_any_more(disk, no_file_may_grow)
     assert disk.load() == ()
 
 
-def test_a_log_that_cannot_be_brought_home_ends_storing_too(disk, no_file_may_grow):
+def test_a_log_that_cannot_be_brought_home_ends_storing_too(disk):
+    """The log, which begins anew, ends before 24 MB; the file would have to grow behind them."""
     answers: list[Stored | StoreFailed] = []
-    pages = CHECKPOINT + 100
-    disk.store(Store(1, tuple(record(f"k{at}", bytes(4_000)) for at in range(pages)), False), answers.append)
-    until(lambda: disk._database.logged < 100)
-    for seq in (2, 3):  # the log is written from its beginning again, and its end is far
-        with no_file_may_grow:
-            disk.store(
-                Store(seq, tuple(record(f"l{seq}-{at}", bytes(4_000)) for at in range(600)), False), answers.append
-            )
-            until(lambda seq=seq: len(answers) == seq)
-    until(lambda: disk._broken)
-    disk.store(Store(4, (record("b"),), True), answers.append)
-    until(lambda: len(answers) == 4)
-    assert "until the agent is restarted" in answers[3].reason
+    for seq in (1, 2):
+        with NoFileMayGrow(24 << 20) if seq == 2 else nullcontext():
+            records = tuple(record(f"{seq}/{at}", bytes(4_000)) for at in range(CHECKPOINT))
+            disk.store(Store(seq, records[: len(records) // 2], False), answers.append)
+            disk.store(Store(seq, records[len(records) // 2 :], True), answers.append)
+            until(lambda seq=seq: len(answers) == 2 * seq and (disk._database.logged < 100 or disk._broken))
+    assert [type(answer) for answer in answers] == [Stored] * 4
+    disk.store(Store(3, (record("b"),), True), answers.append)
+    until(lambda: len(answers) == 5)
+    assert "until the agent is restarted" in answers[4].reason
 
 
 # ---- a full disk

@@ -112,3 +112,13 @@ def test_a_lost_link_of_an_older_start_does_not_end_the_new_one(scene):
     scene.links.opened(newer)
     assert not scene.links.lost(C)
     assert scene.links.node("fra/c") == newer
+
+
+def test_one_link_that_comes_back_makes_the_others_be_dialled_at_once(scene):
+    """A cut that heals, heals for all."""
+    scene.links.want(dict.fromkeys(("fra/a", "fra/c")), mutual=True)
+    scene.run(60 * SECOND)
+    before = scene.dials.count(C)
+    scene.links.opened(A)
+    scene.run(400 * MILLISECOND)
+    assert scene.dials.count(C) == before + 1

@@ -27,6 +27,8 @@ from dislocate.core.store.replica import Replica
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.tunables import AUDIT_EVERY, AUDIT_KEPT, AUDIT_PERIOD, AUDIT_TOLD_EVERY
 
+DIVERGENCE = "a majority of the servers has"  # in the problem of a server whose state differs
+
 
 class AuditDue(Timer, frozen=True):
     """Something was applied a while ago: tell its digest."""
@@ -152,6 +154,6 @@ class Audit:
 def divergence(path: Path, index: int, own: int, right: int) -> str:
     """What to tell people."""
     return (
-        f"the state of {path} after entry {index} is {own:016x}, a majority of the servers has {right:016x}: it serves "
+        f"the state of {path} after entry {index} is {own:016x}, {DIVERGENCE} {right:016x}: it serves "
         f"nothing any more.  Move its state.db (and its -wal and -shm) away, start it, and `dislocate servers add {path}`"
     )

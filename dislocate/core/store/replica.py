@@ -41,6 +41,7 @@ from dislocate.core.tunables import (
 )
 from dislocate.core.units import HOUR
 
+UNREADABLE = "cannot be read"  # in the problem of a server that was sent what it does not understand
 FULL = "full"  # begins the reason of a write that failed for want of space
 UNKNOWN_AGE = 365 * 24 * HOUR  # nobody knows: no bound that may be asked for is met
 LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped: deleting has its price too
@@ -459,7 +460,7 @@ class Replica:
         try:
             machine = StoreMachine.recover(join_chunks(snapshot.chunks))
         except LocalError as error:
-            self.give_up(f"the snapshot as of entry {snapshot.index} cannot be read: {error}")
+            self.give_up(f"the snapshot as of entry {snapshot.index} {UNREADABLE}: {error}")
             return {}
         changes = {record.key: record.value for record in replacing_records(self.machine, machine)}
         changes |= {log_key(index): None for index in range(self._base.index + 1, self._log_end + 1)}

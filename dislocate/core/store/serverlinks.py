@@ -20,6 +20,7 @@ from dislocate.core.units import MILLISECOND, SECOND
 YIELD_TO_SMALLER = 1 * SECOND
 RETRY_FIRST = 200 * MILLISECOND
 RETRY_MAX = 5 * SECOND
+MANY = 3  # dials without success, after which one waits for seconds
 OWNER = "store"
 
 
@@ -86,6 +87,9 @@ class ServerLinks:
         self._armed.pop(node.path, None)
         if node.path in self._wanted:
             self._out.claim_link(node, OWNER)
+        for path in [path for path in self._wanted if path not in self._open]:
+            if self._attempts.get(path, 0) >= MANY:  # whatever was cut between us may be healed for all
+                self._schedule(path, MANY - 1, RETRY_FIRST + self._stream.below(RETRY_FIRST))
 
     def lost(self, node: NodeId) -> bool:
         """The link ended, or could not be made; whether it was open."""

@@ -24,7 +24,7 @@ from dislocate.edge.store_answers import RevisionAnswer, ServersAnswer, StoreAns
 from dislocate.strict import nearest
 
 CHANGE_WITHIN = 120.0  # seconds: a new server first takes over the whole store
-BACKUP_WITHIN = 60.0  # seconds
+BACKUP_WITHIN = 120.0  # seconds: each slice of it may wait for an election
 
 
 def get_store(call: Call) -> StoreAnswer:

@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 import gevent
 import zmq
-import zmq.green
 
 from dislocate.core.errors import LocalError, PeerError
 from dislocate.core.identity import Address, Path
-from dislocate.io.links.frames import Control, Goodbye, decode_control, encode_control, path_of
+from dislocate.io.links.frames import PACKED, Control, Goodbye, decode_control, encode_control, path_of, unpack
 from dislocate.io.links.sockets import (
     BURST_MESSAGES,
     RECEIVE_QUEUE,
+    Context,
     Keys,
     Monitor,
     endpoint,
@@ -50,7 +50,7 @@ class Acceptor:
 
     def __init__(
         self,
-        context: zmq.green.Context,
+        context: Context,
         bind: Address,
         keys: Keys,
         counters: Counter[str],
@@ -94,20 +94,20 @@ class Acceptor:
             self._socket.close()
 
     def _read(self) -> None:
-        # Frames, not bytes (and no copy=False elsewhere, pyzmq #765): only a frame knows its User-Id and descriptor.
-        for frames in messages(self._socket, copy=False):
+        for frames in messages(self._socket):
             self._take(frames)
 
     def _take(self, frames: list[zmq.Frame]) -> None:
-        identity, *parts = (frame.bytes for frame in frames)
+        identity, *parts = [frame.bytes for frame in frames]
         connection = self._connection(identity, frames[-1])
         if connection is None:
             return
-        if len(parts) == 1:
-            self._received(connection, parts[0])
-            return
         try:
-            self._said(connection, decode_control(parts, connection.path))
+            if len(parts) == 1 or (len(parts) == 2 and parts[0] == PACKED):
+                for payload in unpack(parts, connection.path):
+                    self._received(connection, payload)
+            else:
+                self._said(connection, decode_control(parts, connection.path))
         except PeerError:
             self._counters["unreadable"] += 1
 
@@ -144,9 +144,7 @@ class Acceptor:
 
     def _take_waiting(self) -> None:
         """Read all that any connection had said by now; each has a bounded queue and a fair turn."""
-        for count, frames in enumerate(
-            waiting_messages(self._socket, RECEIVE_QUEUE * (len(self._connections) + 1), copy=False), 1
-        ):
+        for count, frames in enumerate(waiting_messages(self._socket, RECEIVE_QUEUE * (len(self._connections) + 1)), 1):
             self._take(frames)
             if count % BURST_MESSAGES == 0:
                 gevent.sleep(0)

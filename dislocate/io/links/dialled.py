@@ -9,14 +9,14 @@ from time import monotonic
 
 import gevent
 import zmq
-import zmq.green
 
 from dislocate.core.errors import PeerError
 from dislocate.core.identity import Address, NodeId
-from dislocate.io.links.frames import Control, Hello, decode_control, encode_control
+from dislocate.io.links.frames import PACKED, Control, Hello, decode_control, encode_control, unpack
 from dislocate.io.links.sockets import (
     DIAL_TIMEOUT,
     RECEIVE_QUEUE,
+    Context,
     Keys,
     Monitor,
     endpoint,
@@ -47,7 +47,7 @@ class Dialled:
 
     def __init__(
         self,
-        context: zmq.green.Context,
+        context: Context,
         hello: Hello,
         address: Address,
         keys: Keys,
@@ -88,19 +88,18 @@ class Dialled:
             if self._socket.closed:
                 return
             raise
-        for parts in messages(self._socket):
-            self._take(parts)
+        for frames in messages(self._socket):
+            self._take([frame.bytes for frame in frames])
 
     def _take(self, parts: list[bytes]) -> None:
-        if len(parts) == 1:
-            self._received(self, parts[0])
-            return
         try:
-            frame = decode_control(parts, self.peer.path)
+            if len(parts) == 1 or (len(parts) == 2 and parts[0] == PACKED):
+                for payload in unpack(parts, self.peer.path):
+                    self._received(self, payload)
+            else:
+                self._said(self, decode_control(parts, self.peer.path))
         except PeerError as error:
             self.end(error.reason)
-        else:
-            self._said(self, frame)
 
     def _watch(self, give_up_at: float) -> None:
         while not self._monitor.closed:
@@ -120,8 +119,8 @@ class Dialled:
 
     def end(self, reason: str) -> None:
         """Hand over what came before the end, then end."""
-        for parts in waiting_messages(self._socket, RECEIVE_QUEUE):
-            self._take(parts)
+        for frames in waiting_messages(self._socket, RECEIVE_QUEUE):
+            self._take([frame.bytes for frame in frames])
         if not self._socket.closed:
             self.close()
             self._ended(self, reason)

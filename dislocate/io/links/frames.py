@@ -1,9 +1,11 @@
 """What two ends of a connection say to each other about the link itself.
 
-On the wire a message of one part is payload, opaque to links; one of two parts is `CONTROL` and one of the structs here.
+On the wire a message of one part is payload, opaque to links; one of two parts is `CONTROL` and one of the structs here, or
+`PACKED` and several payloads, each after its length: what is said at once travels together, at the price of one.
 Append fields only, with defaults; never reuse a tag.
 """
 
+import struct
 from typing import TypeAlias
 
 import msgspec
@@ -12,8 +14,11 @@ from msgspec import Struct
 from dislocate.core.errors import PeerError
 from dislocate.core.identity import NodeId
 
-LINK_PROTOCOL = (1, 1)  # lowest and highest version spoken; only ranges that do not overlap are refused
+LINK_PROTOCOL = (1, 2)  # lowest and highest version spoken; only ranges that do not overlap are refused
+PACKS = 2  # from this version on `PACKED` is understood
 CONTROL = b"\x01"
+PACKED = b"\x02"
+LENGTH = struct.Struct("!I")
 
 
 class Base(Struct, frozen=True, array_like=True):
@@ -64,6 +69,27 @@ def decode_control(parts: list[bytes], source: str) -> Control:
         return _decoder.decode(parts[1])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(source, f"unreadable link frame: {error}") from error
+
+
+def pack(payloads: list[bytes]) -> list[bytes]:
+    """The parts of one message with all of `payloads`."""
+    if len(payloads) == 1:
+        return payloads
+    return [PACKED, b"".join([piece for payload in payloads for piece in (LENGTH.pack(len(payload)), payload)])]
+
+
+def unpack(parts: list[bytes], source: str) -> list[bytes]:
+    """The payloads of a message of one part, or of a packed one.  Raises `PeerError` naming `source`."""
+    if len(parts) == 1:
+        return parts
+    data, at, payloads = parts[1], 0, []
+    while at < len(data):
+        begin = at + LENGTH.size
+        at = begin + LENGTH.unpack_from(data, at)[0] if begin <= len(data) else len(data) + 1
+        if at > len(data):
+            raise PeerError(source, "a packed link frame that is cut off")
+        payloads.append(data[begin:at])
+    return payloads
 
 
 def speaks_our_protocol(protocol: tuple[int, int]) -> bool:

@@ -14,6 +14,7 @@ Decides nothing about liveness: a lost link is only a trigger for the core to lo
 from collections import Counter
 from collections.abc import Callable
 
+import gevent
 import zmq
 
 from dislocate.core.boundary.inputs import Input, LinkLost, SendFailed
@@ -24,12 +25,15 @@ from dislocate.core.tunables import MESSAGE_BUDGET
 from dislocate.io.links.accepted import Accepted, Acceptor
 from dislocate.io.links.dialled import TIMED_OUT, Dialled
 from dislocate.io.links.frames import (
+    LENGTH,
     LINK_PROTOCOL,
+    PACKS,
     Control,
     Goodbye,
     Hello,
     Welcome,
     encode_control,
+    pack,
     speaks_our_protocol,
 )
 from dislocate.io.links.news import Link, News, Shaper, Unshaped
@@ -64,6 +68,7 @@ class Links:
         self._links: dict[Path, Link] = {}
         self._dials: dict[Path, Dialled] = {}  # not answered yet
         self._waiting: dict[Path, tuple[Accepted, Hello]] = {}  # hellos that hope for our own dial to fail
+        self._unsent: dict[Link, None] = {}  # those with something to send before the hub goes on
         self._attempts = 0
         self._context = new_context()
         # Before the ROUTER is bound: a handshake that nobody answers would be let in or hang (libzmq #2594).
@@ -110,6 +115,7 @@ class Links:
             if path in self._waiting:
                 self._acceptor.dismiss(self._waiting.pop(path)[0], "closed")
         elif link is not None and link.peer == peer:
+            self._send_waiting()
             del self._links[path]
             if isinstance(link.connection, Dialled):
                 link.connection.close()
@@ -117,7 +123,8 @@ class Links:
                 self._acceptor.dismiss(link.connection, "closed")
 
     def send(self, peer: NodeId, data: bytes) -> None:
-        """Send on the open link to `peer`; `SendFailed` says when that cannot be."""
+        """Send on the open link to `peer`, at the latest when this greenlet gives way; `SendFailed` says when that cannot
+        be, in the order of the calls."""
         link = self._links.get(peer.path)
         if len(data) > MESSAGE_BUDGET:
             self._send_failed(peer, Refusal.TOO_LARGE)
@@ -128,6 +135,7 @@ class Links:
 
     def become(self, node: NodeId) -> None:
         """This agent took a higher boot: every link and dial under the old one ends, and the core dials anew."""
+        self._send_waiting()
         self.node = node
         for dial in list(self._dials.values()):
             self._give_up(dial, "this agent took a higher boot")
@@ -185,7 +193,7 @@ class Links:
         path = dial.peer.path
         del self._dials[path]
         dial.is_open = True
-        self._opened(Link(dial.peer, dial, welcome.attempt))
+        self._opened(Link(dial.peer, dial, welcome.attempt, packs=welcome.protocol[1] >= PACKS))
         if path in self._waiting:
             self._hello(*self._waiting.pop(path))  # stale, unless the peer has dialled again since
 
@@ -261,7 +269,7 @@ class Links:
         except zmq.ZMQError:  # it is gone already
             self.counters["welcomes_unsent"] += 1
             return False
-        self._opened(Link(hello.node, connection, hello.attempt))
+        self._opened(Link(hello.node, connection, hello.attempt, packs=hello.protocol[1] >= PACKS))
         return True
 
     def _message_from_dialler(self, connection: Accepted, data: bytes) -> None:
@@ -317,21 +325,48 @@ class Links:
         if self._links.get(link.peer.path) is not link:
             self.counters["messages_lost_under_way"] += 1  # shaped, and the link ended meanwhile; `LinkLost` said so
             return
+        if link.unsent and link.unsent_size + LENGTH.size + len(data) > MESSAGE_BUDGET:
+            self._send_link(link)
+        if not self._unsent:
+            gevent.get_hub().loop.run_callback(self._send_waiting)
+        self._unsent[link] = None
+        link.unsent.append(data)
+        link.unsent_size += LENGTH.size + len(data)
+
+    def _send_waiting(self) -> None:
+        """Send what was said since the hub last went on: to each peer as few messages as hold it."""
+        while self._unsent:
+            self._send_link(next(iter(self._unsent)))
+
+    def _send_link(self, link: Link) -> None:
+        payloads, link.unsent, link.unsent_size = link.unsent, [], 0
+        del self._unsent[link]
+        if self._links.get(link.peer.path) is not link:
+            self.counters["messages_lost_under_way"] += len(payloads)
+            return
+        for together in [payloads] if link.packs else [[payload] for payload in payloads]:
+            self._send_together(link, together)
+
+    def _send_together(self, link: Link, payloads: list[bytes]) -> None:
         try:
             if isinstance(link.connection, Dialled):
-                link.connection.send([data])
+                link.connection.send(pack(payloads))
             else:
-                self._acceptor.send(link.connection, [data])
-        except zmq.Again:
-            self._send_failed(link.peer, Refusal.BACKPRESSURE)
+                self._acceptor.send(link.connection, pack(payloads))
         except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
-            self._send_failed(link.peer, Refusal.GONE)
+            reason = Refusal.GONE if error.errno == zmq.EHOSTUNREACH else Refusal.BACKPRESSURE
+            for _ in payloads:
+                self._tell_failed(link.peer, reason)
         else:
-            self.counters["messages_sent"] += 1
-            self.counters["bytes_sent"] += len(data)
+            self.counters["messages_sent"] += len(payloads)
+            self.counters["bytes_sent"] += sum(map(len, payloads))
 
     def _send_failed(self, peer: NodeId, reason: Refusal) -> None:
+        self._send_waiting()  # their failures come first
+        self._tell_failed(peer, reason)
+
+    def _tell_failed(self, peer: NodeId, reason: Refusal) -> None:
         self.counters[f"sends_failed_{reason.name.lower()}"] += 1
         self._deliver(SendFailed(peer, reason))

@@ -55,12 +55,15 @@ class Unshaped:
 class Link:
     """A link that opened, until its end has been told."""
 
-    __slots__ = ("connection", "cut_for", "is_severed", "peer", "peer_attempt")
+    __slots__ = ("connection", "cut_for", "is_severed", "packs", "peer", "peer_attempt", "unsent", "unsent_size")
 
-    def __init__(self, peer: NodeId, connection: Dialled | Accepted, peer_attempt: int) -> None:
+    def __init__(self, peer: NodeId, connection: Dialled | Accepted, peer_attempt: int, *, packs: bool) -> None:
         self.peer = peer
         self.connection = connection
         self.peer_attempt = peer_attempt  # the peer's last dial when this opened; a hello with no greater one is stale
+        self.packs = packs  # several messages in one are understood
+        self.unsent: list[bytes] = []  # said in this turn, on its way in this turn
+        self.unsent_size = 0
         self.cut_for = 0.0  # seconds
         self.is_severed = False  # told as lost by a rehearsed cut: nothing more is told of it
 

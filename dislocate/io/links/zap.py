@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import gevent
 import zmq
-import zmq.green
 
 from dislocate.core.identity import Path
-from dislocate.io.links.sockets import ZAP_DOMAIN, messages, new_gate
+from dislocate.io.links.sockets import ZAP_DOMAIN, Context, messages, new_gate
 
 _VERSION = b"1.0"
 
@@ -20,9 +19,7 @@ _VERSION = b"1.0"
 class Gatekeeper:
     """Answers every handshake of one context."""
 
-    def __init__(
-        self, context: zmq.green.Context, known_key: Callable[[bytes], Path | None], counters: Counter[str]
-    ) -> None:
+    def __init__(self, context: Context, known_key: Callable[[bytes], Path | None], counters: Counter[str]) -> None:
         self._known_key = known_key
         self._counters = counters
         self._socket = new_gate(context)
@@ -30,7 +27,7 @@ class Gatekeeper:
 
     def _serve(self) -> None:
         for request in messages(self._socket):
-            self._socket.send_multipart(self._answer(request), zmq.NOBLOCK)
+            self._socket.send_multipart(self._answer([frame.bytes for frame in request]), zmq.NOBLOCK)
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
         """The reply to version, request id, domain, address, identity, mechanism, credentials."""
