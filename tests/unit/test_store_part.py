@@ -20,6 +20,7 @@ from dislocate.core.boundary.store import (
     Uncertain,
 )
 from dislocate.core.boundary.values import Refusal, StoredRecord
+from dislocate.core.consensus.founding_duties import Write
 from dislocate.core.consensus.messages import Consensus
 from dislocate.core.consensus.promises import is_of_store
 from dislocate.core.identity import NodeId
@@ -305,6 +306,24 @@ def test_what_an_earlier_membership_left_on_the_disk_is_gone_when_the_agent_is_l
     three.restart("fra/a4")
     three.run("3s")
     assert three.hosts["fra/a4"].node.store.role == "follower"
+
+
+def test_what_is_to_be_dropped_at_an_admission_is_dropped_by_the_write_that_succeeds(three):
+    belonging = three.part("fra/a4")._belonging
+    belonging.left_behind = ("log/0000000000000001", "store/key/old")
+    written = []
+    store = belonging._out.store
+    belonging._out.store = lambda records, **more: (
+        written.append({one.key for one in records}),
+        store(records, **more),
+    )
+    write = Write(99, (StoredRecord("raft/group", b""),), drops_store=True)
+    belonging._founding._awaiting[99] = write
+    belonging._write(write)
+    seq = belonging._out._store_seq
+    belonging._out.store_failed(seq, "full: no space")
+    belonging._write(write)
+    assert written[0] == written[1] == {"raft/group", "log/0000000000000001", "store/key/old"}
 
 
 def test_a_leader_that_removes_itself_says_done(three):

@@ -132,9 +132,10 @@ class Belonging:
         if write.drops_store:
             kept = {record.key for record in records}
             records += tuple(StoredRecord(key, None) for key in self.left_behind if key not in kept)
-            self.left_behind = ()
 
         def stored() -> None:
+            if write.drops_store:
+                self.left_behind = ()
             self._founding.stored(write.ticket)
             self.carry_out()
 

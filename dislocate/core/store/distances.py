@@ -32,9 +32,11 @@ class Distances:
         self._rtt = rtt  # to a data center, nanoseconds, if it is known
         self._shunned: dict[Path, int] = {}  # servers that cannot help, until when
 
-    def shun(self, server: Path) -> None:
-        """It cannot help for a while: ask others first."""
+    def shun(self, server: Path) -> bool:
+        """It cannot help for a while: ask others first.  Whether that is news."""
+        is_news = self._shunned.get(server, 0) <= self._out.now
         self._shunned[server] = self._out.now + SHUNNED_FOR
+        return is_news
 
     def servers(self) -> list[Path]:
         """The other servers, the nearest first; who is as near as another is chosen by rendezvous hash, so that load

@@ -231,11 +231,11 @@ class StorePart:
 
     def on_follow(self, sender: NodeId, source: Address | None, body: Follow) -> None:
         if source is None and self._server is not None and body.group == self._server.group:
-            self._server.follow(sender, body)
+            self._server.telling.follow(sender, body)
 
     def on_unfollow(self, sender: NodeId, source: Address | None, body: Unfollow) -> None:
         if self._server is not None:
-            self._server.unfollow(sender, body)
+            self._server.telling.unfollow(sender, body)
 
     @property
     def near(self) -> Near:
@@ -349,8 +349,7 @@ class StorePart:
         return next((node for node in linked if node is not None), None)
 
     def _shun(self, server: NodeId) -> None:
-        self._distances.shun(server.path)
-        if self._server is None:
+        if self._distances.shun(server.path) and self._server is None:
             self._choose()
 
     def _problem(self, request: StoreAsk) -> str:

@@ -4,10 +4,8 @@ It tells consensus which links are up, and finds out by itself whether a leader 
 connection that this server saw waives the leader's lease here (`consensus.raft`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-
-from msgspec.structs import replace
 
 from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, ServersChanged
 from dislocate.core.boundary.inputs import ConnectTried
@@ -33,26 +31,20 @@ from dislocate.core.store.audit import Audit, AuditDue
 from dislocate.core.store.changing import ChangeDue, Changing
 from dislocate.core.store.copies import CopyIdle
 from dislocate.core.store.durable import Found
-from dislocate.core.store.followers import Followers
 from dislocate.core.store.levels import Levels
-from dislocate.core.store.messages import Answered, Asked, Follow, FollowedChanges, FollowedState, GroupTold, Unfollow
+from dislocate.core.store.messages import Answered, Asked, GroupTold
 from dislocate.core.store.replica import ConsensusDue, FlushDue, Replica, StateSaveDue, WriteAgain
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.serving import Answer, LeaseDue, Serving
+from dislocate.core.store.telling import FollowersDue, Telling
 from dislocate.core.store.waiting import Waiting
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import FEATURE_LEVEL, LEADERLESS
-from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.core.units import MILLISECOND
 
 LOOK_AGAIN = 100 * MILLISECOND  # a full queue takes a message budget or two
 VERIFY_AGAIN = 50 * MILLISECOND  # a process that ends closes its links before its listening socket
 VERIFY_TIMES = 10
-FOLLOWERS_PERIOD = 100 * MILLISECOND  # parts of a state follow each other at this pace
-TELL_AGE_EACH = 1 * SECOND  # also when nothing changed
-
-
-class FollowersDue(Timer, frozen=True):
-    """Followers are told how old what they have is, and the next parts of what they lack."""
 
 
 class LookAgain(Timer, frozen=True):
@@ -116,8 +108,7 @@ class Server:
         self.waiting = Waiting()
         self.audit = Audit(out, self.replica, links)
         self.levels = Levels(out, self.replica, ask_disk)
-        self._followers = Followers(self.replica.machine)
-        self._told_at = out.now
+        self.telling = Telling(out, links, self.replica.machine, lambda: self.age, self._leaders_path)
         self._leader: ServerId | None = None
         self._leaderless_since = out.now
         self._verification = 0  # the chain of attempts that counts
@@ -129,7 +120,7 @@ class Server:
             **self.changing.timers(),
             **self.audit.timers(),
             VerifyDue: self._verify_due,
-            FollowersDue: self._followers_due,
+            **self.telling.timers(),
             LookAgain: self._look_again,
         }
         self.replica.send = self._send
@@ -163,6 +154,9 @@ class Server:
     @property
     def revision(self) -> int:
         return self.replica.machine.revision
+
+    def _leaders_path(self) -> Path | None:
+        return None if self._leader is None else self._leader.path
 
     def why_not_now(self) -> str:
         """Why nothing can be written now and for a while; empty: it can be, or may be in a moment."""
@@ -243,49 +237,11 @@ class Server:
     def peer_gone(self, asker: Path) -> None:
         """The link to an agent ended: nobody waits or follows there any more."""
         self.waiting.forget(asker)
-        self._followers.lost(asker)
-
-    # ---- followers
-
-    def follow(self, sender: NodeId, body: Follow) -> None:
-        if self.problem:
-            return  # it is silent, so the follower goes to another server
-        is_first = not len(self._followers)
-        if self._followers.follow(sender.path, body):
-            self._tell_followers()
-            if is_first:
-                self._out.arm(self._out.now + FOLLOWERS_PERIOD, FollowersDue())
-
-    def unfollow(self, sender: NodeId, body: Unfollow) -> None:
-        self._followers.unfollow(sender.path, body)
-
-    def _followers_due(self, _timer: FollowersDue) -> None:
-        if self.problem:
-            return
-        now = self._out.now
-        if now - self._told_at >= TELL_AGE_EACH:
-            self._told_at = now
-            self._send_followers(self._followers.tick(now, self.age))
-        else:
-            self._tell_followers()
-        if len(self._followers):
-            self._out.arm(now + FOLLOWERS_PERIOD, FollowersDue())
-
-    def _tell_followers(self) -> None:
-        if self._followers.has_more:
-            self._send_followers(self._followers.take(self._out.now, self.age))
-
-    def _send_followers(self, messages: Iterable[tuple[Path, FollowedState | FollowedChanges]]) -> None:
-        leader = None if self._leader is None else self._leader.path
-        for path, message in messages:
-            node = self._links.node(path)
-            if node is not None:
-                is_changes = isinstance(message, FollowedChanges)
-                self._out.send_message(node, replace(message, leader=leader) if is_changes else message)
+        self.telling.lost(asker)
 
     def _replaced(self) -> None:
         self.waiting.replaced(self.replica.machine)
-        self._followers.store_replaced(self.replica.machine)
+        self.telling.replaced(self.replica.machine)
 
     def time_reached(self, timer: Timer) -> None:
         self._timers[type(timer)](timer)
@@ -320,6 +276,7 @@ class Server:
         self.serving.end()
         self.changing.end()
         self.waiting.end()
+        self.telling.end()
 
     # ---- links
 
@@ -344,8 +301,7 @@ class Server:
             self._out.arm(self._out.now + LOOK_AGAIN, LookAgain(path))
 
     def _look_again(self, timer: LookAgain) -> None:
-        del self._looking[timer.path]
-        if self._links.is_open(timer.path):
+        if self._looking.pop(timer.path, "gone") is None and self._links.is_open(timer.path):
             self.link_opened(timer.path)
 
     def servers(self) -> tuple[ServerId, ...]:
@@ -438,8 +394,7 @@ class Server:
     def _batch_applied(self, changes: list[KeyChange]) -> None:
         if changes:
             self.waiting.changed(changes, self.replica.machine)
-            self._followers.changed(changes)
-            self._tell_followers()
+            self.telling.changed(changes)
 
     def _failed(self, problem: str) -> None:
         self._ended(problem)
