@@ -7,7 +7,7 @@ import pytest
 from sim.run import simulate
 from sim.swarm import swarm_scenario
 
-SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else range(1, 9)
+SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else range(1, 5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
