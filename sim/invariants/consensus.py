@@ -172,27 +172,23 @@ class CommitsOnlyGrow(LogInvariant):
 
 
 class DurableBeforeSaid(LogInvariant):
-    """A vote is on the voter's disk for sure before it leaves; so is a term before anything is acknowledged in it."""
+    """A vote is on the voter's disk for sure before it leaves."""
 
     name = "a vote is durable before it is said"
 
     def sent(self, process: Process, message: Consensus) -> None:
         body = message.body
-        is_vote = isinstance(body, VoteGiven) and body.granted and not body.pre
-        if not is_vote and not (isinstance(body, Appended) and body.accepted):
+        if not isinstance(body, VoteGiven) or not body.granted or body.pre:
             return
         self.exercised += 1
         hard = durable_hard(process.machine.disk)
-        path = process.node_id.path
-        if hard.term < message.term:
-            raise self.violated(path, f"speaks in term {message.term}, and its disk has term {hard.term}")
-        if is_vote and hard.term == message.term and hard.voted_for != message.to:
-            words = f"votes for {message.to} in term {message.term}, and its disk has {hard.voted_for}"
-            raise self.violated(path, words)
+        if hard.term < message.term or (hard.term == message.term and hard.voted_for != message.to):
+            words = f"votes for {message.to} in term {message.term}; its disk has {hard.voted_for} in {hard.term}"
+            raise self.violated(process.node_id.path, words)
 
 
 class DurableBeforeAcknowledged(LogInvariant):
-    """An entry is on the disk for sure, in the leader's version, before it is acknowledged."""
+    """An entry is on the disk for sure, in the leader's version, before it is acknowledged; so is the term in which it is."""
 
     name = "an entry is durable before it is acknowledged"
 
@@ -214,6 +210,9 @@ class DurableBeforeAcknowledged(LogInvariant):
         if wanted is None:
             return
         self.exercised += 1
+        hard = durable_hard(process.machine.disk)
+        if hard.term < term:
+            raise self.violated(process.node_id.path, f"acknowledges in term {term}; its disk has term {hard.term}")
         if not has_durably(process.machine.disk, index, wanted):
             found = durable_term(process.machine.disk, index)
             words = "nothing there" if found is None else f"one of term {found}"

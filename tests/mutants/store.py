@@ -42,7 +42,11 @@ def _field(name: str, value: str) -> str:
 
 QUIET = group(25, ONE_RACK, (KV,))
 KILLS = group(
-    50, FIVE, (KV,), *(f"{12 + 5 * n} kill target={path} for=3s" for n, path in enumerate((*FIVE[:3], *FIVE[:3])))
+    62,
+    FIVE,
+    (),
+    *(f"{10 + 12 * n} lead target={path}" for n, path in enumerate(FIVE[:4])),
+    *(f"{16 + 12 * n} kill target={path} for=4s" for n, path in enumerate(FIVE[:4])),
 )
 
 STORE_MUTANTS = (
