@@ -8,6 +8,7 @@ from dislocate.core.consensus.promises import StoredGroup, founding_records, is_
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
+from dislocate.core.store import keptlog
 from dislocate.core.store.commands import Command, encode_command
 from dislocate.core.store.durable import find
 from dislocate.core.store.machine import StoreMachine
@@ -186,6 +187,51 @@ def test_what_an_ended_part_may_have_on_disk_is_all_named():
     left = set(scene.replica.end())
     assert {key for key in scene.disk if is_of_store(key)} <= left
     assert under_way <= left
+
+
+def test_the_log_is_dropped_with_the_state_that_stands_for_it_and_a_crash_at_any_moment_finds_both(monkeypatch):
+    monkeypatch.setattr(keptlog, "LOG_KEPT", 10)
+    monkeypatch.setattr(keptlog, "LOG_SLACK", 5)
+    scene = Scene()
+    scene.run()
+    kept = []
+    for number in range(120):
+        scene.put(f"k{number % 7}", str(number))
+        scene.run(SECOND // 3)
+        kept.append(dict(scene.disk))
+    assert max(sum(key.startswith("log/") for key in disk) for disk in kept) < 30
+    for disk in kept:
+        found = find(StoredRecord(key, value) for key, value in disk.items())
+        assert found.base.index <= found.applied.index == StoreMachine.recover(found.state).index
+    again = scene.again()
+    again.run()
+    assert values(again.replica) == values(scene.replica)
+    assert {key for key in scene.disk if is_of_store(key)} <= set(scene.replica.end())
+
+
+def test_log_that_a_write_under_way_drops_is_still_named_as_being_on_the_disk(monkeypatch):
+    monkeypatch.setattr(keptlog, "LOG_KEPT", 10)
+    monkeypatch.setattr(keptlog, "LOG_SLACK", 5)
+    scene = Scene()
+    scene.run()
+    for number in range(40):
+        scene.put(f"k{number}")
+    scene.replica._flush(None)
+    while scene.take():
+        scene.serve()
+    scene.out.now += 2 * SECOND
+    timer_runs(scene)
+    assert any(
+        record.key.startswith("log/") and record.value is None for store in scene.take() for record in store.records
+    )
+    scene.serve("full: no space")
+    assert {key for key in scene.disk if is_of_store(key)} <= set(scene.replica.end())
+
+
+def timer_runs(scene):
+    while scene.out.deadline() <= scene.out.now:
+        timer = scene.out.due()
+        scene.timers[type(timer)](timer)
 
 
 # ---- snapshots

@@ -21,20 +21,19 @@ from dislocate.core.boundary.events import EntriesApplied, Event, LeaderDeposed,
 from dislocate.core.boundary.store import KeyChange
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus.duties import Duties, Restored, Save, Snapshot, Timing
-from dislocate.core.consensus.messages import Configuration, Consensus, Entry, GroupId, HardState, RaftMessage, ServerId
-from dislocate.core.consensus.promises import APPLIED_KEY, BASE_KEY, DIVERGED_KEY, HARD_KEY, log_key
+from dislocate.core.consensus.messages import Consensus, Entry, GroupId, HardState, RaftMessage, ServerId
+from dislocate.core.consensus.promises import APPLIED_KEY, BASE_KEY, DIVERGED_KEY, HARD_KEY
 from dislocate.core.consensus.raft import Raft
 from dislocate.core.errors import LocalError
 from dislocate.core.outbox import NEVER, Outbox, Timer
 from dislocate.core.store.commands import UnreadableEntry
-from dislocate.core.store.durable import NO_BASE, AppliedUpTo, Base, Found, applied_record, base_record, records_of
+from dislocate.core.store.durable import AppliedUpTo, Found, applied_record
+from dislocate.core.store.keptlog import KeptLog
 from dislocate.core.store.machine import Applied, StoreMachine
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import (
     FEATURE_LEVEL,
-    LOG_KEPT,
-    LOG_KEPT_BYTES,
     RETRY_FULL,
     STATE_SAVE_ENTRIES,
     STATE_SAVE_PERIOD,
@@ -44,7 +43,6 @@ from dislocate.core.units import HOUR
 UNREADABLE = "cannot be read"  # in the problem of a server that was sent what it does not understand
 FULL = "full"  # begins the reason of a write that failed for want of space
 UNKNOWN_AGE = 365 * 24 * HOUR  # nobody knows: no bound that may be asked for is met
-LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped: deleting has its price too
 
 
 class FlushDue(Timer, frozen=True):
@@ -94,8 +92,8 @@ class Replica:
         self.level = level  # the highest feature level that this version speaks
         self._out = out
         self._has_ended = False
-        self._base = found.base if found else NO_BASE
-        self._base_on_disk = self._base.index  # the log on the disk may begin here
+        self._log = KeptLog(found)
+        base = self._log.base
         self._digest = found.applied.digest if found else 0
         self._applied_term = found.applied.term if found else 0
         self.machine = StoreMachine.recover(found.state if found else ())
@@ -103,23 +101,16 @@ class Replica:
             me=me,
             restored=Restored(
                 hard=found.hard if found else HardState(0),
-                configuration=self._base.configuration,
+                configuration=base.configuration,
                 entries=found.entries if found else (),
-                compacted=self._base.index,
-                compacted_term=self._base.term,
-                applied=found.applied.index if found else self._base.index,
+                compacted=base.index,
+                compacted_term=base.term,
+                applied=found.applied.index if found else base.index,
             ),
             stream=stream,
             now=out.now,
             timing=timing,
         )
-        self._configurations: deque[tuple[int, Configuration]] = deque([(self._base.index, self._base.configuration)])
-        self._log: deque[tuple[int, int, int]] = deque()  # (index, term, bytes) of entries kept, applied
-        self._log_bytes = 0
-        for entry in found.entries if found else ():
-            if entry.index <= self.raft.applied:
-                self._remember(entry)
-        self._log_end = self._base.index + (len(found.entries) if found else 0)  # of what the disk was given
         self._queue: list[Save | Snapshot] = []  # not given to the disk yet, in order
         self._is_busy = False  # carrying out what the Raft wants
         self._is_writing = False
@@ -200,9 +191,16 @@ class Replica:
     def end(self) -> tuple[str, ...]:
         """Take no part any more.  The keys of all that this part has on disk, or may have."""
         self._has_ended = True
-        log = (log_key(index) for index in range(self._base_on_disk + 1, self._log_end + 1))
         under_way = (record.key for record in self._writing)
-        keys = (HARD_KEY, BASE_KEY, APPLIED_KEY, DIVERGED_KEY, *log, *under_way, *self.machine.record_keys())
+        keys = (
+            HARD_KEY,
+            BASE_KEY,
+            APPLIED_KEY,
+            DIVERGED_KEY,
+            *self._log.keys(),
+            *under_way,
+            *self.machine.record_keys(),
+        )
         return tuple(dict.fromkeys(keys))
 
     def give_up(self, problem: str) -> None:
@@ -312,7 +310,7 @@ class Replica:
                 return
             self._digest = _chained(self._digest, entry)
             self._applied_term = entry.term
-            self._remember(entry)
+            self._log.remember(entry)
             changes += applied.changes
             compacted |= applied.compacted
             self.index_applied(entry.index)
@@ -334,13 +332,6 @@ class Replica:
             self._save_armed = True
             self._out.arm(self._out.now + STATE_SAVE_PERIOD, StateSaveDue())
 
-    def _remember(self, entry: Entry) -> None:
-        if entry.configuration is not None:
-            self._configurations.append((entry.index, entry.configuration))
-        size = len(entry.data)
-        self._log.append((entry.index, entry.term, size))
-        self._log_bytes += size
-
     def _serve_reads(self) -> None:
         while self._reads and self._reads[0][0] <= self.machine.index:
             self.read_ready(self._reads.popleft()[1])
@@ -351,11 +342,7 @@ class Replica:
         """The state as it is applied now."""
         chunks = tuple(SnapshotCutter(self.machine))
         index = self.machine.index
-        return Snapshot(index, self._applied_term, self.configuration_at(index), self._digest, chunks)
-
-    def configuration_at(self, index: int) -> Configuration:
-        """The configuration as of a committed index."""
-        return next(one for at, one in reversed(self._configurations) if at <= index)
+        return Snapshot(index, self._applied_term, self._log.configuration_at(index), self._digest, chunks)
 
     # ---- the disk
 
@@ -366,18 +353,18 @@ class Replica:
         queue, self._queue = self._queue, []
         changes: dict[str, bytes | None] = {}
         for duty in queue:
-            changes |= self._saved(duty) if isinstance(duty, Save) else self._replaced(duty)
+            changes |= self._log.saved(duty) if isinstance(duty, Save) else self._replaced(duty)
         sync = bool(queue)
         compact_to = self._save_state(changes) if self._state_due else 0
         if self._has_ended:  # what was to be installed cannot be read
             return
         records = tuple(StoredRecord(key, value) for key, value in changes.items())
-        began, base = self._out.now, self._base.index
+        began, base = self._out.now, self._log.base.index
 
         def stored() -> None:
             self._is_writing = self.is_full = False
             self._writing = ()
-            self._base_on_disk = base
+            self._log.stored(base)
             if self._has_ended:
                 return
             if sync:
@@ -430,30 +417,9 @@ class Replica:
         unix = max(0, self._out.unix() - (self._out.now - self.as_of)) if self._out.unix() else 0
         applied = applied_record(AppliedUpTo(self.machine.index, self._applied_term, self._digest, unix))
         changes[applied.key] = applied.value
-        return self._drop_log(changes)
-
-    def _drop_log(self, changes: dict[str, bytes | None]) -> int:
-        if len(self._log) <= LOG_KEPT + LOG_SLACK and self._log_bytes <= LOG_KEPT_BYTES:
-            return 0
-        index = term = 0
-        while len(self._log) > LOG_KEPT or self._log_bytes > LOG_KEPT_BYTES // 2:
-            index, term, size = self._log.popleft()
-            self._log_bytes -= size
-            changes[log_key(index)] = None
-        configuration = self.configuration_at(index)
-        while len(self._configurations) > 1 and self._configurations[1][0] <= index:
-            self._configurations.popleft()
-        self._base = Base(index, term, configuration)
-        base = base_record(self._base)
-        changes[base.key] = base.value
-        return index
-
-    def _saved(self, save: Save) -> dict[str, bytes | None]:
-        if save.entries:
-            self._log_end = save.entries[-1].index
-        elif save.drop_from:
-            self._log_end = save.drop_from - 1
-        return records_of(save)
+        dropped_to, dropped = self._log.shortened()
+        changes.update(dropped)
+        return dropped_to
 
     def _replaced(self, snapshot: Snapshot) -> dict[str, bytes | None]:
         """The state and the log give way to what the leader sent."""
@@ -463,19 +429,11 @@ class Replica:
             self.give_up(f"the snapshot as of entry {snapshot.index} {UNREADABLE}: {error}")
             return {}
         changes = {record.key: record.value for record in replacing_records(self.machine, machine)}
-        changes |= {log_key(index): None for index in range(self._base.index + 1, self._log_end + 1)}
+        changes |= self._log.replaced(snapshot)
         self.machine = machine
         self._digest, self._applied_term = snapshot.digest, snapshot.term
-        self._base = Base(snapshot.index, snapshot.term, snapshot.configuration)
-        self._configurations = deque([(snapshot.index, snapshot.configuration)])
-        self._log.clear()
-        self._log_bytes = 0
-        self._log_end = snapshot.index
-        for record in (
-            base_record(self._base),
-            applied_record(AppliedUpTo(snapshot.index, snapshot.term, snapshot.digest)),
-        ):
-            changes[record.key] = record.value
+        applied = applied_record(AppliedUpTo(snapshot.index, snapshot.term, snapshot.digest))
+        changes[applied.key] = applied.value
         self._check_level()
         if not self._has_ended:
             self.replaced()
