@@ -212,8 +212,8 @@ class LocalReadsAreHonest(ClientInvariant):
             raise self.violated(read.client, words)
 
     def _slack(self) -> int:
-        """A follower takes every word of its leader to have been on its way for a round trip at most; one that a lossy or
-        slowed stream held up is taken to be newer than it is."""
+        """An agent that is no server takes every word of its server to have been on its way for half a round trip; one that
+        a lossy or slowed stream held up is taken to be newer than it is."""
         return 0 if self.calm_for() > CALM_BOUND else ELECTION_CEILING
 
 

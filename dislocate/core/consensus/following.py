@@ -5,9 +5,13 @@ while a snapshot is being installed.  An append without entries is answered with
 leader and measures the way, and acknowledges what is durable already.
 """
 
+from itertools import takewhile
+
 from dislocate.core.consensus.durability import Needs
 from dislocate.core.consensus.messages import Append, Appended, ServerId, SnapshotChunk
 from dislocate.core.consensus.state import ServerState
+
+ANSWERS_KEPT = 1_024  # rounds: a leader under load says some hundred things a second, and answers come within seconds
 
 
 class Following:
@@ -22,7 +26,7 @@ class Following:
         if append.largest_rtt:  # a leader that has just been started does not know it yet
             state.largest_rtt = append.largest_rtt
         state.leader_commit = append.commit
-        state.led_at = state.now - append.age - append.largest_rtt
+        self._take_age(append)
         if not _is_contiguous(append):
             return  # no leader of ours sends that
         if state.installing is not None:
@@ -37,10 +41,27 @@ class Following:
         state.flushed = log.last_index
         state.commit_to(min(append.commit, agreed))
         if append.entries and agreed > log.stable:
+            self._remember(append.round)
             answer = Appended(True, agreed, 0, append.round, state.quorum_rtt)
             state.say(leader, answer, Needs.AFTER_ALL)
         else:
             self.acknowledge(leader, append.round, agreed)
+
+    def _take_age(self, append: Append) -> None:
+        """What the leader says now it said after it had the answer that it echoes, so it is no older than that answer."""
+        answered = self._state.answered
+        answered_at = answered.get(append.echo)
+        if answered_at is not None:
+            self._state.led_at = max(self._state.led_at, answered_at - append.age)
+            for round_ in takewhile(lambda one: one < append.echo, tuple(answered)):
+                del answered[round_]
+
+    def _remember(self, round_: int) -> None:
+        """This round is answered now, or as soon as the disk allows."""
+        answered = self._state.answered
+        answered[round_] = self._state.now
+        if len(answered) > ANSWERS_KEPT:
+            del answered[next(iter(answered))]
 
     def refuse_past(self, sender: ServerId, message: Append | SnapshotChunk) -> None:
         """Somebody leads a term that is over: it learns so by the term of the answer."""
@@ -49,11 +70,13 @@ class Following:
     def acknowledge(self, leader: ServerId, round_: int, agreed: int) -> None:
         """The log agrees up to `agreed`: of that, what is durable already is acknowledged, without waiting."""
         state = self._state
+        self._remember(round_)
         answer = Appended(True, min(agreed, state.log.stable), 0, round_, state.quorum_rtt)
         state.say(leader, answer, Needs.AFTER_TERM)
 
     def _refuse(self, leader: ServerId, round_: int, hint: int) -> None:
         state = self._state
+        self._remember(round_)
         answer = Appended(False, hint, state.log.term_of(hint) or 0, round_, state.quorum_rtt)
         state.say(leader, answer, Needs.AFTER_TERM)
 

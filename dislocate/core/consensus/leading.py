@@ -150,7 +150,8 @@ class Leading:
         self.round += 1
         progress.sent_round, progress.told_commit = self.round, state.commit
         age = state.now - self.current_at()
-        state.say(server, Append(prev, prev_term, entries, state.commit, self.round, state.largest_rtt, age))
+        told = Append(prev, prev_term, entries, state.commit, self.round, state.largest_rtt, age, progress.round)
+        state.say(server, told)
 
     def _send_heartbeat(self, server: ServerId, progress: Progress) -> None:
         """Without entries: says that this server leads, asks whether the log still agrees, measures the way."""
@@ -298,14 +299,17 @@ class Leading:
         return self._state.now - agreed(self._state.log.configuration, self._heard_at)
 
     def current_at(self) -> int:
-        """When this server last knew for sure that it led, with all that was committed applied; 0: not yet.  What a
-        majority answered had been sent at most a round trip before it was heard."""
+        """When this server last knew for sure that it led, with all that was committed applied; 0: not yet.  It led when
+        it said what a majority has answered since."""
         if not self.may_read():
             return 0
-        return max(0, self._state.now - max(0, self.silent_for()) - self._rtt_to_quorum())
+        return max(0, min(self._state.now, agreed(self._state.log.configuration, self._confirmed_at)))
 
-    def _rtt_to_quorum(self) -> int:
-        return self._state.largest_rtt if len(self._state.voters()) > 1 else 0
+    def _confirmed_at(self, server: ServerId) -> int:
+        if server == self._state.me:
+            return self._state.now
+        progress = self.progress.get(server)
+        return progress.confirmed_at if progress is not None else 0
 
     def _let_go(self) -> None:
         """Those who left the group and know it, or do not answer."""

@@ -83,6 +83,9 @@ class Append(Part, frozen=True, tag=3):
     round: int  # grows with each message of this leader: answers echo it, which confirms leadership and measures RTT
     largest_rtt: int = 0  # nanoseconds, among the voters, as the leader measured: silence is judged by it
     age: int = 0  # nanoseconds since this leader last knew for sure that it led, and had all that was committed
+    echo: int = (
+        0  # the last round that the receiver answered: this was said after that answer, however long it was on its way
+    )
 
 
 class Appended(Part, frozen=True, tag=4, gc=False):

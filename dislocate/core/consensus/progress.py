@@ -67,6 +67,7 @@ class Progress:
         "_rtts",
         "append_latency",
         "better_since",
+        "confirmed_at",
         "heard_at",
         "ignore_until",
         "inflight_bytes",
@@ -97,6 +98,7 @@ class Progress:
         self.probed_round = 0  # and its round
         self.lost = False  # there is no link
         self.heard_at = now  # when it last answered this leader
+        self.confirmed_at = 0  # when what it answered last was said: it followed this leader at some time after that
         self.round = 0  # the highest round that it answered
         self.sent_round = 0  # of the last message to it
         self.ignore_until = 0  # refusals of rounds up to this one are known already
@@ -145,6 +147,7 @@ class Progress:
         pings = self._pings
         while pings and pings[0][0] <= round_:
             pinged, sent_at = pings.popleft()
+            self.confirmed_at = sent_at
             if pinged == round_:
                 self._rtts.append(max(1, now - sent_at))
                 self.rtt = min(self._rtts)

@@ -47,6 +47,7 @@ class ServerState:
         self.largest_rtt = 0  # nanoseconds among the voters: measured by the leader, told to the others
         self.quorum_rtt = 0  # what this server would need for a majority; its owner knows
         self.leader_commit = 0  # as the leader last told it
+        self.answered: dict[int, int] = {}  # rounds of this leader that were answered, and when; oldest first
         self.led_at = 0  # when the leader surely led, and had committed no more than that; 0 or less: not known
         self.heard: dict[ServerId, int] = {}  # when each server last said anything
         self.installing: Snapshot | None = None  # the owner makes it durable; until then the log stands still
@@ -97,6 +98,7 @@ class ServerState:
         if term > self.term:
             self.term, self.voted_for = term, None
         self.role, self.leader = Role.FOLLOWER, leader
+        self.answered.clear()
         if was_leader:
             self.events.append(LeaderDeposed(old_term, reason))
             self.deposed()

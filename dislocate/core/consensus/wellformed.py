@@ -69,6 +69,7 @@ def _of_append(term: int, body: Append) -> str:
         round=body.round,
         largest_rtt=body.largest_rtt,
         age=body.age,
+        echo=body.echo,
     )
 
 
