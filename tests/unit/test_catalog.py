@@ -227,6 +227,30 @@ def test_a_change_of_status_costs_one_record_and_no_manifest():
     assert [type(fact) for fact in a1.take_said()] == [InstanceRecord]
 
 
+# ---- whose word it is
+
+
+def test_what_a_clone_said_before_its_name_was_known_gives_way_to_the_living_member():
+    elder, clone, other = Host("a1"), Host("a1", boot=9, services=(spec(port=9090),)), Host("a2")
+    elder.ask(Register(spec()))
+    other.hear(clone.take_said())
+    assert other.status() is S.PASSING
+    other.sees(elder)
+    assert other.statuses() == {}
+    assert not any(other.hear(clone.catalog.facts_of("fra/a1")))
+    other.hear(elder.catalog.facts_of("fra/a1"))
+    assert [one.port for one in other.catalog.service("shop.web").instances] == [8080]
+
+
+def test_what_a_restart_says_before_its_member_record_is_here_is_taken_when_it_is_repeated():
+    a1, a2 = two_hosts()
+    again = a1.restarted(services=(spec("web-2"),))
+    assert not any(a2.hear(again.take_said()))
+    a2.sees(again)
+    a2.hear(again.catalog.facts_of("fra/a1"), repaired=True)
+    assert set(a2.statuses()) == {"fra/a1/web-1", "fra/a1/web-2"}
+
+
 # ---- others
 
 
