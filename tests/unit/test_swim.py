@@ -319,6 +319,23 @@ def test_who_outlives_a_clone_that_others_believed_gets_its_name_and_services_ba
     assert len(fleet.events(CloneDetected)) == reports
 
 
+def test_a_clone_that_greets_another_data_center_leaves_nothing_behind_there():
+    fleet = settled_fleet(4)
+    for name in ("nyc/b1", "nyc/b2"):
+        fleet.start(name, seeds=("fra-a1:1", "nyc-b1:1"))
+    fleet.request("fra/a2", Register(web(8080)))
+    fleet.run("20s")
+    fleet.start("fra/a2", boot=9, host="elsewhere", seeds=("nyc-b1:1",), services=(web(9090),))
+    fleet.run("30s")
+    fleet.kill("fra/a2@elsewhere")
+    fleet.run("100s")
+    assert ports_everywhere(fleet) == [8080]
+    assert all(fleet.hosts[path].node.members["fra/a2"].address == "fra-a2:1" for path in fleet.running())
+    reports = len(fleet.events(CloneDetected))
+    fleet.run("200s")
+    assert len(fleet.events(CloneDetected)) == reports
+
+
 def test_a_restart_is_no_clone_and_says_its_services_at_once():
     fleet = settled_fleet(4)
     fleet.request("fra/a2", Register(web(8080)))

@@ -173,7 +173,7 @@ class Owners:
         elif member.state is MemberState.LEFT:
             self._drop(path, member.node.boot, "its agent left")
             return
-        if owner is not None and member.is_living and owner.said.boot > member.node.boot:
+        if owner is not None and member.is_living and owner.boot > member.node.boot:
             self._forget(owner, "a start that its agent does not know said so")
         elif owner is not None:
             self._judge(owner, member)
