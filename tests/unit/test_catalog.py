@@ -16,6 +16,7 @@ from dislocate.core.boundary.requests import (
     SetMaintenance,
 )
 from dislocate.core.boundary.values import CheckSpec, Load, MemberState, Status
+from dislocate.core.catalog import own
 from dislocate.core.catalog.messages import DrainOrder, InstanceRecord, LoadNote, Manifest
 from dislocate.core.catalog.publisher import split_manifest
 from dislocate.core.catalog.validation import check_instance
@@ -225,6 +226,17 @@ def test_a_change_of_status_costs_one_record_and_no_manifest():
     a1.take_said()
     a1.ask(Heartbeat("web-1"))
     assert [type(fact) for fact in a1.take_said()] == [InstanceRecord]
+
+
+def test_a_burst_of_registrations_does_not_pass_the_limit_while_the_disk_is_busy(monkeypatch):
+    monkeypatch.setattr(own, "INSTANCES_PER_OWNER", 3)
+    a1 = Host(services=(spec("web-1"), spec("web-2")))
+    for number in (91, 92, 93):
+        a1.catalog.register(number, Register(spec(f"late-{number % 2}")))
+    a1.settle()
+    assert [type(a1.replies[number]) for number in (91, 92, 93)] == [Done, Refused, Done]
+    assert a1.replies[92].kind == "conflict"
+    assert len(a1.statuses()) == 3
 
 
 # ---- whose word it is

@@ -120,7 +120,7 @@ class OwnInstances:
             return
         if known is not None and known.is_configured:
             self._conflict(request_id, f"{spec.id} stands in the configuration file: change it there and reload")
-        elif known is None and len(self._instances) >= INSTANCES_PER_OWNER:
+        elif known is None and self._count_with(spec.id) > INSTANCES_PER_OWNER:
             self._conflict(request_id, f"an agent hosts at most {INSTANCES_PER_OWNER} instances: deregister some")
         elif known is not None and known.spec == spec and INSTANCE + spec.id not in self._under_way:
             self._done(request_id)  # the common case: a process that starts again; nothing under way may undo it
@@ -210,6 +210,11 @@ class OwnInstances:
             self._store(request_id, tuple(StoredRecord(MAINTENANCE + one.id, value) for one in chosen), apply)
         else:
             self._done(request_id)
+
+    def _count_with(self, instance_id: str) -> int:
+        """How many instances there are when all that waits for the disk is stored, and `instance_id` too."""
+        coming = {key.removeprefix(INSTANCE): None for key in self._under_way if key.startswith(INSTANCE)}
+        return len({**self._instances, **coming, instance_id: None})
 
     # ---- changes, once they are durable
 
