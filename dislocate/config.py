@@ -66,7 +66,7 @@ class StoreTable(Table, frozen=True, kw_only=True):
 class SecurityTable(Table, frozen=True, kw_only=True):
     """[security]: who may join, and who may ask for what."""
 
-    secret_file: Annotated[str, Meta(description="a file made by `dislocate keys generate > FILE`")] = ""
+    secret_file: Annotated[str, Meta(description="a file made by `umask 077; dislocate keys generate > FILE`")] = ""
     loopback: Annotated[str, Meta(description="the role of whoever connects from this host")] = "write"
     tokens_file: Annotated[str, Meta(description="a TOML file of [[token]] tables")] = ""
 

@@ -37,6 +37,7 @@ QUESTIONS = 3  # to each seed: one or two may be lost
 CONNECT_WITHIN = 2.0  # seconds
 FILES_WANTED = 4_096  # HTTP and DNS connections at their limits (2 x 512 + 64), links, files, and as much again
 FILES_NEEDED = 256  # a quiet agent with a few watchers
+SPACE_NEEDED = 8 << 20  # bytes free: below it the database and its log soon cannot grow, and registrations are refused
 SPACE_WANTED = 100 << 20  # bytes free: a large fleet's last known state, several times over
 CLOCK_TOLERANCE = 2.0  # seconds: histories of two hosts should read in one order
 RELEASED = 1_767_225_600  # unix seconds, 2026: a clock before that was never set
@@ -143,7 +144,8 @@ def _state_dir(config: Config, running: int) -> Iterator[Finding]:
         yield Finding("state directory", Level.FAIL, found, "a shorter node.state_dir")
     elif free < SPACE_WANTED:
         found = f"{path} has {free >> 20} MiB left"
-        yield Finding("state directory", Level.WARN, found, f"free at least {SPACE_WANTED >> 20} MiB")
+        level = Level.FAIL if free < SPACE_NEEDED else Level.WARN
+        yield Finding("state directory", level, found, f"free at least {SPACE_WANTED >> 20} MiB")
     else:
         holder = f", used by the running agent (process {running})" if running else ""
         new = "" if path.exists() else " does not exist yet and can be made;"
@@ -216,7 +218,9 @@ def _seeds(config: Config, keyring: Keyring) -> Iterator[Finding]:
     node, port = config.node, config.ports.gossip
     own = [join_address(host, port) for host in (node.bind, node.advertise, node.advertise_wan) if host]
     others = [seed for seed in node.seeds if seed not in own]
-    if not others:
+    if node.seeds and not others:
+        yield Finding("seeds", Level.OK, "only itself: fine for the first agent, if all others name it")
+    elif not others:
         mend = "node.seeds: the gossip address of any agent, unless this is the first and all others name it"
         yield Finding("seeds", Level.WARN, "none: this agent waits to be found", mend)
     reached = False

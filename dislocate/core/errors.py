@@ -5,6 +5,16 @@ promise of our own is a `Bug`: the simulator fails the run, an agent logs it and
 the core is a bug too.
 """
 
+GOT_LIMIT = 80  # characters: enough to recognize what one wrote
+
+
+def brief(got: object) -> str | int | float | None:
+    """What stood there, as an answer repeats it: a number as it is, anything else as a text that is not long."""
+    if got is None or isinstance(got, bool | float) or (isinstance(got, int) and abs(got) < 1 << 63):
+        return got
+    text = got if isinstance(got, str) else repr(got)
+    return text if len(text) <= GOT_LIMIT else f"{text[: GOT_LIMIT - 3]}..."
+
 
 class DislocateError(Exception):
     """Base of every error that Dislocate raises on purpose."""

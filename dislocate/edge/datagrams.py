@@ -17,7 +17,7 @@ import msgspec
 
 from dislocate.core.boundary.requests import Done, Refused, Register, Request, Result
 from dislocate.core.boundary.store import Consistency, KeysRead, ReadKeys, Transact, Transacted, Uncertain
-from dislocate.core.errors import LocalError
+from dislocate.core.errors import LocalError, brief
 from dislocate.core.units import seconds
 from dislocate.edge.bodies import (
     CasDatagram,
@@ -68,7 +68,8 @@ def understand(data: bytes, role: Role) -> tuple[Request, Answerer]:
 
 def say_mistake(data: bytes, error: LocalError) -> bytes:
     """The answer to a datagram that cannot be meant; with its `id`, where it asks for a key and has one."""
-    answer: dict[str, object] = {"error": {"field": error.field, "got": error.got, "expected": error.expected}}
+    mistake = {"field": error.field, "got": brief(error.got), "expected": error.expected}
+    answer: dict[str, object] = {"error": mistake}
     try:
         tagged = _TAGGED.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -88,7 +89,7 @@ def _say_done(result: Result | None) -> bytes:
         case None:
             return say_error("op", None, "an answer of the core in time: ask again, twice does no harm")
         case Refused():
-            return say_error(result.field, None, result.reason)
+            return say_error(result.field, result.got, result.expected or result.reason)
         case Done():
             return _encode({"ok": True, "version": result.version})
     return _encode({"ok": True, "version": 0})
@@ -189,7 +190,8 @@ def _say_trouble(tag: Tag, result: Result | None) -> bytes:
     """Not done, or nobody knows."""
     match result:
         case Refused():
-            error = {"kind": result.kind, "field": result.field, "got": None, "expected": result.reason}
+            expected = result.expected or result.reason
+            error = {"kind": result.kind, "field": result.field, "got": result.got, "expected": expected}
         case Uncertain():
             error = _uncertain(result.reason)
         case _:

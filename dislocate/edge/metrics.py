@@ -138,14 +138,16 @@ def _store_families(backend: Backend) -> Iterator[Any]:
     from prometheus_client.core import GaugeMetricFamily
 
     view = backend.node.store
-    leads, age = view.role == "leader", age_of(view.as_of, backend.now())
-    yield GaugeMetricFamily("dislocate_store_leads", "1 while this agent leads the store", value=float(leads))
+    leads = float(view.role == "leader")
+    yield GaugeMetricFamily("dislocate_store_leads", "1 while this agent leads the store", value=leads)
     yield GaugeMetricFamily(
         "dislocate_store_troubled", "1 while nothing can be written", value=float(bool(view.problem))
     )
     yield GaugeMetricFamily("dislocate_store_term", "Grows with each election", value=view.term)
     yield GaugeMetricFamily("dislocate_store_revision", "Of the store, as known here", value=view.revision)
-    yield GaugeMetricFamily("dislocate_store_age_seconds", "How long ago that was current", value=age)
+    if view.as_of > 0:  # else nothing is known of a store, and the age would be that of the host
+        age = age_of(view.as_of, backend.now())
+        yield GaugeMetricFamily("dislocate_store_age_seconds", "How long ago that was current", value=age)
 
 
 def _edge_families(counters: EdgeCounters) -> Iterator[Any]:

@@ -141,7 +141,7 @@ class _Finder(ast.NodeVisitor):
             case ast.Call(func=ast.Attribute(attr="union" | "intersection" | "difference" | "symmetric_difference")):
                 return True
             case ast.BinOp(op=ast.BitOr() | ast.BitAnd() | ast.Sub() | ast.BitXor(), left=left, right=right):
-                return self._is_set(left) or self._is_set(right)
+                return any(self._is_set(side) or _is_view(side) for side in (left, right))
             case ast.Name(id=name) | ast.Attribute(attr=name):
                 return name in self._sets
         return False
@@ -160,6 +160,14 @@ class _Finder(ast.NodeVisitor):
             case ast.Assign(targets=targets, value=value) if self._is_set(value):
                 for target in targets:
                     yield from _name(target)
+
+
+def _is_view(node: ast.expr) -> bool:
+    """A view of a dict keeps its order; what operators make of two is a set."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="keys" | "items"), args=[], keywords=[]):
+            return True
+    return False
 
 
 def _is_set_annotation(node: ast.expr) -> bool:

@@ -16,6 +16,7 @@ from dislocate.core.boundary.requests import (
     SetMaintenance,
 )
 from dislocate.core.boundary.values import CheckSpec, Load, MemberState, Status
+from dislocate.core.catalog import own
 from dislocate.core.catalog.messages import DrainOrder, InstanceRecord, LoadNote, Manifest
 from dislocate.core.catalog.publisher import split_manifest
 from dislocate.core.catalog.validation import check_instance
@@ -225,6 +226,41 @@ def test_a_change_of_status_costs_one_record_and_no_manifest():
     a1.take_said()
     a1.ask(Heartbeat("web-1"))
     assert [type(fact) for fact in a1.take_said()] == [InstanceRecord]
+
+
+def test_a_burst_of_registrations_does_not_pass_the_limit_while_the_disk_is_busy(monkeypatch):
+    monkeypatch.setattr(own, "INSTANCES_PER_OWNER", 3)
+    a1 = Host(services=(spec("web-1"), spec("web-2")))
+    for number in (91, 92, 93):
+        a1.catalog.register(number, Register(spec(f"late-{number % 2}")))
+    a1.settle()
+    assert [type(a1.replies[number]) for number in (91, 92, 93)] == [Done, Refused, Done]
+    assert a1.replies[92].kind == "conflict"
+    assert len(a1.statuses()) == 3
+
+
+# ---- whose word it is
+
+
+def test_what_a_clone_said_before_its_name_was_known_gives_way_to_the_living_member():
+    elder, clone, other = Host("a1"), Host("a1", boot=9, services=(spec(port=9090),)), Host("a2")
+    elder.ask(Register(spec()))
+    other.hear(clone.take_said())
+    assert other.status() is S.PASSING
+    other.sees(elder)
+    assert other.statuses() == {}
+    assert not any(other.hear(clone.catalog.facts_of("fra/a1")))
+    other.hear(elder.catalog.facts_of("fra/a1"))
+    assert [one.port for one in other.catalog.service("shop.web").instances] == [8080]
+
+
+def test_what_a_restart_says_before_its_member_record_is_here_is_taken_when_it_is_repeated():
+    a1, a2 = two_hosts()
+    again = a1.restarted(services=(spec("web-2"),))
+    assert not any(a2.hear(again.take_said()))
+    a2.sees(again)
+    a2.hear(again.catalog.facts_of("fra/a1"), repaired=True)
+    assert set(a2.statuses()) == {"fra/a1/web-1", "fra/a1/web-2"}
 
 
 # ---- others

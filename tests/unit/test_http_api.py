@@ -21,7 +21,8 @@ from dislocate.core.boundary.requests import (
 )
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load, Status
 from dislocate.core.boundary.views import HistoryEntry
-from dislocate.core.errors import Bug
+from dislocate.core.catalog.validation import refused
+from dislocate.core.errors import Bug, LocalError
 from dislocate.core.units import MINUTE, SECOND
 from dislocate.edge.http.watch import QUEUE_LIMIT
 from tests.support.api_client import ApiClient
@@ -485,3 +486,10 @@ def test_a_pattern_that_matches_nothing_ever_is_refused(api, pattern):
 def test_done_without_a_version_counts_as_zero(api, backend):
     backend.result = Done()
     assert api.ask("POST", "/api/leave").json == {"version": 0}
+
+
+def test_what_the_core_refuses_is_a_problem_with_what_it_got_and_expected(api, backend):
+    backend.result = refused(LocalError("service", got="a..b" * 100, expected="labels and dots"))
+    problem = api.problem("PUT", "/api/instances/web-1", {"service": "shop.web", "port": 80})
+    assert (problem.status, problem.field, problem.expected) == (422, "service", "labels and dots")
+    assert len(problem.got) == 80

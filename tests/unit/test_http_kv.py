@@ -556,3 +556,9 @@ def test_metrics_say_who_leads_and_what_is_wrong(api, backend):
     text = api.ask("GET", "/api/metrics").text
     assert "dislocate_store_leads 1.0" in text
     assert "dislocate_store_troubled 1.0" in text
+
+
+def test_metrics_without_a_store_have_no_age_of_it(api, backend):
+    assert "dislocate_store_age_seconds" in api.ask("GET", "/api/metrics").text
+    backend.node.store = store(group="", as_of=0)
+    assert "dislocate_store_age_seconds" not in api.ask("GET", "/api/metrics").text

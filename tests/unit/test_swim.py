@@ -4,8 +4,8 @@ import pytest
 
 from dislocate.core.boundary.events import CloneDetected, MemberDied, MemberForgotten, MemberLeft, MemberSuspected
 from dislocate.core.boundary.inputs import ClockRead, Stopped
-from dislocate.core.boundary.requests import Done, Forget, Leave, Refused, ReplaceConfigured
-from dislocate.core.boundary.values import MemberState
+from dislocate.core.boundary.requests import Done, Forget, Leave, Refused, Register, ReplaceConfigured
+from dislocate.core.boundary.values import InstanceSpec, MemberState
 from dislocate.core.errors import LocalError
 from dislocate.core.membership.suspicion import minimum
 from dislocate.core.streams import Streams
@@ -280,6 +280,84 @@ def test_both_claimants_of_a_name_are_told(boot, size, seed):
     reports = [(path, event.kept, event.rejected) for _, path, event in fleet.events(CloneDetected)]
     for path in ("fra/a2", "fra/a2@elsewhere"):
         assert reports.count((path, "fra-a2:1", "elsewhere:1")) == 1, reports
+
+
+@pytest.mark.parametrize("ports", [(), (9090,)], ids=["without services", "with one at another port"])
+def test_a_clone_says_nothing_of_the_services_of_the_older(ports):
+    fleet = settled_fleet(4)
+    fleet.request("fra/a2", Register(web(8080)))
+    fleet.run("2s")
+    fleet.start("fra/a2", boot=9, host="elsewhere", seeds=("fra-a1:1",), services=tuple(map(web, ports)))
+    for _ in range(20):
+        fleet.run("500ms")
+        assert ports_everywhere(fleet, besides="fra/a2@elsewhere") == [8080]
+    fleet.kill("fra/a2@elsewhere")
+    fleet.run("5s")
+    fleet.request("fra/a2", Register(web(8081)))
+    fleet.run("5s")
+    assert ports_everywhere(fleet) == [8081]
+    assert len({fleet.hosts[path].node.digest for path in fleet.running()}) == 1
+
+
+def test_who_outlives_a_clone_that_others_believed_gets_its_name_and_services_back():
+    fleet = settled_fleet(4)
+    fleet.request("fra/a2", Register(web(8080)))
+    fleet.run("2s")
+    fleet.pause("fra/a2")
+    fleet.start("fra/a2", boot=9, host="elsewhere", seeds=("fra-a1:1",), services=(web(9090),))
+    fleet.run("3s")
+    fleet.resume("fra/a2")
+    fleet.run("10s")
+    assert ports_everywhere(fleet, besides="fra/a2") == [9090]
+    fleet.kill("fra/a2@elsewhere")
+    fleet.run("90s")
+    assert fleet.everyone_says("fra/a2", ALIVE)
+    assert ports_everywhere(fleet) == [8080]
+    fleet.run("60s")
+    reports = len(fleet.events(CloneDetected))
+    fleet.run("200s")
+    assert len(fleet.events(CloneDetected)) == reports
+
+
+def test_a_clone_that_greets_another_data_center_leaves_nothing_behind_there():
+    fleet = settled_fleet(4)
+    for name in ("nyc/b1", "nyc/b2"):
+        fleet.start(name, seeds=("fra-a1:1", "nyc-b1:1"))
+    fleet.request("fra/a2", Register(web(8080)))
+    fleet.run("20s")
+    fleet.start("fra/a2", boot=9, host="elsewhere", seeds=("nyc-b1:1",), services=(web(9090),))
+    fleet.run("30s")
+    fleet.kill("fra/a2@elsewhere")
+    fleet.run("100s")
+    assert ports_everywhere(fleet) == [8080]
+    assert all(fleet.hosts[path].node.members["fra/a2"].address == "fra-a2:1" for path in fleet.running())
+    reports = len(fleet.events(CloneDetected))
+    fleet.run("200s")
+    assert len(fleet.events(CloneDetected)) == reports
+
+
+def test_a_restart_is_no_clone_and_says_its_services_at_once():
+    fleet = settled_fleet(4)
+    fleet.request("fra/a2", Register(web(8080)))
+    fleet.run("2s")
+    fleet.kill("fra/a2")
+    fleet.start("fra/a2", boot=9, seeds=("fra-a1:1",), services=(web(9090),))
+    fleet.run_until(lambda: ports_everywhere(fleet) == [9090], "1s")
+
+
+def web(port):
+    return InstanceSpec(id="web-1", service="shop.web", port=port)
+
+
+def ports_everywhere(fleet, besides=None):
+    """The ports at which shop.web is answered by the agents that run; [None] where there is no instance."""
+    answered = {
+        instance and instance.port
+        for path in fleet.running()
+        if path != besides
+        for instance in fleet.hosts[path].node.catalog.service("shop.web").instances or (None,)
+    }
+    return sorted(answered, key=str)
 
 
 def test_a_machine_that_moved_keeps_its_name_when_the_old_address_is_silent():

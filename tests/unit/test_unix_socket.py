@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dislocate.core.boundary.requests import Deregister, Done, Heartbeat, Refused, Register, ReportLoad
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load, Status
+from dislocate.core.catalog.validation import refused
 from dislocate.core.errors import Bug, ConfigError, LocalError
 from dislocate.core.units import SECOND
 from dislocate.edge.datagrams import say_mistake, understand
@@ -79,6 +80,14 @@ def test_commands_as_checks_need_the_agent_s_own_user():
     assert asked == []
     assert answer_to(datagram, Role.OPERATE)[0] == {"ok": True, "version": 7}
     assert "error" in answer_to({"op": "heartbeat", "id": "w"}, Role.READ)[0]
+
+
+def test_what_the_core_refuses_names_what_it_got_and_what_it_expected():
+    error = LocalError("service", got="a..b" * 100, expected="labels and dots")
+    answer, _ = answer_to({"op": "register", "id": "w", "service": "x", "port": 1}, result=refused(error))
+    assert (answer["error"]["field"], answer["error"]["expected"]) == ("service", "labels and dots")
+    assert answer["error"]["got"].startswith("a..b")
+    assert len(answer["error"]["got"]) == 80
 
 
 def test_what_the_core_refuses_is_an_error_with_its_reason():

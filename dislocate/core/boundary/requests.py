@@ -100,6 +100,8 @@ class Refused(Base, frozen=True, tag=2):
     kind: str  # 'unknown', 'conflict', 'invalid', 'storage', 'leaving', 'unavailable': picks the HTTP status
     field: str
     reason: str  # says the mend
+    got: str | int | float | None = None  # what stood in `field`, shortened; None: nothing, or it does not matter
+    expected: str = ""  # in its place; empty: `reason` says all
 
 
 class Changed(Base, frozen=True, tag=3):

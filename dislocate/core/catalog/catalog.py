@@ -16,7 +16,6 @@ from dislocate.core.boundary.requests import (
     Deregister,
     Done,
     Heartbeat,
-    Refused,
     Register,
     ReplaceConfigured,
     ReportLoad,
@@ -33,7 +32,7 @@ from dislocate.core.catalog.lastknown import LastKnown
 from dislocate.core.catalog.ledger import Ledger
 from dislocate.core.catalog.loads import Loads
 from dislocate.core.catalog.messages import DrainOrder, InstanceRecord, LoadNote, Manifest
-from dislocate.core.catalog.own import OwnInstances
+from dislocate.core.catalog.own import REGISTER_FIRST, OwnInstances, unknown_instance
 from dislocate.core.catalog.owner import HOST, Owner
 from dislocate.core.catalog.owners import Owners
 from dislocate.core.catalog.publisher import Publisher
@@ -173,8 +172,7 @@ class Catalog:
 
     def report_load(self, request_id: int, request: ReportLoad) -> None:
         if self._own.get(request.instance_id) is None:
-            words = f"no instance {request.instance_id[:128]!r} on this agent: register it here first"
-            self._out.reply(request_id, Refused("unknown", "id", words))
+            self._out.reply(request_id, unknown_instance(request.instance_id, REGISTER_FIRST))
             return
         try:
             self._loads.report(request.instance_id, check_load(request.load))

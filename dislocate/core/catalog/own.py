@@ -30,11 +30,14 @@ from dislocate.core.catalog.health import VERDICTS
 from dislocate.core.catalog.instance import OwnInstance
 from dislocate.core.catalog.publisher import Publisher, clipped
 from dislocate.core.catalog.validation import check_instance, check_instances, refused
-from dislocate.core.errors import LocalError
+from dislocate.core.errors import LocalError, brief
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import INSTANCES_PER_OWNER
+from dislocate.core.units import format_duration
 
+REGISTER_FIRST = "register it here first"
+ASK_ITS_HOST = "ask the one that hosts it (`dislocate service NAME` says which)"
 INSTANCE, DRAINING, MAINTENANCE, STATUS = "instance/", "draining/", "maintenance/", "status/"
 
 
@@ -50,6 +53,12 @@ class DrainOver(Timer, frozen=True):
 
     instance_id: str
     until: int
+
+
+def unknown_instance(instance_id: str, mend: str) -> Refused:
+    """The answer to who names an instance that is not here."""
+    got = brief(instance_id)
+    return Refused("unknown", "id", f"no instance {got!r} on this agent: {mend}", got, mend)
 
 
 class OwnInstances:
@@ -120,7 +129,7 @@ class OwnInstances:
             return
         if known is not None and known.is_configured:
             self._conflict(request_id, f"{spec.id} stands in the configuration file: change it there and reload")
-        elif known is None and len(self._instances) >= INSTANCES_PER_OWNER:
+        elif known is None and self._count_with(spec.id) > INSTANCES_PER_OWNER:
             self._conflict(request_id, f"an agent hosts at most {INSTANCES_PER_OWNER} instances: deregister some")
         elif known is not None and known.spec == spec and INSTANCE + spec.id not in self._under_way:
             self._done(request_id)  # the common case: a process that starts again; nothing under way may undo it
@@ -161,13 +170,13 @@ class OwnInstances:
             self._done(request_id)
 
     def heartbeat(self, request_id: int, request: Heartbeat) -> None:
-        instance = self._find(request_id, request.instance_id)
+        instance = self._instances.get(request.instance_id)
         if instance is None:
-            return
-        if instance.spec.check is None or not instance.spec.check.ttl:
-            self._invalid(request_id, "id", f"{instance.id} has no ttl check: register it with one")
+            self._out.reply(request_id, unknown_instance(request.instance_id, REGISTER_FIRST))
+        elif instance.spec.check is None or not instance.spec.check.ttl:
+            self._invalid(request_id, "id", "an instance with a ttl check: register it with one", instance.id)
         elif request.status not in VERDICTS:
-            self._invalid(request_id, "status", "expected passing, warning or critical")
+            self._invalid(request_id, "status", "passing, warning or critical", request.status.value)
         else:
             self.checks.heartbeat(instance, request.status, request.output)
             self._done(request_id)
@@ -177,7 +186,8 @@ class OwnInstances:
         if instance is None:
             return
         if not 0 <= request.expires <= MAX_DRAIN:
-            self._invalid(request_id, "expires", "expected a duration of at most 366 days; 0 for no end")
+            expected = "a duration of at most 366 days; 0 for no end"
+            self._invalid(request_id, "expires", expected, format_duration(request.expires))
             return
         until = self._out.now + request.expires if request.draining and request.expires else 0
         until_unix = self._unix() + request.expires if until else 0
@@ -210,6 +220,11 @@ class OwnInstances:
             self._store(request_id, tuple(StoredRecord(MAINTENANCE + one.id, value) for one in chosen), apply)
         else:
             self._done(request_id)
+
+    def _count_with(self, instance_id: str) -> int:
+        """How many instances there are when all that waits for the disk is stored, and `instance_id` too."""
+        coming = {key.removeprefix(INSTANCE): None for key in self._under_way if key.startswith(INSTANCE)}
+        return len({**self._instances, **coming, instance_id: None})
 
     # ---- changes, once they are durable
 
@@ -312,8 +327,7 @@ class OwnInstances:
     def _find(self, request_id: int, instance_id: str) -> OwnInstance | None:
         instance = self._instances.get(instance_id)
         if instance is None:
-            words = f"no instance {instance_id[:128]!r} on this agent: register it here first"
-            self._out.reply(request_id, Refused("unknown", "id", words))
+            self._out.reply(request_id, unknown_instance(instance_id, ASK_ITS_HOST))
         return instance
 
     def _done(self, request_id: int) -> None:
@@ -322,8 +336,8 @@ class OwnInstances:
     def _conflict(self, request_id: int, reason: str) -> None:
         self._out.reply(request_id, Refused("conflict", "id", reason))
 
-    def _invalid(self, request_id: int, field: str, reason: str) -> None:
-        self._out.reply(request_id, Refused("invalid", field, reason))
+    def _invalid(self, request_id: int, field: str, expected: str, got: str) -> None:
+        self._out.reply(request_id, refused(LocalError(field, got=got, expected=expected)))
 
     def _unix(self) -> int:
         return self._out.unix() or self._started_unix

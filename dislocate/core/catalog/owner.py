@@ -31,6 +31,11 @@ class Owner:
         self.loads: Mapping[str, LoadNote] = _NONE
         self.drain_ends: Mapping[str, int] = _NONE  # local instants
 
+    @property
+    def boot(self) -> int:
+        """The latest start that anything known of it comes from; 0 when nothing is known."""
+        return max(self.said.boot, *(note.owner.boot for note in self.loads.values()), 0)
+
     def load_of(self, instance_id: str) -> Load | None:
         """What it reports, else what its host reports, else None."""
         note = self.loads.get(instance_id) or self.loads.get(HOST)

@@ -1,9 +1,11 @@
 """Owners: whose word is taken, how it is to be read, and when it is forgotten.
 
-Invariants: only an owner's own facts change its instances; a fact is news once.  A dropped owner's facts are refused until
-it is alive again.  Owners without a member entry are listened to, in bounded number and for a bounded time, since facts may
-overtake each other.  The ledger lists the living owners whose manifest is known, by its stamp and their records; also those
-that have nothing any more, or whoever was away while it went would remember it from disk for days.
+Invariants: only an owner's own facts change its instances; a fact is news once.  Of a living member nothing is believed
+that a later start of its name says: that is a clone, or a restart whose member record is still on its way, and then repair
+brings its facts again.  A dropped owner's facts are refused until it is alive again.  Owners without a member entry are
+listened to, in bounded number and for a bounded time, since facts may overtake each other.  The ledger lists the living
+owners whose manifest is known, by its stamp and their records; also those that have nothing any more, or whoever was away
+while it went would remember it from disk for days.
 
 Facts that came as a repair are not gossiped on: whoever else misses them is repaired as well, and a newcomer who learns
 everything at once would otherwise repeat everything.
@@ -171,7 +173,9 @@ class Owners:
         elif member.state is MemberState.LEFT:
             self._drop(path, member.node.boot, "its agent left")
             return
-        if owner is not None:
+        if owner is not None and member.is_living and owner.boot > member.node.boot:
+            self._forget(owner, "a start that its agent does not know said so")
+        elif owner is not None:
             self._judge(owner, member)
 
     def restore(self, owner: Owner, keep: int) -> None:
@@ -199,10 +203,11 @@ class Owners:
     def _admit(self, node: NodeId) -> Owner | None:
         """The owner whose facts are taken; None: they are refused."""
         path = node.path
-        owner = self._owners.get(path)
+        owner, member = self._owners.get(path), self._members.get(path)
+        if owner is self.own or (member is not None and member.is_living and node.boot > member.node.boot):
+            return None
         if owner is not None:
-            return None if owner is self.own else owner
-        member = self._members.get(path)
+            return owner
         if (member is None or not member.is_living) and node.boot <= self._dropped.get(path, -1):
             return None
         if member is not None and (member.state is MemberState.LEFT or node.boot < member.node.boot):

@@ -50,6 +50,12 @@ class OwnerRecords:
         """Of the newest complete manifest; (0, -1) before the first."""
         return stamp_of(self.manifest[0]) if self.manifest else (0, -1)
 
+    @property
+    def boot(self) -> int:
+        """The latest start that said any of this; 0 when nothing was said."""
+        assembling = 0 if self._parts is None else self._assembling[0][0]
+        return max(self.stamp[0], assembling, *(record.owner.boot for record in self.records.values()))
+
     def add(self, record: InstanceRecord) -> Change | None:
         """Merge one record; None when it is no news."""
         before = self.records.get(record.id)

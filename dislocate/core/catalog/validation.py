@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load
-from dislocate.core.errors import LocalError
+from dislocate.core.errors import LocalError, brief
 from dislocate.core.identity import check_service_name, split_address
 from dislocate.core.tunables import SPEC_BUDGET
 from dislocate.core.units import HOUR, MILLISECOND, MINUTE, format_duration
@@ -73,7 +73,8 @@ def check_load(load: Load, field_prefix: str = "load.") -> Load:
 
 def refused(error: LocalError) -> Refused:
     """The answer to a request that raised `error`."""
-    return Refused("invalid", error.field, f"got {error.got!r}, expected {error.expected}")
+    got = brief(error.got)
+    return Refused("invalid", error.field, f"got {got!r}, expected {error.expected}", got, error.expected)
 
 
 def _check_labels(spec: InstanceSpec, at: str) -> None:

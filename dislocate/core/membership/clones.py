@@ -3,11 +3,14 @@
 A higher boot of a name at another address wins only when the old address fails a direct probe.  While the old one answers,
 the newcomer is a clone: that is reported, and the older keeps the name.  Each node asks for itself and believes no rumour
 about it.  Of two equal boots (a copied disk, started in the same millisecond) the lower nonce counts as the older.
+
+Who hears a later start of its own name asks it as well.  One that is silent to `SILENCES` pings is over, and this node takes
+a boot above it, so that whoever believed it comes back; at most once in `REPORT_AGAIN`: the two may only not hear each other.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dislocate.core.boundary.events import CloneDetected
 from dislocate.core.identity import NodeId, Path
@@ -21,6 +24,7 @@ from dislocate.core.wire import encode_fact
 
 REPORT_AGAIN = 1 * MINUTE  # the same clone
 REPORTED_KEPT = 100
+SILENCES = 3  # pings: of a thousand rivals that live, one is not heard three times where 5 % of all packets are lost
 
 Claim: TypeAlias = tuple[Path, int, int]  # path, boot, nonce
 
@@ -32,18 +36,31 @@ class OldAddressSilent(Timer, frozen=True):
     seq: int
 
 
+class RivalSilent(Timer, frozen=True):
+    """Who claims this node's own name had the time to answer."""
+
+    seq: int
+    node: NodeId
+
+
 class Clones:
     """Names in dispute."""
 
-    def __init__(self, out: Outbox, pings: Pings, accept: Callable[[MemberRecord], None]) -> None:
+    def __init__(
+        self, out: Outbox, pings: Pings, accept: Callable[[MemberRecord], None], outlived: Callable[[int], None]
+    ) -> None:
         self._out = out
         self._pings = pings
         self._accept = accept
+        self._outlived = outlived  # called with the boot of a rival that is over
+        self._rival_seq = 0  # the ping to a rival that is under way
+        self._silent_rival = out.node, 0  # who did not answer, and how many pings in a row
+        self._outlived_at = -REPORT_AGAIN
         self._asked: dict[Path, tuple[int, MemberRecord]] = {}  # the claim under examination, by the ping that does it
         self._reported: dict[Claim, int] = {}  # until when
 
-    def timers(self) -> dict[type, Callable[[OldAddressSilent], None]]:
-        return {OldAddressSilent: self._silent}
+    def timers(self) -> dict[type, Callable[[Any], None]]:
+        return {OldAddressSilent: self._silent, RivalSilent: self._rival_silent}
 
     def examine(self, member: Member, claim: MemberRecord) -> None:
         """Somebody claims to be a newer start of `member` at another address: ask at the old one."""
@@ -57,12 +74,26 @@ class Clones:
 
     def dispute(self, older: MemberRecord, newer: MemberRecord, other: MemberRecord) -> None:
         """Both claim this node's own name, and `other` is not this node: if it lives, the operators of both are to know."""
-        if self._reported.get(_claim(newer), 0) > self._out.now:
+        if self._pings.waits_for(self._rival_seq) or self._reported.get(_claim(newer), 0) > self._out.now:
             return
-        self._pings.ping(other.gossip, other.node.path, partial(self._rival_answered, older, newer, other))
+        answered = partial(self._rival_answered, older, newer, other)
+        self._rival_seq = self._pings.ping(other.gossip, other.node.path, answered)
+        self._out.arm(self._out.now + PROBE_TIMEOUT_MAX, RivalSilent(self._rival_seq, other.node))
+
+    def _rival_silent(self, timer: RivalSilent) -> None:
+        if not self._pings.waits_for(timer.seq):
+            return
+        self._pings.forget(timer.seq)
+        rival, times = self._silent_rival
+        self._silent_rival = timer.node, times + 1 if rival == timer.node else 1
+        is_over = self._silent_rival[1] >= SILENCES and timer.node.boot >= self._out.node.boot
+        if is_over and self._out.now - self._outlived_at >= REPORT_AGAIN:
+            self._outlived_at = self._out.now
+            self._outlived(timer.node.boot)
 
     def _rival_answered(self, older: MemberRecord, newer: MemberRecord, other: MemberRecord, sender: NodeId) -> None:
         if sender == other.node:
+            self._silent_rival = other.node, 0
             self.report(older, newer)
             # It learns of us by nobody else when we are its only seed.  It disputes in turn, and by then we have reported.
             own = newer if other is older else older

@@ -93,7 +93,7 @@ class Swim:
         accuse, successor = self._judge.accuse, self._neighbours.successor
         self._prober = Prober(out, members, pings, self._health, streams["probe"], period, accuse, successor)
         self._gossip = Gossip(out, members, beliefs, streams["gossip"])
-        self._clones = Clones(out, pings, self._take)
+        self._clones = Clones(out, pings, self._take, self._outlive)
         self._contacts = Contacts(out, members, beliefs, recovered)
         seeds = dict.fromkeys((*settings.seeds, *recovered_contacts(recovered).values()))
         self._greeter = Greeter(out, members, beliefs, pings, wan, streams["greeting"], tuple(seeds), self._accept)
@@ -212,6 +212,12 @@ class Swim:
             # That start was ours, and is over: the disk was wiped since, in the same millisecond or with the clock set back.
             self._out.count("boots_raised")
             self._beliefs.renew(boot=record.node.boot + 1)
+
+    def _outlive(self, boot: int) -> None:
+        """A start of our name elsewhere is over: whoever believed it is to believe us again."""
+        if not self._leaving:
+            self._out.count("boots_raised")
+            self._beliefs.renew(boot=boot + 1)
 
     # ---- messages
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.store import (
@@ -29,6 +30,7 @@ from dislocate.core.boundary.store import (
     Uncertain,
 )
 from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.catalog.validation import refused
 from dislocate.core.errors import LocalError, require
 from dislocate.core.store.backup import read_backup
 from dislocate.core.store.changes import ChangeHistory
@@ -183,9 +185,7 @@ class StoreMachine:
         draft = Draft(keys, self._leases, self.revision + 1)
         results = draft.run(body.then if succeeded else body.otherwise)
         if isinstance(results, Refused):
-            return Applied(
-                Refused(results.kind, results.field.replace("operations", _branch(succeeded), 1), results.reason)
-            )
+            return Applied(replace(results, field=results.field.replace("operations", _branch(succeeded), 1)))
         if not draft.touched:
             return Applied(Transacted(succeeded, self.revision, results))
         refused = self._quotas.refusal(draft.touched)
@@ -253,7 +253,7 @@ class StoreMachine:
         try:
             backup = read_backup(whole)
         except LocalError as error:
-            return Applied(Refused("invalid", error.field, f"got {error.got}, expected {error.expected}"))
+            return Applied(refused(error))
         if sum(map(size_of, backup.keys)) > STORE_BYTES or len(backup.leases) > LEASES:
             return Applied(
                 Refused("storage", "backup", f"a store has at most {STORE_BYTES >> 20} MiB and {LEASES} leases")

@@ -10,6 +10,8 @@ from itertools import islice
 from operator import eq, gt, lt, ne
 from typing import Any
 
+from msgspec.structs import replace
+
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import Compare, Delete, Field, KeyValue, Operation, Put, Relation
 from dislocate.core.store.keys import Keys, size_of
@@ -60,7 +62,7 @@ class Draft:
         for at, operation in enumerate(operations):
             result = self._do(operation)
             if isinstance(result, Refused):
-                return Refused(result.kind, f"operations[{at}].{result.field}", result.reason)
+                return replace(result, field=f"operations[{at}].{result.field}")
             results.append(result)
         return tuple(results)
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Refused
-from dislocate.core.errors import LocalError, require
+from dislocate.core.errors import LocalError, brief, require
 from dislocate.strict import Malformed
 
 MEDIA_TYPE = "application/problem+json"
@@ -67,7 +67,7 @@ def not_found(field: str, got: str, detail: str, hint: str) -> Rejected:
 def refused(refusal: Refused) -> Rejected:
     """How the core's refusal is answered.  Raises `Bug` for a kind that does not exist."""
     require(refusal.kind in REFUSED_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
-    return Rejected(problem(REFUSED_STATUS[refusal.kind], refusal.reason, field=refusal.field))
+    return Rejected(_problem_of(REFUSED_STATUS[refusal.kind], refusal))
 
 
 def store_refused(refusal: Refused, *, of_keys: bool = True) -> Rejected:
@@ -75,9 +75,14 @@ def store_refused(refusal: Refused, *, of_keys: bool = True) -> Rejected:
     require(refusal.kind in STORE_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
     status = STORE_STATUS[refusal.kind]
     if status != HTTPStatus.SERVICE_UNAVAILABLE:
-        return Rejected(problem(status, refusal.reason, field=refusal.field))
+        return Rejected(_problem_of(status, refusal))
     hint = "Ask again in a second" + ("; ?consistency=local reads what is known here, with its age" if of_keys else "")
-    return Rejected(problem(status, refusal.reason, field=refusal.field, hint=hint), {"Retry-After": "1"})
+    return Rejected(_problem_of(status, refusal, hint), {"Retry-After": "1"})
+
+
+def _problem_of(status: int, refusal: Refused, hint: str = "") -> Problem:
+    got, expected = refusal.got, refusal.expected
+    return problem(status, refusal.reason, field=refusal.field, got=got, expected=expected, hint=hint)
 
 
 def uncertain(reason: str) -> Rejected:
@@ -106,10 +111,8 @@ def cas_missed(given: int, revision: int, words: tuple[str, str]) -> Rejected:
 def from_local_error(error: LocalError) -> Problem:
     """The caller's mistake: 400 for what is no JSON, 422 for what makes no sense."""
     status = HTTPStatus.BAD_REQUEST if isinstance(error, Malformed) else HTTPStatus.UNPROCESSABLE_ENTITY
-    got = error.got if isinstance(error.got, str | int | float | bool | list | dict) else None
-    return problem(
-        status, f"{error.field}: expected {error.expected}", field=error.field, got=got, expected=error.expected
-    )
+    detail, got = f"{error.field}: expected {error.expected}", brief(error.got)
+    return problem(status, detail, field=error.field, got=got, expected=error.expected)
 
 
 def encode(problem_: Problem) -> bytes:
