@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
@@ -111,7 +112,7 @@ class Process:
         return int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[1]) * 1024 / MIB
 
 
-class Processes:
+class Processes(ABC):
     """Three of them, in a directory that goes with them."""
 
     def __init__(self) -> None:
@@ -132,9 +133,9 @@ class Processes:
     ) -> None:
         self.end()
 
+    @abstractmethod
     def found(self) -> None:
         """Start all servers; returns when they have a leader."""
-        raise NotImplementedError
 
     def end(self) -> None:
         for server in self.servers:
