@@ -19,6 +19,8 @@ from dislocate.strict import Duration, one_of, parse_toml, read_toml
 from sim.selectors import Layout, as_tuple
 from sim.workload.plan import Workload, check_workloads
 
+NODES = 5_000  # agents in a data center: a slip of some zeros is told, and does not fill the memory
+
 
 class Datacenter(Struct, frozen=True, forbid_unknown_fields=True):
     """One data center: its agents are named a1, a2 ..."""
@@ -178,8 +180,8 @@ def checked(scenario: Scenario) -> Scenario:
     """`scenario` itself when every name and number in it means something.  Raises `ConfigError`."""
     for name, datacenter in scenario.datacenters.items():
         check_label(name, f"datacenters.{name}")
-        if datacenter.nodes < 1:
-            raise ConfigError(f"datacenters.{name}.nodes", got=datacenter.nodes, expected="1 or more")
+        if not 1 <= datacenter.nodes <= NODES:
+            raise ConfigError(f"datacenters.{name}.nodes", got=datacenter.nodes, expected=f"from 1 to {NODES}")
         _check_part(datacenter.loss, f"datacenters.{name}.loss")
     if not scenario.datacenters:
         raise ConfigError("datacenters", got="none", expected="at least one, such as [datacenters.fra]")

@@ -8,6 +8,7 @@ from dislocate.cli.output import agent_command, show
 from dislocate.client.connection import AgentConnection, segment
 from dislocate.core.catalog.validation import check_id
 from dislocate.core.identity import check_service_name
+from dislocate.core.units import parse_duration
 
 
 @click.command()
@@ -86,7 +87,8 @@ def drain(
         expected = "DC/NAME, such as fra/a1" if scope == "node" else "the name of a data center, such as fra"
         raise click.UsageError(f"drain {scope}: got {target!r}, expected {expected}")
     body: dict[str, Any] = {"draining": not off, "reason": reason}
-    if expires:
+    if expires is not None:
+        parse_duration(expires, "--for")
         body["expires"] = expires
     if scope == "instance":
         answer = agent.send("POST", f"/api/instances/{_id(target)}/drain", body)

@@ -54,7 +54,8 @@ def do(verb: str, target: str, to: str | None, directory: Path | None, as_json: 
     """Do to the running fleet what a scenario can: VERB TARGET, or VERB FROM [TO] between two places.
 
     \b
-    kill, restart, pause, resume, stop, leave, wipe   an agent 'fra/a1' or a service 'fra/shop.web#1'
+    kill, restart, pause, resume, stop, leave, wipe   an agent 'fra/a1', a service 'fra/shop.web#1',
+                                                      all agents of 'fra', or of everywhere '*'
     drain, undrain                                    the same
     cut, heal, slow --factor F, drop --loss P         between FROM and TO: 'fra', 'fra/a1', '*' (everybody else)
 

@@ -62,12 +62,13 @@ class Control:
             # Checked as a line of a scenario is: verb, fields, selectors.
             checked(msgspec.structs.replace(self._fleet.scenario, at=(fault,)))
             self._faults.check(fault, "do")
+            idle = self._faults.not_running(fault)
             self._faults.do(fault)
         except (DislocateError, ValueError, OSError) as error:
             return {"error": str(error).removeprefix("at[0].")}
         except KeyError as error:  # a mistyped command must not end the fleet
             return {"error": f"nobody is named {error}"}
-        return {"did": in_words(fault)}
+        return {"did": in_words(fault) + (f" (not running: {', '.join(idle)})" if idle else "")}
 
 
 def ask_fleet(directory: FilePath, command: dict[str, Any]) -> str:

@@ -80,6 +80,10 @@ class Fleet:
 
     # ---- what can be done to it
 
+    def is_running(self, name: str) -> bool:
+        """Whether an agent or a service has a process."""
+        return self._process(name).is_running
+
     def kill(self, name: str) -> None:
         """SIGKILL an agent ('dc/aJ') or a service ('dc/service#i')."""
         self._process(name).kill()

@@ -67,11 +67,18 @@ class LiveFaults:
     def do(self, fault: Fault) -> None:
         self._verbs[fault.do](fault)
 
+    def not_running(self, fault: Fault) -> list[str]:
+        """Whom of its targets `fault` cannot touch, since they have no process."""
+        if fault.do not in ("kill", "stop", "pause", "resume"):
+            return []
+        return [name for name in self._targets(fault) if not self._fleet.is_running(name)]
+
+    def _targets(self, fault: Fault) -> list[str]:
+        return [*self._layout.agents(fault.target), *map(str, self._layout.chosen_instances(fault.target))]
+
     def _each(self, fault: Fault, act: Callable[[str], None]) -> None:
-        for path in self._layout.agents(fault.target):
-            act(path)
-        for instance in self._layout.chosen_instances(fault.target):
-            act(str(instance))
+        for name in self._targets(fault):
+            act(name)
 
     def _between(self, fault: Fault, **command: object) -> None:
         self._fleet.steer(**{"from": fault.origin, "to": fault.dest, "oneway": fault.oneway, **command})

@@ -91,7 +91,8 @@ def test_every_claim_says_what_it_claims():
     [
         ('"pause"', '"paus"', "at[0].do", "'pause'"),
         ("nodes = 3", "node = 3", "datacenters.fra.node", "'nodes'"),
-        ("nodes = 3", "nodes = 0", "datacenters.fra.nodes", "1 or more"),
+        ("nodes = 3", "nodes = 0", "datacenters.fra.nodes", "from 1 to 5000"),
+        ("nodes = 3", "nodes = 30000", "datacenters.fra.nodes", "from 1 to 5000"),
         ("nodes = 3", "nodes = '3'", "datacenters.fra.nodes", "'int'"),
         ('"4s"', "4", "at[0].time", "duration"),
         ('"fra/a1"\nfor', '"fra/b1"\nfor', "at[0].target", "'fra/a1'"),

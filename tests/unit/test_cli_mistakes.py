@@ -178,3 +178,8 @@ def test_more_than_all_is_no_utilization():
     assert check_load(Load(1.0)) == Load(1.0)
     with pytest.raises(LocalError, match="utilization: got 7, expected a number from 0 to 1"):
         check_load(Load(7))
+
+
+def test_a_drain_for_no_duration_names_the_option_that_was_typed():
+    done = run("drain", "node", "fra/a1", "--for", "banana", "--agent", "http://127.7.7.1:1")
+    assert (done.exit_code, done.output) == (1, "--for: got 'banana', expected a duration such as '5s' or '250ms'\n")

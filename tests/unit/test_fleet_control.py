@@ -15,6 +15,7 @@ def fleet(tmp_path):
     running = {"fra/a1": []}
     fleet = SimpleNamespace(scenario=dev_scenario(1, 2), directory=tmp_path, running=running)
     fleet.kill = lambda name: running[name].append("killed")
+    fleet.is_running = lambda name: not running[name]
     for verb in ("restart", "wipe", "pause", "resume", "stop_gently"):
         setattr(fleet, verb, fleet.kill)
     threading.Thread(target=Control(fleet).serve, daemon=True).start()
@@ -33,3 +34,8 @@ def test_a_command_about_nobody_is_answered_and_the_fleet_goes_on(fleet, target,
         ask_fleet(fleet.directory, {"do": "kill", "target": target})
     assert ask_fleet(fleet.directory, {"do": "kill", "target": "fra/a1"}) == "kill fra/a1"
     assert fleet.running["fra/a1"] == ["killed"]
+
+
+def test_who_kills_what_does_not_run_is_told_so(fleet):
+    assert ask_fleet(fleet.directory, {"do": "kill", "target": "fra/a1"}) == "kill fra/a1"
+    assert ask_fleet(fleet.directory, {"do": "kill", "target": "fra/a1"}) == "kill fra/a1 (not running: fra/a1)"

@@ -158,6 +158,26 @@ def test_what_is_no_http_is_answered_by_4xx_and_no_trace(served, garbage, capfd)
     assert Connection(served.address).ask("GET", "/api/health")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "words"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400, "Content-Length: -5"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\na: " + b"b" * 66_000 + b"\r\n\r\n", 400, "Line too long"),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\n\r\n", 414, "too long"),
+    ],
+    ids=["a negative length", "a header of 66 KB", "a line of 9 KB"],
+)
+def test_a_head_that_cannot_be_read_is_answered_by_a_problem_that_says_why(served, head, status, words):
+    connection = served.connect()
+    connection.sendall(head)
+    top, _, body = received(connection).partition(b"\r\n\r\n")
+    assert top.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in top
+    problem = msgspec.json.decode(body)
+    assert problem["status"] == status
+    assert words in problem["detail"]
+
+
 def test_who_sends_its_headers_too_slowly_is_sent_away(served, monkeypatch):
     monkeypatch.setattr(server_module, "HEAD_WITHIN", 0.05)
     connection = served.connect()

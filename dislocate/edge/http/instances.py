@@ -91,7 +91,8 @@ def _node(call: Call) -> Path:
     """The member that the path names, which must be known."""
     path = f"{_datacenter(call)}/{check_label(call.path['name'], 'name')}"
     if path not in call.node.members:
-        raise not_found("name", path, f"No member {path!r} is known here", "GET /api/members lists all")
+        hint = "`dislocate members` or GET /api/members lists all"
+        raise not_found("name", path, f"No member {path!r} is known here", hint)
     return path
 
 

@@ -8,6 +8,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any
 
@@ -17,6 +18,7 @@ from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 from dislocate.edge.http.access import PEER_UID
 from dislocate.edge.http.call import IS_GONE
+from dislocate.edge.http.problems import MEDIA_TYPE, encode, problem
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.sockets import bind_unix, listen_tcp, unlink_unix
 
@@ -119,6 +121,8 @@ class _Body(Input):
 class _Connection(WSGIHandler):
     """One connection and its requests, one after the other."""
 
+    _complaint = ""  # what was wrong with the head of the last request
+
     def handle(self) -> None:
         self.socket.settimeout(IDLE)
         super().handle()
@@ -137,6 +141,20 @@ class _Connection(WSGIHandler):
                 return bool(super().read_request(raw_requestline))
         except (OSError, HTTPException, IndexError) as error:
             raise ValueError(f"bad or late headers: {error or type(error).__name__}") from None
+
+    def handle_one_request(self) -> Any:
+        """What pywsgi refuses before the API sees it is answered by an empty body: say what was wrong."""
+        answer = super().handle_one_request()
+        if not isinstance(answer, tuple):
+            return answer
+        status = HTTPStatus(int(answer[0]))
+        return answer[0], _refusal(
+            status, self._complaint or f"the request line is too long: {len(self.requestline)} bytes or more"
+        )
+
+    def _handle_client_error(self, error: Exception) -> Any:
+        self._complaint = str(getattr(error, "formatted_message", error))
+        return super()._handle_client_error(error)
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
@@ -176,6 +194,13 @@ class _Connection(WSGIHandler):
 
     def _hang_up(self) -> None:
         self.close_connection = True
+
+
+def _refusal(status: HTTPStatus, detail: str) -> bytes:
+    """A whole answer that ends its connection."""
+    body = encode(problem(status, detail[:200]))
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: {MEDIA_TYPE}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def peer_uid(connection: Any) -> int:
