@@ -1,5 +1,7 @@
 """A server's part on its disk: what it writes in which order, what a crash finds, and what it does when the disk will not."""
 
+from itertools import pairwise
+
 from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus.duties import Timing
@@ -8,6 +10,7 @@ from dislocate.core.consensus.promises import StoredGroup, founding_records, is_
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
+from dislocate.core.store import replica as replica_module
 from dislocate.core.store.commands import Command, encode_command
 from dislocate.core.store.durable import find
 from dislocate.core.store.machine import StoreMachine
@@ -99,6 +102,27 @@ def test_after_a_crash_at_any_moment_there_is_a_state_and_the_log_from_there():
         found = find(StoredRecord(key, value) for key, value in disk.items())
         machine = StoreMachine.recover(found.state)
         assert found.base.index <= found.applied.index == machine.index
+    again = scene.again()
+    again.run()
+    assert values(again.replica) == values(scene.replica)
+
+
+def test_the_log_is_dropped_a_part_at_a_time_and_never_beyond_the_state_that_is_saved(monkeypatch):
+    monkeypatch.setattr(replica_module, "LOG_KEPT", 20)
+    monkeypatch.setattr(replica_module, "LOG_SLACK", 5)
+    monkeypatch.setattr(replica_module, "STATE_SAVE_ENTRIES", 60)
+    scene = Scene()
+    scene.run()
+    lengths = []
+    for number in range(200):
+        scene.put(f"k{number % 7}")
+        scene.run(0)
+        found = find(StoredRecord(key, value) for key, value in scene.disk.items())
+        assert found.base.index <= found.applied.index == StoreMachine.recover(found.state).index
+        lengths.append(len(found.entries))
+    assert max(lengths) > 50, "what is not saved is kept"
+    assert all(before - after < 5 for before, after in pairwise(lengths)), "at most 5 at once, and one came"
+    assert min(lengths[-60:]) <= 25
     again = scene.again()
     again.run()
     assert values(again.replica) == values(scene.replica)

@@ -2,8 +2,8 @@
 
 It turns what consensus asks for into effects.  Writes go to the disk one at a time, and what comes meanwhile goes into the
 next (group commit); proposals and reads that arrive together are flushed together, by a timer set for now, which the driver
-serves after the input that waits.  The applied state is saved lazily, in one transaction with the part of the log that it
-makes superfluous.
+serves after the input that waits.  The applied state is saved lazily, and the log that it makes superfluous dropped with the
+writes after that, a part at a time: a follower's entries never wait behind a long delete.
 
 Invariants: a message leaves only when what it promises is durable (`raft` holds it back until `stored`); what is saved of
 the state never runs ahead of the saved log; a storage error ends this part, loudly, except that a full disk is tried again;
@@ -38,12 +38,13 @@ from dislocate.core.tunables import (
     RETRY_FULL,
     STATE_SAVE_ENTRIES,
     STATE_SAVE_PERIOD,
+    STATE_SAVE_RECORDS,
 )
 from dislocate.core.units import HOUR
 
 FULL = "full"  # begins the reason of a write that failed for want of space
 UNKNOWN_AGE = 365 * 24 * HOUR  # nobody knows: no bound that may be asked for is met
-LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped: deleting has its price too
+LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped, and how many at once: deleting has its price too
 
 
 class FlushDue(Timer, frozen=True):
@@ -125,7 +126,8 @@ class Replica:
         self._writing: tuple[StoredRecord, ...] = ()  # what the disk has been given and has not answered for
         self._failed_write: Callable[[], None] | None = None
         self._state_due = False
-        self._unsaved_entries = 0
+        self._unsaved_entries = self._unsaved_bytes = 0
+        self._saved_index = self.raft.applied  # up to where the disk has the state, or will before anything later
         self.machine.age_out(self._out.now)
         self.as_of = out.now - _age_found(found, out.unix())  # when what is here was last known to be all there was
         self._armed = NEVER
@@ -321,17 +323,25 @@ class Replica:
             if self._has_ended:
                 return
         self._unsaved_entries += len(entries)
+        self._unsaved_bytes += sum([len(entry.data) for entry in entries])
         self._out.notify(EntriesApplied(self.machine.index, self._applied_term, self._digest, self.machine.revision))
         if compacted:
             self.replaced()
         else:
             self.batch_applied(changes)
-        if self._unsaved_entries >= STATE_SAVE_ENTRIES:
+        if self._is_much_unsaved():
             self._state_due = True
             self._write()
         elif not self._save_armed:
             self._save_armed = True
             self._out.arm(self._out.now + STATE_SAVE_PERIOD, StateSaveDue())
+
+    def _is_much_unsaved(self) -> bool:
+        return (
+            self._unsaved_entries >= STATE_SAVE_ENTRIES
+            or self._unsaved_bytes > LOG_KEPT_BYTES // 2
+            or self.machine.keys_to_save >= STATE_SAVE_RECORDS
+        )
 
     def _remember(self, entry: Entry) -> None:
         if entry.configuration is not None:
@@ -367,9 +377,11 @@ class Replica:
         for duty in queue:
             changes |= self._saved(duty) if isinstance(duty, Save) else self._replaced(duty)
         sync = bool(queue)
-        compact_to = self._save_state(changes) if self._state_due else 0
         if self._has_ended:  # what was to be installed cannot be read
             return
+        if self._state_due:
+            self._save_state(changes)
+        compact_to = self._drop_log(changes)
         records = tuple(StoredRecord(key, value) for key, value in changes.items())
         began, base = self._out.now, self._base.index
 
@@ -419,26 +431,32 @@ class Replica:
         self.raft.transfer(None, self._out.now)
         self._carry_out()
 
-    def _save_state(self, changes: dict[str, bytes | None]) -> int:
-        """Add the applied state to `changes`, and drop the log that it makes superfluous; up to where, 0: nowhere."""
+    def _save_state(self, changes: dict[str, bytes | None]) -> None:
+        """Add the applied state to `changes`."""
         self._state_due = False
-        self._unsaved_entries = 0
+        self._unsaved_entries = self._unsaved_bytes = 0
+        self._saved_index = self.machine.index
         self.machine.age_out(self._out.now)
         for record in self.machine.dirty_records():
             changes[record.key] = record.value
         unix = max(0, self._out.unix() - (self._out.now - self.as_of)) if self._out.unix() else 0
         applied = applied_record(AppliedUpTo(self.machine.index, self._applied_term, self._digest, unix))
         changes[applied.key] = applied.value
-        return self._drop_log(changes)
 
     def _drop_log(self, changes: dict[str, bytes | None]) -> int:
+        """Drop some of the log that the saved state makes superfluous; up to where, 0: nothing."""
         if len(self._log) <= LOG_KEPT + LOG_SLACK and self._log_bytes <= LOG_KEPT_BYTES:
             return 0
         index = term = 0
-        while len(self._log) > LOG_KEPT or self._log_bytes > LOG_KEPT_BYTES // 2:
+        for _ in range(LOG_SLACK):
+            is_enough = len(self._log) <= LOG_KEPT and self._log_bytes <= LOG_KEPT_BYTES // 2
+            if is_enough or self._log[0][0] > self._saved_index:
+                break
             index, term, size = self._log.popleft()
             self._log_bytes -= size
             changes[log_key(index)] = None
+        if not index:
+            return 0
         configuration = self.configuration_at(index)
         while len(self._configurations) > 1 and self._configurations[1][0] <= index:
             self._configurations.popleft()
@@ -468,8 +486,8 @@ class Replica:
         self._base = Base(snapshot.index, snapshot.term, snapshot.configuration)
         self._configurations = deque([(snapshot.index, snapshot.configuration)])
         self._log.clear()
-        self._log_bytes = 0
-        self._log_end = snapshot.index
+        self._log_bytes = self._unsaved_entries = self._unsaved_bytes = 0
+        self._log_end = self._saved_index = snapshot.index
         for record in (
             base_record(self._base),
             applied_record(AppliedUpTo(snapshot.index, snapshot.term, snapshot.digest)),
