@@ -6,7 +6,7 @@ hundred pointers and not all of them (the idea of Jenks' sortedcontainers).  Kno
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
 from dislocate.core.boundary.store import KeyValue
@@ -62,6 +62,7 @@ class Keys:
 
     def __init__(self, values: Iterable[KeyValue] = ()) -> None:
         self._values = {kv.key: kv for kv in values}
+        self.get: Callable[[str], KeyValue | None] = self._values.get
         self._names = OrderedNames(self._values)
         self.size = sum(map(size_of, self._values.values()))  # bytes of names and values
         self._digest = sum(map(key_fingerprint, self._values.values())) & MASK
@@ -86,19 +87,16 @@ class Keys:
         self._uncounted.clear()
         return self._digest
 
-    def get(self, name: str) -> KeyValue | None:
-        return self._values.get(name)
-
     def put(self, kv: KeyValue) -> None:
         """Set a key."""
         name = kv.key
         old = self._values.get(name)
+        self._changing(name, old)
         if old is None:
             self._names.add(name)
             self.size += name_size(name) + len(kv.value)
         else:
             self.size += len(kv.value) - len(old.value)
-        self._changing(name, old)
         self._values[name] = kv
 
     def remove(self, name: str) -> None:

@@ -305,9 +305,10 @@ class Replica:
     def _apply(self, entries: tuple[Entry, ...]) -> None:
         changes: list[KeyChange] = []
         compacted = False
+        machine = self.machine
         for entry in entries:
             try:
-                applied = self.machine.apply(entry.index, entry.data)
+                applied = machine.apply(entry.index, entry.data)
             except UnreadableEntry as error:
                 self.give_up(f"{error}; upgrade {self.me.path} to the version of the others, and start it again")
                 return
@@ -315,10 +316,10 @@ class Replica:
             self._applied_term = entry.term
             self._remember(entry)
             changes += applied.changes
-            compacted |= applied.compacted
+            compacted = compacted or applied.compacted
             self.index_applied(entry.index)
             self.applied(entry, applied)
-            if self.machine.feature_level > self.level:
+            if machine.feature_level > self.level:
                 self._check_level()
             if self._has_ended:
                 return

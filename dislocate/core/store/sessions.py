@@ -181,8 +181,7 @@ def _shortened(answer: Answer, body: CommandBody) -> Answer:
     results: list[tuple[KeyValue, ...]] = []
     for operation, found in zip(operations, answer.results, strict=True):
         if type(operation) is Put:
-            (kv,) = found
-            found = (KeyValue(kv.key, b"", kv.created, kv.modified, kv.version, kv.lease),)
+            found = (_with_value(found[0], b""),)
         else:
             size += sum(map(size_of, found))
         results.append(found)
