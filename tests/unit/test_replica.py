@@ -5,7 +5,16 @@ from itertools import pairwise
 from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus.duties import Timing
-from dislocate.core.consensus.messages import Append, Configuration, Entry, GroupId, ServerId, SnapshotChunk
+from dislocate.core.consensus.messages import (
+    Append,
+    Configuration,
+    Entry,
+    GroupId,
+    ServerId,
+    SnapshotChunk,
+    VoteAsked,
+    VoteGiven,
+)
 from dislocate.core.consensus.promises import StoredGroup, founding_records, is_of_store
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import Outbox
@@ -17,6 +26,7 @@ from dislocate.core.store.machine import StoreMachine
 from dislocate.core.store.replica import UNKNOWN_AGE, Replica
 from dislocate.core.store.snapshot import SnapshotCutter
 from dislocate.core.streams import Streams
+from dislocate.core.tunables import PROPOSALS_WAIT
 from dislocate.core.units import SECOND
 from tests.support.tiny_servers import put
 
@@ -141,6 +151,51 @@ def test_writes_go_to_the_disk_one_at_a_time_and_what_comes_meanwhile_together()
     assert len(scene.take()) == 1, "the second waits for the first"
     scene.run()
     assert set(values(scene.replica)) == {"a", "b", "c"}
+
+
+def leader_of_three():
+    """A leader whose others answer nothing, with an entry under way that its own disk works on."""
+    scene = Scene(voters=(ME, OTHER, THIRD))
+    while not scene.replica.raft.is_leader:
+        scene.run(SECOND)
+        asked = next((one for one in reversed(scene.said) if type(one.body) is VoteAsked and one.to == OTHER), None)
+        if asked is not None:
+            scene.hear(VoteGiven(True, asked.body.pre), asked.term)
+    scene.put("a")
+    scene.run(0)
+    scene.put("under way")
+    served(scene)
+    return scene
+
+
+def served(scene):
+    """Timers that are due now."""
+    while (timer := scene.out.due()) is not None:
+        scene.timers[type(timer)](timer)
+
+
+def test_what_is_proposed_while_a_save_is_under_way_leaves_with_its_end():
+    scene = leader_of_three()
+    assert len(scene.take()) == 1
+    flushed = scene.replica.raft._state.flushed
+    for key in "bcd":
+        scene.put(key)
+        served(scene)
+    assert scene.replica.raft._state.flushed == flushed, "they wait"
+    scene.serve()
+    assert scene.replica.raft._state.flushed == flushed + 3
+    assert len(scene.take()) == 1, "one save for all of them"
+
+
+def test_what_is_proposed_waits_for_a_slow_save_only_shortly():
+    scene = leader_of_three()
+    flushed = scene.replica.raft._state.flushed
+    scene.put("b")
+    served(scene)
+    assert scene.replica.raft._state.flushed == flushed
+    scene.out.now += PROPOSALS_WAIT
+    served(scene)
+    assert scene.replica.raft._state.flushed == flushed + 1
 
 
 def test_a_full_disk_is_tried_again_each_second_with_the_same_and_nothing_before_it():

@@ -2,8 +2,9 @@
 
 It turns what consensus asks for into effects.  Writes go to the disk one at a time, and what comes meanwhile goes into the
 next (group commit); proposals and reads that arrive together are flushed together, by a timer set for now, which the driver
-serves after the input that waits.  The applied state is saved lazily, and the log that it makes superfluous dropped with the
-writes after that, a part at a time: a follower's entries never wait behind a long delete.
+serves after the input that waits.  While the disk works on earlier proposals later ones wait for it, but not for long: under
+load a batch costs more than what is in it, and a lone client has nothing under way.  The applied state is saved lazily, and
+the log that it makes superfluous dropped with the writes after that, a part at a time: nothing waits behind a long delete.
 
 Invariants: a message leaves only when what it promises is durable (`raft` holds it back until `stored`); what is saved of
 the state never runs ahead of the saved log; a storage error ends this part, loudly, except that a full disk is tried again;
@@ -35,6 +36,7 @@ from dislocate.core.tunables import (
     FEATURE_LEVEL,
     LOG_KEPT,
     LOG_KEPT_BYTES,
+    PROPOSALS_WAIT,
     RETRY_FULL,
     STATE_SAVE_ENTRIES,
     STATE_SAVE_PERIOD,
@@ -44,7 +46,9 @@ from dislocate.core.units import HOUR
 
 FULL = "full"  # begins the reason of a write that failed for want of space
 UNKNOWN_AGE = 365 * 24 * HOUR  # nobody knows: no bound that may be asked for is met
-LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped, and how many at once: deleting has its price too
+LOG_SLACK = (
+    1_000  # entries more than LOG_KEPT before some are dropped, and how many at once: deleting has its price too
+)
 
 
 class FlushDue(Timer, frozen=True):
@@ -131,7 +135,8 @@ class Replica:
         self.machine.age_out(self._out.now)
         self.as_of = out.now - _age_found(found, out.unix())  # when what is here was last known to be all there was
         self._armed = NEVER
-        self._flush_armed = False
+        self._flush_timer = 0  # its number; 0: none is armed
+        self._is_held = False  # what was proposed waits for the save under way
         self._save_armed = False
         self._reads: deque[tuple[int, int]] = deque()  # (index, read id) confirmed, index not applied yet
 
@@ -173,6 +178,9 @@ class Replica:
         """Confirm leadership for a read; `read_ready` or `read_lost` follows.  False: not the leader."""
         if self._has_ended or not self.raft.read(read, self._out.now):
             return False
+        if self._is_held:
+            self._out.outdate(self._flush_timer)
+            self._flush_timer = 0  # a read waits for no disk
         self._arm_flush()
         return True
 
@@ -223,15 +231,28 @@ class Replica:
     # ---- timers
 
     def _arm_flush(self) -> None:
-        if not self._flush_armed:
-            self._flush_armed = True
-            self._out.arm(self._out.now, FlushDue())
+        if not self._flush_timer:
+            self._flush_timer = self._out.arm(self._out.now, FlushDue())
 
     def _flush(self, _timer: FlushDue) -> None:
-        self._flush_armed = False
-        if not self._has_ended:
+        self._flush_timer = 0
+        if self._has_ended:
+            return
+        if self._is_writing and self.raft.has_uncommitted and not (self._is_held or self.raft.has_reads):
+            self._is_held = True
+            self._flush_timer = self._out.arm(self._out.now + PROPOSALS_WAIT, FlushDue())
+            return
+        self._is_held = False
+        self.raft.flush(self._out.now)
+        self._carry_out()
+
+    def _release(self) -> None:
+        """The save that proposals waited for is done."""
+        if self._is_held:
+            self._is_held = False
+            self._out.outdate(self._flush_timer)
+            self._flush_timer = 0
             self.raft.flush(self._out.now)
-            self._carry_out()
 
     def _consensus_due(self, timer: ConsensusDue) -> None:
         if timer.at != self._armed:
@@ -401,6 +422,7 @@ class Replica:
                     self.raft.installed(duty.index, self._out.now)
             if compact_to:
                 self.raft.compact(compact_to)
+            self._release()
             self._write()
             self._carry_out()
 

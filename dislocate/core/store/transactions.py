@@ -59,7 +59,7 @@ class Draft:
         results: list[tuple[KeyValue, ...]] = []
         for at, operation in enumerate(operations):
             result = self._do(operation)
-            if type(result) is Refused:
+            if isinstance(result, Refused):
                 return Refused(result.kind, f"operations[{at}].{result.field}", result.reason)
             results.append(result)
         return tuple(results)
