@@ -67,7 +67,7 @@ class Keys:
         self.size = sum(map(size_of, self._values.values()))  # bytes of names and values
         self._digest = sum(map(key_fingerprint, self._values.values())) & MASK
         self._uncounted: dict[str, KeyValue | None] = {}  # changed keys as `_digest` still has them
-        self.dirty: dict[str, None] = {}  # names whose record on disk is another
+        self.dirty: dict[str, int | None] = {}  # names whose record on disk is another; its fingerprint if known
 
     def __len__(self) -> int:
         return len(self._values)
@@ -82,7 +82,11 @@ class Keys:
         for name, old in self._uncounted.items():
             digest -= key_fingerprint(old) if old is not None else 0
             now = self._values.get(name)
-            digest += key_fingerprint(now) if now is not None else 0
+            if now is not None:
+                found = key_fingerprint(now)
+                digest += found
+                if name in self.dirty:
+                    self.dirty[name] = found  # the record has the same
         self._digest = digest & MASK
         self._uncounted.clear()
         return self._digest
