@@ -145,6 +145,8 @@ class Node:
             Consensus: self._store.on_consensus,
             store_messages.Asked: self._store.on_asked,
             store_messages.Answered: self._store.on_answered,
+            store_messages.AskedTogether: self._store.on_asked_together,
+            store_messages.AnsweredTogether: self._store.on_answered_together,
             store_messages.AskingEnded: self._store.on_asking_ended,
             store_messages.GroupAsked: self._store.on_group_asked,
             store_messages.GroupTold: self._store.on_group_told,

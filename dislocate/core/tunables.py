@@ -96,13 +96,22 @@ HISTORY_SUBJECTS = 2_000  # least recently touched are dropped
 # --- the store on a server
 LOG_KEPT = 5_000  # applied entries kept for followers that are a little behind; etcd keeps 5,000 too
 LOG_KEPT_BYTES = 16 << 20  # and at most so many bytes of them
-STATE_SAVE_PERIOD = 1 * SECOND  # the applied state goes to disk at most so often: the log has it meanwhile
+STATE_SAVE_PERIOD = (
+    5 * SECOND
+)  # the applied state goes to disk at most so often: the log has it meanwhile, and a key that
+# changes often is written once
 AUDIT_EVERY = 256  # entries between two digests that are kept for comparison: the same indexes on every server
 AUDIT_KEPT = 16  # digests: a server that is less than 4,096 entries behind or ahead still compares
 AUDIT_TOLD_EVERY = 1_024  # entries after which the leader tells its digest
 AUDIT_PERIOD = 10 * SECOND  # or after so long, if there is a new one
+PROPOSALS_WAIT = (
+    3 * MILLISECOND
+)  # for the save under way, so that one takes what else two would; an fsync takes 0.2 to 2
 RETRY_FULL = 1 * SECOND  # a disk that was full is tried again: df and rm take that long
-STATE_SAVE_ENTRIES = 2_000  # or after so many entries, which bounds what a start has to apply again
+STATE_SAVE_ENTRIES = 20_000  # or after so many entries, which a start applies again, 20 us each
+STATE_SAVE_RECORDS = (
+    2_000  # or after so many changed keys, 10 us each: nothing else is done while they are put together
+)
 
 # --- asking the store
 ASK_WITHIN = 9 * SECOND  # an answer, or why there is none: a second before the edge gives up

@@ -46,7 +46,9 @@ from dislocate.core.membership.messages import (
 )
 from dislocate.core.store.messages import (
     Answered,
+    AnsweredTogether,
     Asked,
+    AskedTogether,
     AskingEnded,
     Follow,
     FollowedChanges,
@@ -115,6 +117,8 @@ Message: TypeAlias = (
     | FollowedState
     | FollowedChanges
     | Fragment
+    | AskedTogether
+    | AnsweredTogether
 )
 
 

@@ -11,9 +11,18 @@ from dislocate.core.boundary.requests import Result
 from dislocate.core.boundary.store import Consistency, Put, ReadKeys, StoreRequest, Transact, WatchKeys
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.identity import Path
+from dislocate.core.store.messages import AnsweredTogether, AskedTogether
 from dislocate.core.store.server import Server
 from dislocate.core.wire import Message, decode_envelope, encode_envelope
 from tests.support.tiny_fleet import Host, TinyFleet
+
+
+def _each(message: Message) -> tuple[Any, ...]:
+    """What several were said as one for."""
+    match message:
+        case AskedTogether(asked=bodies) | AnsweredTogether(answered=bodies):
+            return bodies
+    return (message,)
 
 
 class TinyServers(TinyFleet):
@@ -111,7 +120,8 @@ class TinyServers(TinyFleet):
 
     def bodies(self, kind: type, since: int = 0) -> list[tuple[Path, Path, Any]]:
         """What was said of a kind on links: (from, to, body)."""
-        return [(source, target, body) for at, source, target, body in self.said if type(body) is kind and at >= since]
+        said = [(one[1], one[2], body) for one in self.said if one[0] >= since for body in _each(one[3])]
+        return [one for one in said if type(one[2]) is kind]
 
     # ---- the world
 

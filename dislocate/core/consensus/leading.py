@@ -100,6 +100,8 @@ class Leading:
         last_round = self.round
         for server, progress in self.progress.items():
             self.replicate(server, progress)
+        if all(progress.told_commit == state.commit for progress in self.progress.values()):
+            self._tell_at = NEVER  # nobody is left to be told; a busy leader never speaks only for that
         self._begin_reads(last_round)
 
     def _begin_reads(self, last_round: int) -> None:

@@ -112,6 +112,16 @@ class Raft:
         return self._state.commit
 
     @property
+    def has_reads(self) -> bool:
+        """Whether a read waits for the next `flush`."""
+        return self._leading.reads.has_asked
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """Whether something was sent to the others that is not committed yet."""
+        return self._state.commit < self._state.flushed
+
+    @property
     def applied(self) -> int:
         """Up to where `take` has handed out entries, or a snapshot was installed."""
         return self._state.applied

@@ -43,7 +43,7 @@ class ChangeHistory:
         self._changes.extend(changes)
         for change in changes:
             self._bytes += cost(change)
-        if len(self) > self._limit or self._bytes > self._limit_bytes:
+        if len(self._changes) - self._first > self._limit or self._bytes > self._limit_bytes:
             self._shrink(self._limit, self._limit_bytes)
 
     def after(self, key: str, prefix: bool, revision: int) -> tuple[KeyChange, ...] | Compacted:

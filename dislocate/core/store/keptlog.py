@@ -16,7 +16,7 @@ from dislocate.core.consensus.promises import log_key
 from dislocate.core.store.durable import NO_BASE, Base, Found, base_record, records_of
 from dislocate.core.tunables import LOG_KEPT, LOG_KEPT_BYTES
 
-LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped
+LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped, and how many at once
 
 
 class KeptLog:
@@ -59,17 +59,22 @@ class KeptLog:
             self._end = save.drop_from - 1
         return records_of(save)
 
-    def shortened(self) -> tuple[int, dict[str, bytes | None]]:
-        """(up to where the log may be dropped, what that changes), once the state that is applied now is on the disk;
-        (0, nothing) while it is not worth it."""
+    def shortened(self, saved: int) -> tuple[int, dict[str, bytes | None]]:
+        """(up to where some of the log may be dropped, what that changes), once the state as of entry `saved` is on the
+        disk; (0, nothing) while it is not worth it."""
         if len(self._applied) <= LOG_KEPT + LOG_SLACK and self._bytes <= LOG_KEPT_BYTES:
             return 0, {}
         changes: dict[str, bytes | None] = {}
         index = term = 0
-        while len(self._applied) > LOG_KEPT or self._bytes > LOG_KEPT_BYTES // 2:
+        for _ in range(LOG_SLACK):
+            is_enough = len(self._applied) <= LOG_KEPT and self._bytes <= LOG_KEPT_BYTES // 2
+            if is_enough or self._applied[0][0] > saved:
+                break
             index, term, size = self._applied.popleft()
             self._bytes -= size
             changes[log_key(index)] = None
+        if not index:
+            return 0, {}
         configuration = self.configuration_at(index)
         while len(self._configurations) > 1 and self._configurations[1][0] <= index:
             self._configurations.popleft()

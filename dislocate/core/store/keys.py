@@ -6,7 +6,7 @@ hundred pointers and not all of them (the idea of Jenks' sortedcontainers).  Kno
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
 from dislocate.core.boundary.store import KeyValue
@@ -62,11 +62,12 @@ class Keys:
 
     def __init__(self, values: Iterable[KeyValue] = ()) -> None:
         self._values = {kv.key: kv for kv in values}
+        self.get: Callable[[str], KeyValue | None] = self._values.get
         self._names = OrderedNames(self._values)
         self.size = sum(map(size_of, self._values.values()))  # bytes of names and values
         self._digest = sum(map(key_fingerprint, self._values.values())) & MASK
         self._uncounted: dict[str, KeyValue | None] = {}  # changed keys as `_digest` still has them
-        self.dirty: dict[str, None] = {}  # names whose record on disk is another
+        self.dirty: dict[str, int | None] = {}  # names whose record on disk is another; its fingerprint if known
 
     def __len__(self) -> int:
         return len(self._values)
@@ -81,24 +82,25 @@ class Keys:
         for name, old in self._uncounted.items():
             digest -= key_fingerprint(old) if old is not None else 0
             now = self._values.get(name)
-            digest += key_fingerprint(now) if now is not None else 0
+            if now is not None:
+                found = key_fingerprint(now)
+                digest += found
+                if name in self.dirty:
+                    self.dirty[name] = found  # the record has the same
         self._digest = digest & MASK
         self._uncounted.clear()
         return self._digest
-
-    def get(self, name: str) -> KeyValue | None:
-        return self._values.get(name)
 
     def put(self, kv: KeyValue) -> None:
         """Set a key."""
         name = kv.key
         old = self._values.get(name)
+        self._changing(name, old)
         if old is None:
             self._names.add(name)
             self.size += name_size(name) + len(kv.value)
         else:
             self.size += len(kv.value) - len(old.value)
-        self._changing(name, old)
         self._values[name] = kv
 
     def remove(self, name: str) -> None:

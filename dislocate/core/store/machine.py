@@ -280,6 +280,10 @@ class StoreMachine:
 
     # ---- the durable form
 
+    @property
+    def keys_to_save(self) -> int:
+        return len(self.keys.dirty)
+
     def dirty_records(self) -> tuple[StoredRecord, ...]:
         """What changed since the last call: to be stored together, in one transaction."""
         if self._is_saved:

@@ -1,6 +1,7 @@
 """What agents say to each other about the store, besides what servers say in `consensus`.
 
-`Asked` and `Answered` carry every request from the agent that was asked to a server that can answer.  `Follow` and what
+`Asked` and `Answered` carry every request from the agent that was asked to a server that can answer, those of one instant
+together.  `Follow` and what
 follows it keep a prefix current on an agent that is no server.
 """
 
@@ -68,6 +69,18 @@ class Answered(Part, frozen=True, tag=62):
     asker: NodeId | None = None  # whose asking it was, when it was passed on
     elsewhere: bool = False  # it will not help here for a while: ask another server
     unlogged: bool = False  # this refusal never saw the log: it says nothing of the same asking sent before
+
+
+class AskedTogether(Part, frozen=True, tag=72):
+    """Several `Asked`, in order."""
+
+    asked: tuple[Asked, ...]
+
+
+class AnsweredTogether(Part, frozen=True, tag=73):
+    """Several `Answered`, in order."""
+
+    answered: tuple[Answered, ...]
 
 
 class AskingEnded(Part, frozen=True, tag=63, gc=False):

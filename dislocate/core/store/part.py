@@ -42,7 +42,9 @@ from dislocate.core.store.distances import Distances
 from dislocate.core.store.durable import Found, find
 from dislocate.core.store.messages import (
     Answered,
+    AnsweredTogether,
     Asked,
+    AskedTogether,
     AskingEnded,
     BackupPart,
     Follow,
@@ -59,6 +61,7 @@ from dislocate.core.store.router import Router
 from dislocate.core.store.server import SERVER_TIMERS, Server
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.standing import leader_of, view
+from dislocate.core.store.together import Together
 from dislocate.core.store.validation import check_request
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import LEADERLESS
@@ -99,8 +102,10 @@ class StorePart:
         self._belonging.enrolled = self._run
         self._belonging.expelled = self._end_server
         self._belonging.moved = self._group_moved
-        self._passing = Passing(out)
+        self._together = Together(out)
+        self._passing = Passing(out, self._together.ask)
         self._router = Router(out)
+        self._router.send = self._together.ask
         self._router.target = self._target
         self._router.problem = self._problem
         self._router.serve = self._serve_own
@@ -114,6 +119,7 @@ class StorePart:
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {
             **self._router.timers(),
+            **self._together.timers(),
             **self._links.timers(),
             **self._near.timers(),
             **dict.fromkeys(SERVER_TIMERS, self._server_timer),
@@ -180,6 +186,10 @@ class StorePart:
         if self._server is not None and source is None:
             self._server.audit.told(sender.path, told)
 
+    def on_asked_together(self, sender: NodeId, source: Address | None, together: AskedTogether) -> None:
+        for asked in together.asked:
+            self.on_asked(sender, source, asked)
+
     def on_asked(self, sender: NodeId, source: Address | None, asked: Asked) -> None:
         """Another agent wants something: answer it, or pass it on to the leader, once."""
         if source is not None or not is_plausible(asked):
@@ -191,7 +201,7 @@ class StorePart:
         def answer(answered: Answered) -> None:
             if self._links.node(sender.path) == sender:
                 reply = answered if asked.asker is None else addressed(answered, asker)
-                self._out.send_message(sender, reply)
+                self._together.answer(sender, reply)
 
         if not isinstance(asked.request, RestoreChunk | BackupPart):
             try:
@@ -219,6 +229,10 @@ class StorePart:
             answer(Answered(asked.seq, None, leader.path, f"{leader.path} leads", elsewhere=node is None))
         else:
             self._passing.pass_on(node, asker, asked, answer)
+
+    def on_answered_together(self, sender: NodeId, source: Address | None, together: AnsweredTogether) -> None:
+        for answered in together.answered:
+            self.on_answered(sender, source, answered)
 
     def on_answered(self, sender: NodeId, source: Address | None, answered: Answered) -> None:
         if source is not None:
@@ -267,6 +281,7 @@ class StorePart:
     def link_lost(self, peer: NodeId) -> None:
         if not self._links.lost(peer):
             return
+        self._together.lost(peer)
         self._passing.lost(peer)
         if self._server is not None:
             self._server.peer_gone(peer.path)

@@ -29,8 +29,9 @@ class Passed(Struct, frozen=True):
 class Passing:
     """What one server has passed on."""
 
-    def __init__(self, out: Outbox) -> None:
+    def __init__(self, out: Outbox, send: Callable[[NodeId, Asked], None]) -> None:
         self._out = out
+        self._send = send
         self._passed: dict[tuple[NodeId, int], Passed] = {}  # by asker and number, the oldest first
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Passing:
         """Ask the leader; one that asks again is still one."""
         self._passed.pop((asker, asked.seq), None)
         self._passed[(asker, asked.seq)] = Passed(leader, answer, self._out.now)
-        self._out.send_message(leader, Asked(asked.seq, asked.floor, asked.request, asker))
+        self._send(leader, Asked(asked.seq, asked.floor, asked.request, asker))
 
     def answered(self, sender: NodeId, asker: NodeId, answered: Answered) -> bool:
         """The answer of `sender`, for whom it was asked; whether anybody waited for it."""

@@ -37,22 +37,23 @@ class Quotas:
 
     def refusal(self, touched: Touched) -> Refused | None:
         """Why the store cannot take these changes."""
+        keys = self._keys
         growth = more = 0
         below: dict[str, int] = {}
         for name, now in touched.items():
             if name.startswith(QUOTA_KEYS) and (wrong := self._wrong_quota(name, now)) is not None:
                 return wrong
-            old = self._keys.get(name)
+            old = keys.get(name)
             larger = _growth(name, old, now)
             growth += larger
             more += (now is not None) - (old is not None)
             if self._lengths:
                 for prefix in self._covering(name):
                     below[prefix] = below.get(prefix, 0) + larger
-        if growth > 0 and self._keys.size + growth > STORE_BYTES:
+        if growth > 0 and keys.size + growth > STORE_BYTES:
             reason = f"the store is full ({STORE_BYTES >> 20} MiB): delete keys that are not needed any more"
             return Refused("storage", "store", reason)
-        if more > 0 and len(self._keys) + more > STORE_KEYS:
+        if more > 0 and len(keys) + more > STORE_KEYS:
             return Refused(
                 "storage", "store", f"the store has {STORE_KEYS} keys: delete some that are not needed any more"
             )

@@ -113,9 +113,10 @@ def read_lease(record_key: str, payload: bytes) -> tuple[int, int]:
         raise damaged(record_key, str(error)) from error
 
 
-def sealed(record_key: str, payload: bytes) -> StoredRecord:
-    """A record with its checksum."""
-    return StoredRecord(record_key, fingerprint(record_key, payload).to_bytes(SUM_BYTES, "big") + payload)
+def sealed(record_key: str, payload: bytes, known: int | None = None) -> StoredRecord:
+    """A record with its checksum, which is its fingerprint where that is `known`."""
+    found = fingerprint(record_key, payload) if known is None else known
+    return StoredRecord(record_key, found.to_bytes(SUM_BYTES, "big") + payload)
 
 
 def opened(record: StoredRecord) -> tuple[int, bytes]:

@@ -2,8 +2,9 @@
 
 It turns what consensus asks for into effects.  Writes go to the disk one at a time, and what comes meanwhile goes into the
 next (group commit); proposals and reads that arrive together are flushed together, by a timer set for now, which the driver
-serves after the input that waits.  The applied state is saved lazily, in one transaction with the part of the log that it
-makes superfluous.
+serves after the input that waits.  While the disk works on earlier proposals later ones wait for it, but not for long: under
+load a batch costs more than what is in it, and a lone client has nothing under way.  The applied state is saved lazily, and
+the log that it makes superfluous dropped with the writes after that, a part at a time: nothing waits behind a long delete.
 
 Invariants: a message leaves only when what it promises is durable (`raft` holds it back until `stored`); what is saved of
 the state never runs ahead of the saved log; a storage error ends this part, loudly, except that a full disk is tried again;
@@ -34,9 +35,12 @@ from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import (
     FEATURE_LEVEL,
+    LOG_KEPT_BYTES,
+    PROPOSALS_WAIT,
     RETRY_FULL,
     STATE_SAVE_ENTRIES,
     STATE_SAVE_PERIOD,
+    STATE_SAVE_RECORDS,
 )
 from dislocate.core.units import HOUR
 
@@ -117,11 +121,13 @@ class Replica:
         self._writing: tuple[StoredRecord, ...] = ()  # what the disk has been given and has not answered for
         self._failed_write: Callable[[], None] | None = None
         self._state_due = False
-        self._unsaved_entries = 0
+        self._unsaved_entries = self._unsaved_bytes = 0
+        self._saved_index = self.raft.applied  # up to where the disk has the state, or will before anything later
         self.machine.age_out(self._out.now)
         self.as_of = out.now - _age_found(found, out.unix())  # when what is here was last known to be all there was
         self._armed = NEVER
-        self._flush_armed = False
+        self._flush_timer = 0  # its number; 0: none is armed
+        self._is_held = False  # what was proposed waits for the save under way
         self._save_armed = False
         self._reads: deque[tuple[int, int]] = deque()  # (index, read id) confirmed, index not applied yet
 
@@ -163,6 +169,9 @@ class Replica:
         """Confirm leadership for a read; `read_ready` or `read_lost` follows.  False: not the leader."""
         if self._has_ended or not self.raft.read(read, self._out.now):
             return False
+        if self._is_held:
+            self._out.outdate(self._flush_timer)
+            self._flush_timer = 0  # a read waits for no disk
         self._arm_flush()
         return True
 
@@ -220,15 +229,28 @@ class Replica:
     # ---- timers
 
     def _arm_flush(self) -> None:
-        if not self._flush_armed:
-            self._flush_armed = True
-            self._out.arm(self._out.now, FlushDue())
+        if not self._flush_timer:
+            self._flush_timer = self._out.arm(self._out.now, FlushDue())
 
     def _flush(self, _timer: FlushDue) -> None:
-        self._flush_armed = False
-        if not self._has_ended:
+        self._flush_timer = 0
+        if self._has_ended:
+            return
+        if self._is_writing and self.raft.has_uncommitted and not (self._is_held or self.raft.has_reads):
+            self._is_held = True
+            self._flush_timer = self._out.arm(self._out.now + PROPOSALS_WAIT, FlushDue())
+            return
+        self._is_held = False
+        self.raft.flush(self._out.now)
+        self._carry_out()
+
+    def _release(self) -> None:
+        """The save that proposals waited for is done."""
+        if self._is_held:
+            self._is_held = False
+            self._out.outdate(self._flush_timer)
+            self._flush_timer = 0
             self.raft.flush(self._out.now)
-            self._carry_out()
 
     def _consensus_due(self, timer: ConsensusDue) -> None:
         if timer.at != self._armed:
@@ -302,9 +324,10 @@ class Replica:
     def _apply(self, entries: tuple[Entry, ...]) -> None:
         changes: list[KeyChange] = []
         compacted = False
+        machine = self.machine
         for entry in entries:
             try:
-                applied = self.machine.apply(entry.index, entry.data)
+                applied = machine.apply(entry.index, entry.data)
             except UnreadableEntry as error:
                 self.give_up(f"{error}; upgrade {self.me.path} to the version of the others, and start it again")
                 return
@@ -312,25 +335,33 @@ class Replica:
             self._applied_term = entry.term
             self._log.remember(entry)
             changes += applied.changes
-            compacted |= applied.compacted
+            compacted = compacted or applied.compacted
             self.index_applied(entry.index)
             self.applied(entry, applied)
-            if self.machine.feature_level > self.level:
+            if machine.feature_level > self.level:
                 self._check_level()
             if self._has_ended:
                 return
         self._unsaved_entries += len(entries)
+        self._unsaved_bytes += sum([len(entry.data) for entry in entries])
         self._out.notify(EntriesApplied(self.machine.index, self._applied_term, self._digest, self.machine.revision))
         if compacted:
             self.replaced()
         else:
             self.batch_applied(changes)
-        if self._unsaved_entries >= STATE_SAVE_ENTRIES:
+        if self._is_much_unsaved():
             self._state_due = True
             self._write()
         elif not self._save_armed:
             self._save_armed = True
             self._out.arm(self._out.now + STATE_SAVE_PERIOD, StateSaveDue())
+
+    def _is_much_unsaved(self) -> bool:
+        return (
+            self._unsaved_entries >= STATE_SAVE_ENTRIES
+            or self._unsaved_bytes > LOG_KEPT_BYTES // 2
+            or self.machine.keys_to_save >= STATE_SAVE_RECORDS
+        )
 
     def _serve_reads(self) -> None:
         while self._reads and self._reads[0][0] <= self.machine.index:
@@ -355,9 +386,11 @@ class Replica:
         for duty in queue:
             changes |= self._log.saved(duty) if isinstance(duty, Save) else self._replaced(duty)
         sync = bool(queue)
-        compact_to = self._save_state(changes) if self._state_due else 0
         if self._has_ended:  # what was to be installed cannot be read
             return
+        if self._state_due:
+            self._save_state(changes)
+        compact_to = self._drop_log(changes)
         records = tuple(StoredRecord(key, value) for key, value in changes.items())
         began, base = self._out.now, self._log.base.index
 
@@ -376,6 +409,7 @@ class Replica:
                     self.raft.installed(duty.index, self._out.now)
             if compact_to:
                 self.raft.compact(compact_to)
+            self._release()
             self._write()
             self._carry_out()
 
@@ -407,17 +441,21 @@ class Replica:
         self.raft.transfer(None, self._out.now)
         self._carry_out()
 
-    def _save_state(self, changes: dict[str, bytes | None]) -> int:
-        """Add the applied state to `changes`, and drop the log that it makes superfluous; up to where, 0: nowhere."""
+    def _save_state(self, changes: dict[str, bytes | None]) -> None:
+        """Add the applied state to `changes`."""
         self._state_due = False
-        self._unsaved_entries = 0
+        self._unsaved_entries = self._unsaved_bytes = 0
+        self._saved_index = self.machine.index
         self.machine.age_out(self._out.now)
         for record in self.machine.dirty_records():
             changes[record.key] = record.value
         unix = max(0, self._out.unix() - (self._out.now - self.as_of)) if self._out.unix() else 0
         applied = applied_record(AppliedUpTo(self.machine.index, self._applied_term, self._digest, unix))
         changes[applied.key] = applied.value
-        dropped_to, dropped = self._log.shortened()
+
+    def _drop_log(self, changes: dict[str, bytes | None]) -> int:
+        """Drop some of the log that the saved state makes superfluous; up to where, 0: nothing."""
+        dropped_to, dropped = self._log.shortened(self._saved_index)
         changes.update(dropped)
         return dropped_to
 
@@ -432,6 +470,8 @@ class Replica:
         changes |= self._log.replaced(snapshot)
         self.machine = machine
         self._digest, self._applied_term = snapshot.digest, snapshot.term
+        self._unsaved_entries = self._unsaved_bytes = 0
+        self._saved_index = snapshot.index
         applied = applied_record(AppliedUpTo(snapshot.index, snapshot.term, snapshot.digest))
         changes[applied.key] = applied.value
         self._check_level()

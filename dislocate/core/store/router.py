@@ -105,6 +105,7 @@ class Router:
         self.serve: Callable[[Asked], None] = lambda _asked: None  # this agent is the server that answers
         self.ended: Callable[[NodeId, int], None] = lambda _asker, _seq: None  # a wait that it serves itself is over
         self.turned_away: Callable[[NodeId], None] = lambda _server: None  # it will not help for a while
+        self.send: Callable[[NodeId, Asked], None] = out.send_message  # may wait for others that go to the same server
         self._out = out
         self._seq = 0
         self._asking: dict[int, Asking] = {}
@@ -193,8 +194,10 @@ class Router:
         asked = Asked(asking.seq, floor, asking.request)
         if node == self._out.node:
             self.serve(asked)
+        elif isinstance(asking.request, WAITS):
+            self._out.send_message(node, asked)  # at once: `AskingEnded` must not overtake it
         else:
-            self._out.send_message(node, asked)
+            self.send(node, asked)
 
     def _retry_later(self, asking: Asking) -> None:
         asking.sent_to = None

@@ -146,7 +146,7 @@ def _key_records(parts: Parts, names: Iterable[str]) -> Iterator[StoredRecord]:
         if kv is None:
             yield StoredRecord(KEYS + name, None)
         else:
-            yield sealed(KEYS + name, records.key_payload(kv))
+            yield sealed(KEYS + name, records.key_payload(kv), parts.keys.dirty.get(name))
 
 
 def _lease_records(parts: Parts, ids: Iterable[int]) -> Iterator[StoredRecord]:

@@ -99,11 +99,10 @@ class Serving:
 
     def _applied(self, entry: Entry, applied: Applied) -> None:
         result = applied.result
-        if self.leads:
-            if applied.restored:
-                self.elected()
-            elif type(result) is LeaseStanding:
-                self._renew(result.lease, result.ttl)
+        if applied.restored and self.leads:
+            self.elected()
+        elif type(result) is LeaseStanding and self.leads:
+            self._renew(result.lease, result.ttl)
         waiting = self._proposed.pop(entry.index, None)
         if waiting is None:
             return

@@ -14,6 +14,7 @@ The bound of the promise: beyond `SESSIONS` agents or `SESSION_BYTES` of answers
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -67,8 +68,7 @@ class Sessions:
 
     def admit(self, origin: Origin, index: int, body: CommandBody) -> Answer | None:
         """None: do it, and `keep` the answer.  Else it is not to be done, and this is the answer."""
-        path, _, boot_text = origin.session.rpartition("#")
-        boot = int(boot_text) if boot_text.isdecimal() else 0
+        path, boot = _start(origin.session)
         session = self._sessions.get(path)
         if session is not None and boot < session.boot:
             return Refused("conflict", "session", f"a newer start of {path} has taken its place: ask from there")
@@ -98,7 +98,7 @@ class Sessions:
         """What the asking that was just admitted came to."""
         session = self._admitted
         kept = _shortened(answer, body)
-        cost = _cost(kept) if type(kept) is Transacted else _ANSWER_COST
+        cost = _cost(kept)
         session.answers[origin.seq] = (kept, cost)
         session.size += cost
         self._size += cost
@@ -143,6 +143,13 @@ class Sessions:
             self.dirty[path] = None
 
 
+@lru_cache(maxsize=1_024)
+def _start(session: str) -> tuple[Path, int]:
+    """Which agent, and which boot of it, 'dc/name#boot' names."""
+    path, _, boot = session.rpartition("#")
+    return path, int(boot) if boot.isdecimal() else 0
+
+
 def _encoded(session: Session) -> bytes:
     answers = tuple((seq, answer) for seq, (answer, _) in session.answers.items())
     stored = StoredSession(session.boot, session.floor, session.forgotten, session.used, answers)
@@ -169,12 +176,12 @@ def _shortened(answer: Answer, body: CommandBody) -> Answer:
     """What is kept of an answer."""
     if type(answer) is not Transacted or not answer.results:
         return answer
+    operations = _operations(body, answer.succeeded)
     size = 0
     results: list[tuple[KeyValue, ...]] = []
-    for operation, found in zip(_operations(body, answer.succeeded), answer.results, strict=True):
+    for operation, found in zip(operations, answer.results, strict=True):
         if type(operation) is Put:
-            (kv,) = found
-            found = (KeyValue(kv.key, b"", kv.created, kv.modified, kv.version, kv.lease),)
+            found = (_with_value(found[0], b""),)
         else:
             size += sum(map(size_of, found))
         results.append(found)

@@ -55,7 +55,7 @@ class Draft:
 
     def run(self, operations: tuple[Operation, ...]) -> tuple[tuple[KeyValue, ...], ...] | Refused:
         """What each operation found or made; Refused when one of them cannot be done."""
-        if (twice := put_twice(operations)) >= 0:
+        if len(operations) > 1 and (twice := put_twice(operations)) >= 0:
             reason = "the transaction puts this key twice: put it once"
             return Refused("conflict", f"operations[{twice}].key", reason)
         results: list[tuple[KeyValue, ...]] = []
@@ -93,7 +93,8 @@ class Draft:
         return (kv,)
 
     def _get(self, name: str) -> KeyValue | None:
-        return self.touched[name] if name in self.touched else self._keys.get(name)
+        touched = self.touched
+        return touched[name] if name in touched else self._keys.get(name)
 
     def _collect(self, key: str, prefix: bool) -> tuple[KeyValue, ...] | Refused:
         """The keys that an operation is about; more than fit an answer are refused."""

@@ -12,7 +12,6 @@ from dislocate.core.boundary.store import (
     AddServer,
     BackUp,
     Compare,
-    Delete,
     Field,
     Get,
     GrantLease,
@@ -57,8 +56,16 @@ def check_request(request: StoreRequest) -> None:
 
 def check_key(key: str, field: str = "key") -> None:
     """Raises `LocalError` unless `key` may be one."""
-    is_key = key and not key.startswith("/") and not _FORBIDDEN.search(key) and name_size(key) <= KEY_BYTES
-    _claim(bool(is_key), field, key[:100], _KEY_WORDS)
+    if not _is_key(key):
+        raise LocalError(field, got=key[:100], expected=_KEY_WORDS)
+
+
+def _is_key(key: str) -> bool:
+    if not key or key[0] == "/":
+        return False
+    if key.isascii():
+        return len(key) <= KEY_BYTES and key.isprintable()
+    return not _FORBIDDEN.search(key) and name_size(key) <= KEY_BYTES
 
 
 def _check_range(key: str, prefix: bool, field: str) -> None:
@@ -68,20 +75,37 @@ def _check_range(key: str, prefix: bool, field: str) -> None:
 
 
 def _check_transact(request: Transact) -> None:
-    count = len(request.compares)
-    _claim(count <= TRANSACTION_OPERATIONS, "compares", count, f"at most {TRANSACTION_OPERATIONS} compares")
+    """Sentences are made for what is refused: a store checks thousands of requests a second that are right."""
     size = 0
-    for at, compare in enumerate(request.compares):
-        size += _check_compare(compare, f"compares[{at}].")
-    for name, operations in (("then", request.then), ("otherwise", request.otherwise)):
-        count = len(operations)
-        _claim(count <= TRANSACTION_OPERATIONS, name, count, f"at most {TRANSACTION_OPERATIONS} operations")
-        for at, operation in enumerate(operations):
-            size += _check_operation(operation, f"{name}[{at}].")
-        twice = put_twice(operations)
-        _claim(twice < 0, f"{name}[{twice}].key", "a key that is put twice", "one Put of each key in a transaction")
-    words = f"a transaction of at most {TRANSACTION_BYTES} bytes of keys and values: make several of it"
-    _claim(size <= TRANSACTION_BYTES, "transaction", f"{size} bytes", words)
+    if request.compares:
+        count = len(request.compares)
+        _claim(count <= TRANSACTION_OPERATIONS, "compares", count, f"at most {TRANSACTION_OPERATIONS} compares")
+        for at, compare in enumerate(request.compares):
+            size += _check_compare(compare, f"compares[{at}].")
+    if request.then:
+        size += _check_operations(request.then, "then")
+    if request.otherwise:
+        size += _check_operations(request.otherwise, "otherwise")
+    if size > TRANSACTION_BYTES:
+        words = f"a transaction of at most {TRANSACTION_BYTES} bytes of keys and values: make several of it"
+        raise LocalError("transaction", got=f"{size} bytes", expected=words)
+
+
+def _check_operations(operations: tuple[Operation, ...], name: str) -> int:
+    """Bytes of their keys and values."""
+    count = len(operations)
+    if count > TRANSACTION_OPERATIONS:
+        raise LocalError(name, got=count, expected=f"at most {TRANSACTION_OPERATIONS} operations")
+    size = 0
+    for at, operation in enumerate(operations):
+        try:
+            size += _check_operation(operation)
+        except LocalError as error:
+            raise LocalError(f"{name}[{at}].{error.field}", got=error.got, expected=error.expected) from None
+    if (twice := put_twice(operations)) >= 0:
+        words = "one Put of each key in a transaction"
+        raise LocalError(f"{name}[{twice}].key", got="a key that is put twice", expected=words)
+    return size
 
 
 def _check_compare(compare: Compare, at: str) -> int:
@@ -95,21 +119,20 @@ def _check_compare(compare: Compare, at: str) -> int:
     return name_size(compare.key) + len(compare.value)
 
 
-def _check_operation(operation: Operation, at: str) -> int:
+def _check_operation(operation: Operation) -> int:
     """Bytes of its key and value."""
-    match operation:
-        case Put(key=key, value=value, lease=lease):
-            check_key(key, at + "key")
+    key = operation.key
+    if type(operation) is Put:
+        check_key(key)
+        length, lease = len(operation.value), operation.lease
+        if length > VALUE_BYTES:
             words = f"a value of at most {VALUE_BYTES} bytes: keep larger ones elsewhere, and their hash here"
-            _claim(len(value) <= VALUE_BYTES, at + "value", f"{len(value)} bytes", words)
-            _claim(0 <= lease < _NUMBER_LIMIT, at + "lease", lease, "the id of a lease; 0 for none")
-            return name_size(key) + len(value)
-        case Delete(key=key):
-            check_key(key, at + "key")  # an empty prefix would be everything, `system/` too
-            return name_size(key)
-        case Get(key=key, prefix=prefix):
-            _check_range(key, prefix, at + "key")
-            return name_size(key)
+            raise LocalError("value", got=f"{length} bytes", expected=words)
+        _claim(0 <= lease < _NUMBER_LIMIT, "lease", lease, "the id of a lease; 0 for none")
+        return name_size(key) + length
+    # An empty prefix of a Delete would be everything, `system/` too.
+    _check_range(key, type(operation) is Get and operation.prefix, "key")
+    return name_size(key)
 
 
 def _check_read(request: ReadKeys) -> None:
