@@ -7,7 +7,8 @@ import pytest
 from sim.run import simulate
 from sim.swarm import swarm_scenario
 
-SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else range(1, 5)
+FOUND = (69, 567)  # a refusal that had lost a word on its way hid an earlier sending that was done
+SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else (1, 2, *FOUND)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

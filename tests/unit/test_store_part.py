@@ -24,6 +24,7 @@ from dislocate.core.consensus.founding_duties import Write
 from dislocate.core.consensus.messages import Consensus
 from dislocate.core.consensus.promises import is_of_store
 from dislocate.core.identity import NodeId
+from dislocate.core.store.asks import addressed
 from dislocate.core.store.messages import Answered, Asked, BackupPart
 from dislocate.core.units import MILLISECOND, SECOND
 from tests.support.tiny_servers import TinyServers, put, read, watch
@@ -461,3 +462,12 @@ def test_records_of_the_store_are_readable_again_after_all_servers_were_killed(t
         three.begin(path)
     three.found()
     assert [kv.value for kv in three.ask("fra/a5", read("k")).keys] == [b"v"]
+
+
+def test_an_answer_that_is_passed_on_keeps_all_that_it_says():
+    """Found by the swarm: a refusal that had lost `unlogged` on its way hid a sending that was done."""
+    asker = NodeId("fra", "a9", 1)
+    answered = Answered(3, None, "fra/a1", "why", doubt=True, elsewhere=True, unlogged=True)
+    assert addressed(answered, asker) == Answered(
+        3, None, "fra/a1", "why", doubt=True, asker=asker, elsewhere=True, unlogged=True
+    )

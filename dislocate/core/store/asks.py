@@ -1,5 +1,7 @@
 """Asks: what kind of asking one is, and whether any agent would ask it so."""
 
+from msgspec.structs import replace
+
 from dislocate.core.boundary.store import BackUp, Consistency, ReadKeys, Restore, WatchKeys
 from dislocate.core.identity import NodeId
 from dislocate.core.store.belonging import LIMIT
@@ -38,4 +40,4 @@ def is_plausible(asked: Asked) -> bool:
 
 def addressed(answered: Answered, asker: NodeId) -> Answered:
     """The same answer, for `asker`, on its way through a server that passed the asking on."""
-    return Answered(answered.seq, answered.result, answered.leader, answered.reason, doubt=answered.doubt, asker=asker)
+    return replace(answered, asker=asker)
