@@ -21,7 +21,19 @@ from dislocate.edge.http.access import load_tokens
 from dislocate.edge.http.app import all_operations
 from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS
 from sim.invariants import INVARIANTS
-from sim.scenario import UNDO, VERBS, Datacenter, Expect, Fault, LinkOverride, Scenario, Service, parse_scenario
+from sim.run import simulate
+from sim.scenario import (
+    UNDO,
+    VERBS,
+    Datacenter,
+    Expect,
+    Fault,
+    LinkOverride,
+    Scenario,
+    Service,
+    parse_scenario,
+    read_scenario,
+)
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -214,3 +226,14 @@ def test_every_command_in_the_documentation_exists():
     }
     assert len(used) > 10
     assert {command for _, command in used} <= COMMANDS.keys()
+
+
+def test_the_readme_shows_what_a_run_prints_today():
+    shown = (ROOT / "README.md").read_text().partition("scenarios/wan-partition.toml --seed 7\n")[2].partition("```")[0]
+    report = simulate(read_scenario(ROOT / "scenarios/wan-partition.toml"), 7)
+    told = report.as_text("")
+
+    def lines(text):
+        return [line.rstrip() for line in text.strip().splitlines() if not line.startswith("speed")]
+
+    assert lines(shown) == lines(told)
