@@ -157,8 +157,11 @@ class Call:
     # ---- query parameters and headers
 
     def query(self, name: str, default: str = "") -> str:
+        """Raises `LocalError` for one that is given twice: nobody knows which of them is meant."""
         value = self._request.params.get(name, default)
-        return value if isinstance(value, str) else value[-1]
+        if not isinstance(value, str):
+            raise LocalError(name, got=",".join(value)[:100], expected=f"?{name}= once")
+        return value
 
     def query_list(self, name: str) -> tuple[str, ...]:
         """'a,b' and repeated parameters alike."""
@@ -173,12 +176,12 @@ class Call:
             raise LocalError(name, got=text[:100], expected="true or false")
         return text in ("true", "1")
 
-    def query_number(self, name: str, largest: int, meaning: str) -> int | None:
-        """A whole number; None when none was given.  Raises `LocalError`."""
-        text = self.query(name)
-        if not text:
+    def query_number(self, name: str, largest: int, meaning: str, smallest: int = 0) -> int | None:
+        """A whole number; None when none was given: an empty one is a mistake.  Raises `LocalError`."""
+        if name not in self._request.params:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= largest):
+        text = self.query(name)
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and smallest <= int(text) <= largest):
             raise LocalError(name, got=text[:100], expected=meaning)
         return int(text)
 
@@ -216,10 +219,11 @@ class Call:
     def check_queries(self, known: Iterable[Query]) -> None:
         """Raises `LocalError` for a parameter that the operation does not have."""
         names = [query.name for query in known]
-        for name in self._request.params:
+        for name, value in self._request.params.items():
             if name not in names:
                 allowed = one_of(name, names) if names else "no query parameters here"
-                raise LocalError(f"?{name[:100]}", got=self.query(name)[:100], expected=allowed)
+                got = value if isinstance(value, str) else ",".join(value)
+                raise LocalError(f"?{name[:100]}", got=got[:100], expected=allowed)
 
 
 def _judged(request: StoreRequest, result: Result) -> Result:

@@ -139,7 +139,7 @@ def _get(call: Call, key: str) -> KeyReadAnswer | bytes:
 def _list(call: Call, prefix: str) -> KeysAnswer:
     if call.query_flag("raw"):
         raise LocalError("raw", got=True, expected="one key: a list has no raw form")
-    limit = call.query_number("limit", READ_LIMIT, f"a whole number, 1..{READ_LIMIT}") or LIST_DEFAULT
+    limit = call.query_number("limit", READ_LIMIT, f"a whole number, 1..{READ_LIMIT}", smallest=1) or LIST_DEFAULT
     request = ReadKeys(prefix, True, limit=limit, after=call.query("after"), **_consistency(call))
     read = _read(call, request)
     call.set_header(INDEX, str(read.revision))
