@@ -18,13 +18,12 @@ import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command, fail
 from dislocate.client.connection import AgentConnection
-from dislocate.client.lock import Lock, LockLost, NotTaken, boottime
+from dislocate.client.lock import NOTE_LIMIT, Lock, LockLost, NotTaken, boottime
 from dislocate.core.units import SECOND, parse_duration
 from dislocate.edge.keys import check_key, check_ttl
 
 _PR_SET_PDEATHSIG = 1
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_NOTE_LIMIT = 200  # characters that tell others who holds the lock
 _SLICE = 1.0  # seconds
 _TICK = 0.02  # seconds between looks whether a process group is gone
 
@@ -197,4 +196,4 @@ def _code(returned: int) -> int:
 
 
 def _note(command: tuple[str, ...]) -> str:
-    return f"{socket.gethostname()}, process {os.getpid()}: {' '.join(command)}"[:_NOTE_LIMIT]
+    return f"{socket.gethostname()}, process {os.getpid()}: {' '.join(command)}"[:NOTE_LIMIT]
