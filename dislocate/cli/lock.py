@@ -93,6 +93,7 @@ def run_under(held: Lock, key: str, command: tuple[str, ...], say: Callable[[str
     try:
         prepare = _prepare(terminal, mask)
         process = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=prepare)
+        dismiss_guard = _guard(process.pid)
         before = {sign: signal.signal(sign, _forward_to(process.pid)) for sign in _FORWARDED}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -104,6 +105,7 @@ def run_under(held: Lock, key: str, command: tuple[str, ...], say: Callable[[str
         say(f"lock {key}: {command[0]} was ended")
         return EXIT_FAILED
     finally:
+        dismiss_guard()
         for sign, handler in before.items():
             signal.signal(sign, handler)
         if terminal is not None:
@@ -151,6 +153,30 @@ def _prepare(terminal: int | None, mask: set[int]) -> Callable[[], None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     return prepare
+
+
+def _guard(group: int) -> Callable[[], None]:
+    """A process that kills `group` if we are killed; call what is returned when that is not wanted any more.
+
+    The kernel ends the command with us (see `_prepare`), but not what the command has started."""
+    reading, writing = os.pipe()  # of which only we hold the writing end: it closes with us
+    guard = os.fork()
+    if not guard:
+        try:
+            os.setsid()  # what is sent to our group, or by our terminal, is not for it
+            os.close(writing)
+            os.read(reading, 1)
+            os.killpg(group, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.close(reading)
+
+    def dismiss() -> None:
+        os.kill(guard, signal.SIGKILL)
+        os.waitpid(guard, 0)
+        os.close(writing)
+
+    return dismiss
 
 
 def _terminal() -> int | None:

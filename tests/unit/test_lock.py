@@ -235,6 +235,22 @@ def test_a_command_does_not_outlive_a_killed_holder(locked):
     until_dead(child)
 
 
+def test_what_the_command_started_does_not_outlive_a_killed_holder_whatever_it_ignores(locked):
+    one = locked("k", "--", "sh", "-c", "trap '' TERM HUP INT; sh -c 'echo $$; exec sleep 60' & wait")
+    grandchild = int(one.line())
+    os.killpg(one.process.pid, signal.SIGTERM)
+    os.killpg(one.process.pid, signal.SIGKILL)  # and all of its own group with it
+    until_dead(grandchild)
+
+
+def test_what_the_command_leaves_behind_on_purpose_lives_on_when_it_ends(locked):
+    one = locked("k", "--", "sh", "-c", "sleep 60 > /dev/null 2>&1 & echo $!")
+    left = int(one.line())
+    assert one.end()[0] == 0
+    assert lives(left)
+    os.kill(left, signal.SIGKILL)
+
+
 # ---- taking it
 
 
