@@ -14,7 +14,7 @@ from falcon import Response as HttpResponse
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Request, Result
-from dislocate.core.boundary.store import ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
+from dislocate.core.boundary.store import GrantLease, ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.answers import DoneAnswer
@@ -22,6 +22,7 @@ from dislocate.edge.backend import Backend
 from dislocate.edge.bodies import duration
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.problems import Rejected, problem, refused, store_refused, uncertain
+from dislocate.edge.keys import named_as_asked
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.strict import one_of
 
@@ -129,13 +130,15 @@ class Call:
         result = self.ask(request)
         return DoneAnswer(version=result.version if isinstance(result, Done) else 0)
 
-    def ask_store(self, request: StoreRequest, timeout: float = STORE_WITHIN) -> Any:
-        """What the store says.  Raises `Rejected` when it refuses, and when nobody knows whether it was done."""
+    def ask_store(self, request: StoreRequest, timeout: float = STORE_WITHIN, *, of_one_key: bool = False) -> Any:
+        """What the store says.  Raises `Rejected` when it refuses, and when nobody knows whether it was done.
+
+        `of_one_key`: the caller knows of no transaction, so none of its fields is named."""
         try:
             result = self.backend.request(request, timeout=timeout)
         except TimeoutError:
-            raise uncertain(f"no answer within {timeout:.0f} s") from None
-        return _judged(request, result)
+            result = Uncertain(f"no answer within {timeout:.0f} s")
+        return _judged(request, result, of_one_key=of_one_key)
 
     def watch_store(self, request: WatchKeys, timeout: float) -> Any:
         """The same, None when nothing has changed within `timeout` seconds."""
@@ -226,12 +229,14 @@ class Call:
                 raise LocalError(f"?{name[:100]}", got=got[:100], expected=allowed)
 
 
-def _judged(request: StoreRequest, result: Result) -> Result:
+def _judged(request: StoreRequest, result: Result, *, of_one_key: bool = False) -> Result:
     """`result` itself.  Raises `Rejected` for what was not done, or may have been."""
     if isinstance(result, Refused):
+        if isinstance(request, Transact):
+            result = named_as_asked(result, of_one_key=of_one_key)
         raise store_refused(result, of_keys=isinstance(request, Transact | ReadKeys | WatchKeys))
     if isinstance(result, Uncertain):
-        raise uncertain(result.reason)
+        raise uncertain(result.reason, is_repeatable=not isinstance(request, Transact | GrantLease))
     return result
 
 
