@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dislocate.core.boundary.store import KeysRead, KeyValue, LeaseStanding, ServerView, StoreView, Transacted
 from dislocate.core.identity import Path
-from dislocate.core.store.held import NEVER_CURRENT
+from dislocate.core.store.replica import UNKNOWN_AGE
 from dislocate.core.units import MILLISECOND, seconds
 from dislocate.edge.answers import Answer, age_of
 from dislocate.edge.keys import text_of
@@ -175,8 +175,8 @@ def servers_answer(view: StoreView, now: int) -> ServersAnswer:
 
 
 def _age(view: StoreView, now: int) -> float | None:
-    """Of what was never heard of it would be that of the host."""
-    return None if view.as_of in (0, NEVER_CURRENT) else age_of(view.as_of, now)
+    """None: nothing was heard of it yet (its age would be that of the host), or nobody knows how old it is."""
+    return None if view.as_of == 0 or now - view.as_of >= UNKNOWN_AGE else age_of(view.as_of, now)
 
 
 def _server_answers(views: Iterable[ServerView]) -> tuple[ServerAnswer, ...]:

@@ -41,10 +41,11 @@ from dislocate.core.boundary.store import (
     WatchKeys,
 )
 from dislocate.core.store.held import NEVER_CURRENT
+from dislocate.core.store.replica import UNKNOWN_AGE
 from dislocate.core.tunables import KEY_BYTES, TRANSACTION_OPERATIONS, VALUE_BYTES
 from dislocate.core.units import SECOND
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import FakeBackend, store
+from tests.support.fake_backend import NOW, FakeBackend, store
 from tests.support.tiny_store import TinyStore
 from tests.unit.test_http_api import open_stream
 
@@ -554,7 +555,11 @@ def test_the_store_and_its_servers_are_told_with_ages_and_units(api, backend):
         "disk_latency_ms": 0.3,
         "linked": False,
     }
-    for as_of in (0, NEVER_CURRENT):  # of neither is anything known, and the host's own age is no answer
+    for as_of in (
+        0,
+        NEVER_CURRENT,
+        NOW - UNKNOWN_AGE,
+    ):  # of neither is anything known, and the host's own age is no answer
         backend.node.store = store(as_of=as_of)
         assert (api.get("/api/store")["age"], api.get("/api/servers")["age"]) == (None, None)
 
