@@ -126,6 +126,12 @@ def test_bad_input_names_the_field_and_the_mend_and_asks_nobody(datagram, field,
     assert words in answer["error"]["expected"]
 
 
+def test_a_lease_that_has_ended_is_named_as_it_was_written():
+    refused = Refused("unknown", "then[0].lease", "lease 4 has ended: grant a new one and put the key again")
+    answer, _ = answer_to({**PUT, "lease": 4}, result=refused)
+    assert (answer["error"]["kind"], answer["error"]["field"]) == ("unknown", "lease")
+
+
 def test_a_max_age_alone_means_bounded_as_over_http():
     _, asked = answer_to({"op": "get", "key": "k", "max_age": "5s"})
     assert asked == [ReadKeys("k", consistency=Consistency.BOUNDED, max_age=5 * SECOND)]
