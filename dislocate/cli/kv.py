@@ -14,7 +14,7 @@ from dislocate.cli.output import EXIT_FAILED, agent_command, behind, fail, show
 from dislocate.cli.watch import RETRY, run_command
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, segment
 from dislocate.core.errors import LocalError
-from dislocate.edge.keys import check_key, check_value
+from dislocate.edge.keys import check_deleted, check_key, check_value
 
 PAGE = 1_000  # keys that one request lists
 NOT_FOUND = 404
@@ -119,6 +119,7 @@ def delete(agent: AgentConnection, as_json: bool, key: str, prefix: bool, cas: i
     dislocate kv delete app/ --prefix
     dislocate kv delete app/color --cas 7
     """
+    check_deleted(key, is_prefix=prefix)
     path = key_path(key, {"prefix": "true" if prefix else None, "cas": cas})
     answer = agent.send("DELETE", path, timeout=STORE_TIMEOUT)
     rows = [(key, answer["deleted"], answer["revision"])]

@@ -18,13 +18,12 @@ import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command, fail
 from dislocate.client.connection import AgentConnection
-from dislocate.client.lock import Lock, LockLost, NotTaken, boottime
+from dislocate.client.lock import NOTE_LIMIT, Lock, LockLost, NotTaken, boottime
 from dislocate.core.units import SECOND, parse_duration
 from dislocate.edge.keys import check_key, check_ttl
 
 _PR_SET_PDEATHSIG = 1
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_NOTE_LIMIT = 200  # characters that tell others who holds the lock
 _SLICE = 1.0  # seconds
 _TICK = 0.02  # seconds between looks whether a process group is gone
 
@@ -94,6 +93,7 @@ def run_under(held: Lock, key: str, command: tuple[str, ...], say: Callable[[str
     try:
         prepare = _prepare(terminal, mask)
         process = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=prepare)
+        dismiss_guard = _guard(process.pid)
         before = {sign: signal.signal(sign, _forward_to(process.pid)) for sign in _FORWARDED}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -105,6 +105,7 @@ def run_under(held: Lock, key: str, command: tuple[str, ...], say: Callable[[str
         say(f"lock {key}: {command[0]} was ended")
         return EXIT_FAILED
     finally:
+        dismiss_guard()
         for sign, handler in before.items():
             signal.signal(sign, handler)
         if terminal is not None:
@@ -154,6 +155,30 @@ def _prepare(terminal: int | None, mask: set[int]) -> Callable[[], None]:
     return prepare
 
 
+def _guard(group: int) -> Callable[[], None]:
+    """A process that kills `group` if we are killed; call what is returned when that is not wanted any more.
+
+    The kernel ends the command with us (see `_prepare`), but not what the command has started."""
+    reading, writing = os.pipe()  # of which only we hold the writing end: it closes with us
+    guard = os.fork()
+    if not guard:
+        try:
+            os.setsid()  # what is sent to our group, or by our terminal, is not for it
+            os.close(writing)
+            os.read(reading, 1)
+            os.killpg(group, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.close(reading)
+
+    def dismiss() -> None:
+        os.kill(guard, signal.SIGKILL)
+        os.waitpid(guard, 0)
+        os.close(writing)
+
+    return dismiss
+
+
 def _terminal() -> int | None:
     """Our terminal, when we are in its foreground."""
     try:
@@ -197,4 +222,4 @@ def _code(returned: int) -> int:
 
 
 def _note(command: tuple[str, ...]) -> str:
-    return f"{socket.gethostname()}, process {os.getpid()}: {' '.join(command)}"[:_NOTE_LIMIT]
+    return f"{socket.gethostname()}, process {os.getpid()}: {' '.join(command)}"[:NOTE_LIMIT]

@@ -15,6 +15,12 @@ from dislocate.core.errors import LocalError
 EXIT_FAILED = 1
 EXIT_NO_AGENT = 3
 
+_COMMANDS = {
+    "GET /api/servers lists": "dislocate servers list shows",
+    "GET /api/members lists": "dislocate members shows",
+    "GET /api/services lists": "dislocate services shows",
+}
+
 
 def agent_command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command `--agent`, `--token` and `--json`, an open `agent`, and exit codes 0 ok, 1 failed, 3 no agent."""
@@ -32,11 +38,18 @@ def agent_command(function: Callable[..., None]) -> Callable[..., None]:
         except NoAgent as error:
             fail(str(error), as_json, EXIT_NO_AGENT)
         except Problem as error:
-            fail(str(error), as_json, EXIT_FAILED, error.answer)
+            fail(_in_commands(str(error)), as_json, EXIT_FAILED, error.answer)
         except LocalError as error:
             fail(str(error), as_json, EXIT_FAILED)
 
     return command
+
+
+def _in_commands(words: str) -> str:
+    """What the API tells programs to ask, as what people type."""
+    for request, typed in _COMMANDS.items():
+        words = words.replace(request, typed)
+    return words
 
 
 def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = None) -> NoReturn:

@@ -40,8 +40,8 @@ def list_(agent: AgentConnection, as_json: bool) -> None:
     ]
     columns = ("SERVER", "ROLE", "LOG", "RTT", "DISK WRITE", "DISK ID")
     nothing = "no servers are known here: [store] servers names them, the same in every agent's configuration"
-    hint = f"as known {age(answer['age'])} ago; dislocate store status"
-    show(as_json, answer, columns, rows, hint, nothing)
+    hint = "" if answer["age"] is None else f"as known {age(answer['age'])} ago; "
+    show(as_json, answer, columns, rows, f"{hint}dislocate store status", nothing)
 
 
 @servers.command()

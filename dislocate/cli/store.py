@@ -45,8 +45,8 @@ def status(agent: AgentConnection, as_json: bool) -> None:
     rows = [
         ("role of this agent", answer["role"]),
         ("leader", answer["leader"] or "none is known"),
-        ("term", answer["term"]),
-        ("revision", f"{answer['revision']}, as known {age(answer['age'])} ago"),
+        *([("term", answer["term"])] if answer["term"] else []),  # servers know it
+        ("revision", _revision(answer)),
         ("servers", _counted(answer["servers"])),
         ("follows", " ".join(answer["followed"]) or "-"),
         (
@@ -121,6 +121,12 @@ def size(count: int) -> str:
     if count < 1024:
         return f"{count} B"
     return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"
+
+
+def _revision(answer: dict[str, Any]) -> str:
+    if answer["age"] is None:
+        return f"{answer['revision']}, nobody knows of when" if answer["revision"] else "none yet"
+    return f"{answer['revision']}, as known {age(answer['age'])} ago"
 
 
 def _counted(servers: list[dict[str, Any]]) -> str:

@@ -11,7 +11,9 @@ by each release, and one of them wins: there is no queue.
 """
 
 import json
+import shlex
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from dislocate.core.units import SECOND, format_duration
 
 MARGIN = 5  # the last fifth of the ttl is for ending what needs the lock
 SHORTEST_TRY = 0.2  # seconds that one request gets, however late it is: a living agent answers in milliseconds
+NOTE_LIMIT = 200  # characters that tell others who holds the lock
 PAUSE = 1.0  # seconds between tries while no majority of servers answers
 RELEASE_WITHIN = 5.0  # seconds; a lease that cannot be given back ends by itself
 
@@ -31,12 +34,17 @@ NOT_FOUND, CONFLICT, UNAVAILABLE, UNCERTAIN = 404, 409, 503, 504
 class NotTaken(DislocateError):
     """Somebody else holds the lock.  Nothing was changed."""
 
-    def __init__(self, key: str, holder: str) -> None:
+    def __init__(self, key: str, holder: str, *, is_left: bool = False) -> None:
+        """`is_left`: the key has no lease, so it does not go away by itself."""
         super().__init__(key, holder)
         self.holder = holder
+        self.is_left = is_left
 
     def __str__(self) -> str:
-        return f"{self.args[0]} is held" + (f" by {self.holder}" if self.holder else "")
+        words = f"{self.args[0]} is held" + (f" by {self.holder}" if self.holder else "")
+        if not self.is_left:
+            return words
+        return f"{words}, for ever: the key has no lease\nfree it: dislocate kv delete {shlex.quote(self.args[0])}"
 
 
 class LockLost(DislocateError):
@@ -131,9 +139,10 @@ class Lock:
         found = self._look()
         while found is not None:
             left = self.beat if ends is None else min(self.beat, ends - self._now())
+            taken = NotTaken(self._key, holder_of(found), is_left=not found["lease"])
             if left <= 0:
-                raise NotTaken(self._key, found["value"].strip())
-            self._say_once(f"waiting for {self._key}, held by {found['value'].strip()}")
+                raise taken
+            self._say_once(f"waiting: {taken}")
             found = self._look(f"index={found['revision']}&wait={max(1, round(left * 1000))}ms", left)
             self._keep_lease()
 
@@ -179,6 +188,8 @@ class Lock:
             return
         if found["created"] != self.token:
             raise LockLost(f"lock {self._key} lost: somebody deleted the key, and it is another's now")
+        if found["lease"] != self._lease:
+            raise LockLost(f"lock {self._key} lost: somebody overwrote the key, which stays when our lease ends")
 
     def release(self) -> None:
         """Give it back, or give up waiting.  Never raises: the lease ends by itself."""
@@ -219,6 +230,14 @@ class Lock:
         if words != self._last_words:
             self._last_words = words
             self._say(words)
+
+
+def holder_of(found: dict[str, Any]) -> str:
+    """What the key's value tells about its holder: one line, and nothing that a terminal would take for a command."""
+    if "encoding" in found:
+        return f"({len(b64decode(found['value']))} bytes)"
+    words = " ".join(found["value"][: 4 * NOTE_LIMIT].split())
+    return "".join(char for char in words if char.isprintable())[:NOTE_LIMIT]
 
 
 def _briefly(error: DislocateError) -> str:

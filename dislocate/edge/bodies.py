@@ -26,7 +26,7 @@ from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load, Status
 from dislocate.core.errors import LocalError
 from dislocate.core.tunables import TRANSACTION_OPERATIONS
 from dislocate.core.units import HOUR, parse_duration
-from dislocate.edge.keys import NUMBER_LIMIT, bytes_of, check_key
+from dislocate.edge.keys import NUMBER_LIMIT, bytes_of, check_deleted, check_key
 
 LONGEST = 366 * 24 * HOUR  # a duration beyond a year is a slip of the unit
 
@@ -164,7 +164,7 @@ class TransactionBody(Body, frozen=True, kw_only=True):
 class LeaseBody(Body, frozen=True, kw_only=True):
     """A lease that ends when nobody has kept it alive for `ttl`."""
 
-    ttl: Annotated[str, Meta(description="a duration of 1s to 7d, such as '15s'", max_length=32)]
+    ttl: Annotated[str, Meta(description="a duration of 1s to 168h, such as '15s'", max_length=32)]
 
 
 class TransferBody(Body, frozen=True, kw_only=True):
@@ -222,9 +222,7 @@ class GetDatagram(Body, frozen=True, kw_only=True, tag_field="op", tag="get"):
     """{"op": "get", "id": 1, "key": "app/color"}"""
 
     key: Key
-    consistency: Annotated[Consistency, Meta(description="'linearizable', 'bounded' or 'local'")] = (
-        Consistency.LINEARIZABLE
-    )
+    consistency: Annotated[Consistency | None, Meta(description="'linearizable', 'bounded' or 'local'")] = None
     max_age: Duration = ""
     id: Tag = None
 
@@ -316,7 +314,8 @@ def _operation(body: OperationBody, field: str) -> Operation:
         value = bytes_of(body.put.value, body.put.encoding, f"{field}.put.value")
         return Put(check_key(body.put.key, f"{field}.put.key"), value, body.put.lease)
     if body.delete is not None:
-        return Delete(check_key(body.delete.key, f"{field}.delete.key"), body.delete.prefix)
+        is_prefix = body.delete.prefix
+        return Delete(check_deleted(body.delete.key, f"{field}.delete.key", is_prefix=is_prefix), is_prefix)
     assert body.get is not None
     return Get(check_key(body.get.key, f"{field}.get.key", is_prefix=body.get.prefix), body.get.prefix)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from dislocate.core.boundary.requests import Done, Refused, Register, Request, Result
-from dislocate.core.boundary.store import Consistency, KeysRead, ReadKeys, Transact, Transacted, Uncertain
+from dislocate.core.boundary.store import KeysRead, ReadKeys, Transact, Transacted, Uncertain
 from dislocate.core.errors import LocalError, brief
 from dislocate.core.units import seconds
 from dislocate.edge.bodies import (
@@ -30,7 +30,18 @@ from dislocate.edge.bodies import (
     request_of,
 )
 from dislocate.edge.http.access import Role
-from dislocate.edge.keys import check_key, conflict_words, delete, found_instead, put, text_of, touches_system
+from dislocate.edge.keys import (
+    check_deleted,
+    check_key,
+    conflict_words,
+    consistency_of,
+    delete,
+    found_instead,
+    named_as_asked,
+    put,
+    text_of,
+    touches_system,
+)
 from dislocate.strict import decode
 
 Tag: TypeAlias = int | str | None
@@ -113,17 +124,16 @@ def _cas(datagram: CasDatagram) -> tuple[Request, Answerer]:
 def _delete(datagram: DeleteDatagram) -> tuple[Request, Answerer]:
     if datagram.prefix and datagram.revision is not None:
         raise LocalError("revision", got=datagram.revision, expected="none with a prefix: it compares one key")
-    request = delete(check_key(datagram.key), is_prefix=datagram.prefix, cas=datagram.revision)
+    request = delete(
+        check_deleted(datagram.key, is_prefix=datagram.prefix), is_prefix=datagram.prefix, cas=datagram.revision
+    )
     return request, partial(_say_deleted, datagram.id, datagram.key, datagram.revision)
 
 
 def _get(datagram: GetDatagram) -> tuple[Request, Answerer]:
     max_age = duration(datagram.max_age, "max_age")
-    if (datagram.consistency is Consistency.BOUNDED) != bool(max_age):
-        raise LocalError(
-            "max_age", got=datagram.max_age or None, expected="a duration such as '5s' with 'bounded' only"
-        )
-    request = ReadKeys(check_key(datagram.key), consistency=datagram.consistency, max_age=max_age)
+    consistency = consistency_of(datagram.consistency, max_age)
+    request = ReadKeys(check_key(datagram.key), consistency=consistency, max_age=max_age)
     return request, partial(_say_key, datagram.id, datagram.key)
 
 
@@ -191,7 +201,8 @@ def _say_trouble(tag: Tag, result: Result | None) -> bytes:
     match result:
         case Refused():
             expected = result.expected or result.reason
-            error = {"kind": result.kind, "field": result.field, "got": result.got, "expected": expected}
+            field = named_as_asked(result, of_one_key=True).field
+            error = {"kind": result.kind, "field": field, "got": result.got, "expected": expected}
         case Uncertain():
             error = _uncertain(result.reason)
         case _:

@@ -5,10 +5,25 @@ the key's last change, as every answer says it (`revision`), or 0 for "there is 
 operators.  Does not ask anybody: the store judges again, since not every request comes from here.
 """
 
+import re
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 
-from dislocate.core.boundary.store import Compare, Delete, Field, Get, KeyValue, Operation, Put, Relation, Transact
+from msgspec.structs import replace
+
+from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.store import (
+    Compare,
+    Consistency,
+    Delete,
+    Field,
+    Get,
+    KeyValue,
+    Operation,
+    Put,
+    Relation,
+    Transact,
+)
 from dislocate.core.errors import LocalError
 from dislocate.core.store import validation
 from dislocate.core.tunables import LEASE_TTL_MAX, LEASE_TTL_MIN, VALUE_BYTES
@@ -16,6 +31,7 @@ from dislocate.core.units import format_duration
 
 NUMBER_LIMIT = (1 << 63) - 1
 SYSTEM = "system/"
+NOT_ALL = "deleting everything is not offered"
 
 
 def check_key(text: str, field: str = "key", *, is_prefix: bool = False) -> str:
@@ -23,6 +39,13 @@ def check_key(text: str, field: str = "key", *, is_prefix: bool = False) -> str:
     if text or not is_prefix:
         validation.check_key(text, field)
     return text
+
+
+def check_deleted(text: str, field: str = "key", *, is_prefix: bool = False) -> str:
+    """`text` itself when it may be removed, or (`is_prefix`) all that begins with it.  Raises `LocalError`."""
+    if is_prefix and not text:
+        raise LocalError(field, got=text, expected=f"a prefix such as 'app/': {NOT_ALL}")
+    return check_key(text, field)
 
 
 def check_value(value: bytes, field: str = "value") -> bytes:
@@ -58,6 +81,17 @@ def touches_system(request: Transact) -> bool:
     )
 
 
+def consistency_of(given: Consistency | None, max_age: int) -> Consistency:
+    """What a read with `max_age` nanoseconds is when `given` says it, or nothing does.  Raises `LocalError`."""
+    if (given is Consistency.BOUNDED or given is None) and max_age:
+        return Consistency.BOUNDED
+    if given is Consistency.BOUNDED or max_age:
+        got = format_duration(max_age) if max_age else None
+        expected = "a duration such as '5s' with consistency 'bounded', and with no other"
+        raise LocalError("max_age", got=got, expected=expected)
+    return given or Consistency.LINEARIZABLE
+
+
 # ---- requests
 
 
@@ -76,6 +110,16 @@ def _guarded(key: str, operation: Operation, cas: int | None) -> Transact:
         return Transact((), (operation,))
     compare = Compare(key, Field.MODIFIED, Relation.EQUAL, cas)
     return Transact((compare,), (operation,), (Get(key),))
+
+
+def named_as_asked(refusal: Refused, *, of_one_key: bool = False) -> Refused:
+    """A refusal of the store, its field as the caller calls it: the store knows transactions only, with other names."""
+    field = refusal.field
+    if of_one_key:
+        field = re.sub(r"^(then|otherwise)\[0\]\.", "", field)
+    else:
+        field = re.sub(r"^otherwise(?=$|\[)", "else", re.sub(r"^compares(?=$|\[)", "if", field))
+    return replace(refusal, field=field)
 
 
 def found_instead(results: tuple[tuple[KeyValue, ...], ...]) -> int:

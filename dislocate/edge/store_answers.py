@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from dislocate.core.boundary.store import KeysRead, KeyValue, LeaseStanding, ServerView, StoreView, Transacted
 from dislocate.core.identity import Path
+from dislocate.core.store.replica import UNKNOWN_AGE
 from dislocate.core.units import MILLISECOND, seconds
 from dislocate.edge.answers import Answer, age_of
 from dislocate.edge.keys import text_of
@@ -94,7 +95,7 @@ class StoreAnswer(Answer, frozen=True):
     term: int
     revision: int
     index: int
-    age: float
+    age: float | None  # of `revision`; null: nothing is known of the store, or nobody knows how old it is
     problem: str
     servers: tuple[ServerAnswer, ...]
     followed: tuple[str, ...]
@@ -105,7 +106,7 @@ class ServersAnswer(Answer, frozen=True):
 
     servers: tuple[ServerAnswer, ...]
     leader: Path | None
-    age: float
+    age: float | None  # null: nothing was heard of them
 
 
 def key_answer(found: KeyValue) -> KeyAnswer:
@@ -162,7 +163,7 @@ def store_answer(view: StoreView, now: int) -> StoreAnswer:
         term=view.term,
         revision=view.revision,
         index=view.index,
-        age=age_of(view.as_of, now),
+        age=_age(view, now),
         problem=view.problem,
         servers=_server_answers(view.servers),
         followed=view.followed,
@@ -170,7 +171,12 @@ def store_answer(view: StoreView, now: int) -> StoreAnswer:
 
 
 def servers_answer(view: StoreView, now: int) -> ServersAnswer:
-    return ServersAnswer(servers=_server_answers(view.servers), leader=view.leader, age=age_of(view.as_of, now))
+    return ServersAnswer(servers=_server_answers(view.servers), leader=view.leader, age=_age(view, now))
+
+
+def _age(view: StoreView, now: int) -> float | None:
+    """None: nothing was heard of it yet (its age would be that of the host), or nobody knows how old it is."""
+    return None if view.as_of == 0 or now - view.as_of >= UNKNOWN_AGE else age_of(view.as_of, now)
 
 
 def _server_answers(views: Iterable[ServerView]) -> tuple[ServerAnswer, ...]:

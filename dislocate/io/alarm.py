@@ -18,15 +18,15 @@ class Alarm:
     def __init__(self) -> None:
         self._has_rung = False
         self._sleeper: Any = None
+        self._waits = 0  # so far: the number of the one that lasts, or was the last
         self._timer: Any = None
         self._timer_at = inf  # monotonic seconds
 
     def ring(self) -> None:
         """Wake the sleeper when the hub goes on."""
+        if not self._has_rung and self._sleeper is not None:
+            gevent.get_hub().loop.run_callback(self._wake, self._waits)
         self._has_rung = True
-        sleeper, self._sleeper = self._sleeper, None
-        if sleeper is not None:
-            gevent.get_hub().loop.run_callback(sleeper.switch)
 
     def clear(self) -> None:
         """Forget that it has rung."""
@@ -38,11 +38,17 @@ class Alarm:
             if seconds != inf:
                 self._set_timer(seconds)
             self._sleeper = getcurrent()
+            self._waits += 1
             try:
                 gevent.get_hub().switch()
             finally:
                 self._sleeper = None
         self._has_rung = False
+
+    def _wake(self, wait: int) -> None:
+        """Unless a kill or a Timeout took the sleeper out first: it may wait for something else by now."""
+        if self._sleeper is not None and wait == self._waits:
+            self._sleeper.switch()
 
     def _set_timer(self, seconds: float) -> None:
         at = monotonic() + seconds

@@ -3,6 +3,8 @@
 from time import monotonic
 
 import gevent
+import pytest
+from gevent.event import AsyncResult
 
 from dislocate.io.alarm import Alarm
 
@@ -49,3 +51,31 @@ def test_a_sleeper_that_is_killed_leaves_the_alarm_usable():
     alarm.wait()
     gevent.spawn(alarm.ring)
     alarm.wait(5)
+
+
+@pytest.mark.parametrize("rings", [1, 2])
+@pytest.mark.parametrize("waits_again", [True, False])
+def test_a_sleeper_that_is_taken_out_as_it_rings_is_not_woken_from_what_it_waits_for_next(rings, waits_again):
+    alarm, other, heard = Alarm(), AsyncResult(), []
+
+    def sleep() -> None:
+        try:
+            alarm.wait()
+        except gevent.Timeout:
+            if waits_again:
+                alarm.clear()
+                alarm.wait()
+            heard.append(other.get())
+
+    sleeper = gevent.spawn(sleep)
+    gevent.sleep(0)
+    gevent.get_hub().loop.run_callback(sleeper.throw, gevent.Timeout())  # first in the turn in which it rings
+    for _ in range(rings):
+        alarm.ring()
+    gevent.sleep(0.01)
+    assert not sleeper.dead
+    alarm.ring()
+    gevent.sleep(0.01)
+    other.set("what it waited for")
+    sleeper.join(1)
+    assert (heard, sleeper.exception) == (["what it waited for"], None)

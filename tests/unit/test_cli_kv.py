@@ -122,6 +122,7 @@ def test_a_minority_says_who_is_missing_and_reads_locally_with_the_age(shell):
         (("get", "k", "--max-age", "5"), "max_age: expected a duration"),
         (("get", "k", "--consistency", "bounded"), "max_age"),
         (("delete", "k", "--prefix", "--cas", "1"), "it compares one key"),
+        (("delete", "", "--prefix"), "deleting everything is not offered"),
     ],
 )
 def test_a_slip_of_the_pen_is_told_with_its_mend(shell, words, said):
@@ -196,7 +197,9 @@ def test_servers_are_changed(shell):
 
 
 def test_an_unknown_server_is_told_with_the_nearest_name(shell):
-    assert "did you mean 'fra/a1'?" in shell.says("servers", "add", "fra/a2", code=1)
+    assert "dislocate members shows all, did you mean 'fra/a1'?" in shell.says("servers", "add", "fra/a2", code=1)
+    for words in ("remove", "transfer"):
+        assert "dislocate servers list shows all, did" in shell.says("servers", words, "fra/a2", code=1)
     assert "expected a node as 'datacenter/name'" in shell.says("servers", "remove", "a1", code=1)
 
 
@@ -212,6 +215,12 @@ def test_the_status_says_why_nothing_can_be_written_and_exits_1_then(shell):
     lines = dict(line.split("  ", 1) for line in shell.says("store", "status").splitlines())
     assert lines["leader"].strip() == "wdc/b1"
     assert lines["servers"].strip() == "2 that vote"
+    assert lines["term"].strip() == "3"
+    assert lines["revision"].strip().startswith("41, as known 0.")
+    shell.backend.node.store = store_view(role="forming", group="", revision=0, index=0, term=0, as_of=0)
+    lines = dict(line.split("  ", 1) for line in shell.says("store", "status").splitlines())
+    assert lines["revision"].strip() == "none yet"
+    assert "term" not in lines
     shell.backend.node.store = store_view(leader=None, problem="no majority: missing wdc/b1")
     said = shell.run("store", "status", code=1)
     assert "nothing can be written here: no majority: missing wdc/b1" in said.stderr

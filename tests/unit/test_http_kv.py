@@ -40,10 +40,12 @@ from dislocate.core.boundary.store import (
     Uncertain,
     WatchKeys,
 )
+from dislocate.core.store.held import NEVER_CURRENT
+from dislocate.core.store.replica import UNKNOWN_AGE
 from dislocate.core.tunables import KEY_BYTES, TRANSACTION_OPERATIONS, VALUE_BYTES
 from dislocate.core.units import SECOND
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import FakeBackend, store
+from tests.support.fake_backend import NOW, FakeBackend, store
 from tests.support.tiny_store import TinyStore
 from tests.unit.test_http_api import open_stream
 
@@ -134,6 +136,36 @@ def test_all_keys_can_be_listed(api, backend):
     assert api.problem("GET", "/api/kv?prefix=a").field == "prefix"
 
 
+def test_everything_is_not_deleted_at_once(api, backend):
+    problem = api.problem("DELETE", "/api/kv/?prefix=true")
+    assert "deleting everything is not offered" in problem.hint
+    everything = {"then": [{"delete": {"key": "", "prefix": True}}]}
+    problem = api.problem("POST", "/api/txn", everything)
+    assert (problem.field, backend.asked) == ("then[0].delete.key", [])
+    assert "deleting everything is not offered" in problem.expected
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "core", "field"),
+    [
+        ("PUT", "/api/kv/k?lease=4", b"", "then[0].lease", "lease"),
+        ("PUT", "/api/kv/k?lease=4", b"", "store", "store"),
+        (
+            "POST",
+            "/api/txn",
+            {"then": [{"put": {"key": "k", "value": "", "lease": 4}}]},
+            "then[0].lease",
+            "then[0].lease",
+        ),
+        ("POST", "/api/txn", {"else": [{"put": {"key": "k", "value": ""}}]}, "otherwise[1].key", "else[1].key"),
+        ("POST", "/api/txn", {"else": [{"put": {"key": "k", "value": ""}}]}, "compares[0].key", "if[0].key"),
+    ],
+)
+def test_a_refusal_names_the_field_as_the_caller_wrote_it(api, backend, method, path, body, core, field):
+    backend.result = Refused("unknown", core, "lease 4 has ended: grant a new one and put the key again")
+    assert api.problem(method, path, body).field == field
+
+
 def test_any_bytes_are_put_with_any_type_under_a_key_with_slashes_and_escapes(api, backend):
     backend.result = Transacted(True, 8, ((COLOR,),))
     assert api.ask("PUT", "/api/kv/app/c%20%C3%BC", b"\xff{", Content_Type="text/yaml").json == {"revision": 8}
@@ -176,7 +208,11 @@ def test_deleting_says_how_many_and_nothing_to_delete_is_no_mistake(api, backend
         ("PUT", "/api/kv/k?cas=-1", b"", 422, "cas", "an earlier answer"),
         ("PUT", "/api/kv/k?cas=x", b"", 422, "cas", "an earlier answer"),
         ("PUT", f"/api/kv/k?cas={1 << 63}", b"", 422, "cas", "an earlier answer"),
+        ("PUT", "/api/kv/k?cas=", b"", 422, "cas", "an earlier answer"),
+        ("PUT", "/api/kv/k?cas=0&cas=5", b"", 422, "cas", "?cas= once"),
+        ("DELETE", "/api/kv/k?cas=", None, 422, "cas", "an earlier answer"),
         ("PUT", "/api/kv/k?lease=x", b"", 422, "lease", "POST /api/leases"),
+        ("PUT", "/api/kv/k?lease=", b"", 422, "lease", "POST /api/leases"),
         ("PUT", "/api/kv/k?csa=1", b"", 422, "?csa", "did you mean 'cas'?"),
         ("DELETE", "/api/kv/a/?prefix=true&cas=1", None, 422, "cas", "one key"),
         ("DELETE", "/api/kv/a/?prefix=yes", None, 422, "prefix", "true or false"),
@@ -187,6 +223,8 @@ def test_deleting_says_how_many_and_nothing_to_delete_is_no_mistake(api, backend
         ("GET", "/api/kv/k?limit=5", None, 422, "limit", "?prefix=true"),
         ("GET", "/api/kv/k?prefix=true&raw=true", None, 422, "raw", "one key"),
         ("GET", "/api/kv/k?prefix=true&limit=100000", None, 422, "limit", "1..10000"),
+        ("GET", "/api/kv/k?prefix=true&limit=0", None, 422, "limit", "1..10000"),
+        ("GET", "/api/kv/k?prefix=true&prefix=false", None, 422, "prefix", "?prefix= once"),
         ("GET", "/api/kv/k?index=x", None, 422, "index", "earlier answer"),
         ("GET", "/api/kv/k?wait=11m", None, 422, "wait", "at most"),
         ("POST", "/api/leases", {}, 422, "ttl", "'15s'"),
@@ -229,6 +267,17 @@ def test_what_nobody_knows_is_504_and_says_that_it_may_have_been_done(api, backe
     problem = api.problem("PUT", "/api/kv/k", b"x")
     assert (problem.status, "may have been done" in problem.detail) == (504, True)
     assert "Read before" in problem.hint
+
+
+def test_what_may_be_done_twice_is_said_so(api, backend, operator):
+    backend.result = Uncertain("no majority")
+    for method, path, body in (
+        ("POST", "/api/store/restore", b"a backup"),
+        ("POST", "/api/leases/4/keepalive", None),
+        ("DELETE", "/api/leases/4", None),
+    ):
+        assert operator.problem(method, path, body).hint == "Try again: a second try does no harm"
+    assert "may do it twice" in api.problem("POST", "/api/leases", {"ttl": "5s"}).hint
 
 
 keys = st.text(min_size=1, max_size=20).filter(lambda key: key.strip("/. ") != "")
@@ -490,7 +539,7 @@ def test_a_lease_is_ended_and_one_that_has_ended_is_404(api, backend):
 # ---- servers
 
 
-def test_the_store_and_its_servers_are_told_with_ages_and_units(api):
+def test_the_store_and_its_servers_are_told_with_ages_and_units(api, backend):
     answer = api.get("/api/store")
     assert (answer["role"], answer["leader"], answer["revision"], answer["age"]) == ("follower", "wdc/b1", 41, 0.25)
     servers = api.get("/api/servers")
@@ -506,6 +555,13 @@ def test_the_store_and_its_servers_are_told_with_ages_and_units(api):
         "disk_latency_ms": 0.3,
         "linked": False,
     }
+    for as_of in (
+        0,
+        NEVER_CURRENT,
+        NOW - UNKNOWN_AGE,
+    ):  # of neither is anything known, and the host's own age is no answer
+        backend.node.store = store(as_of=as_of)
+        assert (api.get("/api/store")["age"], api.get("/api/servers")["age"]) == (None, None)
 
 
 @pytest.mark.parametrize(

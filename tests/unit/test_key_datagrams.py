@@ -115,6 +115,8 @@ def test_each_operation_asks_the_store_for_exactly_that(datagram, request_, resu
         ({"op": "delete", "key": "k", "prefix": True, "revision": 1}, "revision", "one key"),
         ({"op": "get", "key": "k", "consistency": "strong"}, "consistency", "'local'"),
         ({"op": "get", "key": "k", "consistency": "bounded"}, "max_age", "'5s'"),
+        ({"op": "get", "key": "k", "consistency": "local", "max_age": "5s"}, "max_age", "with no other"),
+        ({"op": "delete", "key": "", "prefix": True}, "key", "deleting everything is not offered"),
     ],
 )
 def test_bad_input_names_the_field_and_the_mend_and_asks_nobody(datagram, field, words):
@@ -122,6 +124,17 @@ def test_bad_input_names_the_field_and_the_mend_and_asks_nobody(datagram, field,
     answer, asked = answer_to(encoded)
     assert (answer["error"]["field"], asked) == (field, [])
     assert words in answer["error"]["expected"]
+
+
+def test_a_lease_that_has_ended_is_named_as_it_was_written():
+    refused = Refused("unknown", "then[0].lease", "lease 4 has ended: grant a new one and put the key again")
+    answer, _ = answer_to({**PUT, "lease": 4}, result=refused)
+    assert (answer["error"]["kind"], answer["error"]["field"]) == ("unknown", "lease")
+
+
+def test_a_max_age_alone_means_bounded_as_over_http():
+    _, asked = answer_to({"op": "get", "key": "k", "max_age": "5s"})
+    assert asked == [ReadKeys("k", consistency=Consistency.BOUNDED, max_age=5 * SECOND)]
 
 
 def test_a_mistake_in_a_question_about_a_key_carries_its_id_too():

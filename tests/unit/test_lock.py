@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dislocate.client.connection import AgentConnection, NoAgent, Problem
-from dislocate.client.lock import Lock, LockLost, NotTaken
+from dislocate.client.lock import NOTE_LIMIT, Lock, LockLost, NotTaken, holder_of
 from dislocate.core.units import SECOND
 from tests.support.fake_agent import fake_agent
 
@@ -108,14 +108,15 @@ def test_who_waits_is_woken_by_the_release_and_has_a_higher_token(agent, locked)
     agent.wait_for(lambda: any("index=" in path for _, path in agent.asked))
     code, out, err = second.end()
     assert (code, int(out) > token) == (0, True)
-    assert "waiting for k, held by" in err
+    assert "waiting: k is held by" in err
     assert first.end()[0] == 0
 
 
 def test_a_lock_that_is_held_is_not_awaited_with_try_and_not_for_longer_than_wait(agent, locked):
     agent.put("k", "somebody, process 7: make deploy")
     code, out, err = locked("k", "--try", "--", "echo", "no").end()
-    assert (code, out, err) == (1, "", "k is held by somebody, process 7: make deploy\n")
+    assert (code, out) == (1, "")
+    assert err.startswith("k is held by somebody, process 7: make deploy")
     code, out, err = locked("k", "--wait", "100ms", "--", "echo", "no").end()
     assert (code, out) == (1, "")
     assert agent.leases == {}
@@ -178,6 +179,14 @@ def test_a_key_that_somebody_deleted_is_a_lock_lost_though_the_lease_lives(agent
     assert (code, "somebody deleted the key" in err) == (1, True)
 
 
+def test_a_key_that_somebody_overwrote_is_a_lock_lost_since_it_would_stay_when_the_lease_ends(agent, locked):
+    one = locked("k", "--ttl", "1s", "--", "sh", "-c", "echo started; sleep 60")
+    assert one.line() == "started"
+    agent.put("k", "mine now")
+    code, _, err = one.end()
+    assert (code, "somebody overwrote the key" in err) == (1, True)
+
+
 def test_a_holder_that_slept_past_its_lease_stops_at_once(agent, locked):
     one = locked("k", "--ttl", "1s", "--", "sh", "-c", "echo $$; sleep 60")
     child = int(one.line())
@@ -224,6 +233,22 @@ def test_a_command_does_not_outlive_a_killed_holder(locked):
     child = int(one.line())
     one.process.kill()
     until_dead(child)
+
+
+def test_what_the_command_started_does_not_outlive_a_killed_holder_whatever_it_ignores(locked):
+    one = locked("k", "--", "sh", "-c", "trap '' TERM HUP INT; sh -c 'echo $$; exec sleep 60' & wait")
+    grandchild = int(one.line())
+    os.killpg(one.process.pid, signal.SIGTERM)
+    os.killpg(one.process.pid, signal.SIGKILL)  # and all of its own group with it
+    until_dead(grandchild)
+
+
+def test_what_the_command_leaves_behind_on_purpose_lives_on_when_it_ends(locked):
+    one = locked("k", "--", "sh", "-c", "sleep 60 > /dev/null 2>&1 & echo $!")
+    left = int(one.line())
+    assert one.end()[0] == 0
+    assert lives(left)
+    os.kill(left, signal.SIGKILL)
 
 
 # ---- taking it
@@ -288,6 +313,35 @@ def test_somebody_else_s_lock_is_not_taken(agent):
     lock, _ = new_lock(agent)
     with pytest.raises(NotTaken, match="k is held by them"):
         lock.take(0.05)
+
+
+def test_a_lock_that_nobody_will_free_names_what_does(agent):
+    agent.put("a b", "by hand")
+    lock, _ = new_lock(agent, "a b")
+    with pytest.raises(NotTaken, match=r"for ever: the key has no lease\nfree it: dislocate kv delete 'a b'"):
+        lock.take(0.0)
+    agent.delete("a b")
+    other, _ = new_lock(agent, "a b")
+    other.take(0.0)
+    with pytest.raises(NotTaken, match=r"^a b is held by me$"):
+        lock.take(0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("host, process 7:\n  make  deploy\n", "host, process 7: make deploy"),
+        ("\x1b[2J\x1b]0;gotcha\x07red\u202e", "[2J]0;gotchared"),
+        ("x" * 256_000, "x" * NOTE_LIMIT),
+        ("", ""),
+    ],
+)
+def test_of_whatever_the_key_holds_one_line_is_shown(value, shown):
+    assert holder_of({"value": value}) == shown
+
+
+def test_a_holder_that_is_no_text_is_counted():
+    assert holder_of({"value": "/wA=", "encoding": "base64"}) == "(2 bytes)"
 
 
 def test_an_agent_that_goes_away_while_held_is_asked_again_and_then_given_up(agent):

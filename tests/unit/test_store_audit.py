@@ -4,9 +4,17 @@ import pytest
 
 from dislocate.core.boundary.events import StoreTroubled
 from dislocate.core.boundary.requests import Done, Refused
-from dislocate.core.boundary.store import AddServer, KeyValue, RemoveServer, Transacted, TransferLeadership
+from dislocate.core.boundary.store import (
+    AddServer,
+    Consistency,
+    KeyValue,
+    ReadKeys,
+    RemoveServer,
+    Transacted,
+    TransferLeadership,
+)
 from dislocate.core.consensus.promises import DIVERGED_KEY
-from dislocate.core.store.audit import divergence
+from dislocate.core.store.audit import Audit, divergence
 from dislocate.core.store.commands import Command, SetFeatureLevel, encode_command
 from dislocate.core.store.messages import StateTold
 from dislocate.core.tunables import AUDIT_EVERY
@@ -61,6 +69,29 @@ def test_a_follower_that_differs_ends_its_part_and_says_where_and_what_to_do(thr
     assert f"dislocate servers add {wrong}" in problem
     assert problem in [event.problem for _, path, event in three.events(StoreTroubled) if path == wrong]
     assert isinstance(three.ask(wrong, put("k")), Transacted), "its agent asks the others"
+
+
+def forged_that_is_read(fleet):
+    """What a local read at a server finds of a key that nobody ever put there, after the audit had its time."""
+    leader = fleet.leader()
+    wrong = fleet.others(leader)[0]
+    fleet.server(wrong).replica.machine.keys.put(KeyValue("forged", b"wrong", 1, 1, 1))
+    write(fleet, leader, AUDIT_EVERY + 20)
+    fleet.run("11s")
+    return fleet.ask(wrong, ReadKeys("forged", consistency=Consistency.LOCAL)).keys, fleet.hosts[wrong].node.store
+
+
+def test_hazard_12_what_differs_is_not_read(three):
+    keys, view = forged_that_is_read(three)
+    assert (keys, view.role) == ((), "failed")
+
+
+def test_hazard_12_without_the_comparison_it_is_read_and_nobody_notices(three, monkeypatch):
+    monkeypatch.setattr(Audit, "told", lambda self, path, told: None)
+    keys, view = forged_that_is_read(three)
+    assert [found.value for found in keys] == [b"wrong"]
+    assert (view.role, view.problem) == ("follower", "")
+    assert "failed" not in roles(three).values()
 
 
 def test_a_leader_that_differs_ends_its_own_part_and_no_others(three):

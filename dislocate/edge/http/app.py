@@ -22,6 +22,7 @@ from dislocate.edge.http import health, instances, kv, leases, members, servers,
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
+from dislocate.edge.keys import NOT_ALL
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.strict import decode
 
@@ -235,6 +236,8 @@ def _mistaken(request: falcon.Request, response: falcon.Response, error: falcon.
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = (error.headers or {}).get("Allow", "") if isinstance(error.headers, dict) else ""
         detail, hint = f"{request.method} is not for {request.path[:200]}", f"Allowed: {allowed}"
+        if (request.method, request.path) == ("DELETE", kv.ROUTE.rstrip("/")):
+            hint = f"Name a key, or with ?prefix=true a prefix: {NOT_ALL}"
     _put(response, problem(status, detail, hint=hint))
     if error.headers:
         response.set_headers(error.headers)

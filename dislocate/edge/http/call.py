@@ -14,7 +14,7 @@ from falcon import Response as HttpResponse
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Request, Result
-from dislocate.core.boundary.store import ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
+from dislocate.core.boundary.store import GrantLease, ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.answers import DoneAnswer
@@ -22,6 +22,7 @@ from dislocate.edge.backend import Backend
 from dislocate.edge.bodies import duration
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.problems import Rejected, problem, refused, store_refused, uncertain
+from dislocate.edge.keys import named_as_asked
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.strict import one_of
 
@@ -129,13 +130,15 @@ class Call:
         result = self.ask(request)
         return DoneAnswer(version=result.version if isinstance(result, Done) else 0)
 
-    def ask_store(self, request: StoreRequest, timeout: float = STORE_WITHIN) -> Any:
-        """What the store says.  Raises `Rejected` when it refuses, and when nobody knows whether it was done."""
+    def ask_store(self, request: StoreRequest, timeout: float = STORE_WITHIN, *, of_one_key: bool = False) -> Any:
+        """What the store says.  Raises `Rejected` when it refuses, and when nobody knows whether it was done.
+
+        `of_one_key`: the caller knows of no transaction, so none of its fields is named."""
         try:
             result = self.backend.request(request, timeout=timeout)
         except TimeoutError:
-            raise uncertain(f"no answer within {timeout:.0f} s") from None
-        return _judged(request, result)
+            result = Uncertain(f"no answer within {timeout:.0f} s")
+        return _judged(request, result, of_one_key=of_one_key)
 
     def watch_store(self, request: WatchKeys, timeout: float) -> Any:
         """The same, None when nothing has changed within `timeout` seconds."""
@@ -157,8 +160,11 @@ class Call:
     # ---- query parameters and headers
 
     def query(self, name: str, default: str = "") -> str:
+        """Raises `LocalError` for one that is given twice: nobody knows which of them is meant."""
         value = self._request.params.get(name, default)
-        return value if isinstance(value, str) else value[-1]
+        if not isinstance(value, str):
+            raise LocalError(name, got=",".join(value)[:100], expected=f"?{name}= once")
+        return value
 
     def query_list(self, name: str) -> tuple[str, ...]:
         """'a,b' and repeated parameters alike."""
@@ -173,12 +179,12 @@ class Call:
             raise LocalError(name, got=text[:100], expected="true or false")
         return text in ("true", "1")
 
-    def query_number(self, name: str, largest: int, meaning: str) -> int | None:
-        """A whole number; None when none was given.  Raises `LocalError`."""
-        text = self.query(name)
-        if not text:
+    def query_number(self, name: str, largest: int, meaning: str, smallest: int = 0) -> int | None:
+        """A whole number; None when none was given: an empty one is a mistake.  Raises `LocalError`."""
+        if name not in self._request.params:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= largest):
+        text = self.query(name)
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and smallest <= int(text) <= largest):
             raise LocalError(name, got=text[:100], expected=meaning)
         return int(text)
 
@@ -216,18 +222,21 @@ class Call:
     def check_queries(self, known: Iterable[Query]) -> None:
         """Raises `LocalError` for a parameter that the operation does not have."""
         names = [query.name for query in known]
-        for name in self._request.params:
+        for name, value in self._request.params.items():
             if name not in names:
                 allowed = one_of(name, names) if names else "no query parameters here"
-                raise LocalError(f"?{name[:100]}", got=self.query(name)[:100], expected=allowed)
+                got = value if isinstance(value, str) else ",".join(value)
+                raise LocalError(f"?{name[:100]}", got=got[:100], expected=allowed)
 
 
-def _judged(request: StoreRequest, result: Result) -> Result:
+def _judged(request: StoreRequest, result: Result, *, of_one_key: bool = False) -> Result:
     """`result` itself.  Raises `Rejected` for what was not done, or may have been."""
     if isinstance(result, Refused):
+        if isinstance(request, Transact):
+            result = named_as_asked(result, of_one_key=of_one_key)
         raise store_refused(result, of_keys=isinstance(request, Transact | ReadKeys | WatchKeys))
     if isinstance(result, Uncertain):
-        raise uncertain(result.reason)
+        raise uncertain(result.reason, is_repeatable=not isinstance(request, Transact | GrantLease))
     return result
 
 

@@ -23,9 +23,11 @@ from dislocate.edge.http.problems import Rejected, cas_missed, problem
 from dislocate.edge.http.services import LOOK_EVERY, WAIT_DEFAULT, WAIT_LONGEST
 from dislocate.edge.keys import (
     NUMBER_LIMIT,
+    check_deleted,
     check_key,
     check_value,
     conflict_words,
+    consistency_of,
     delete,
     found_instead,
     is_system,
@@ -69,7 +71,7 @@ def put_key(call: Call) -> RevisionAnswer:
 def delete_key(call: Call) -> DeletedAnswer:
     """A key that is not there is no mistake: the same DELETE twice does no harm."""
     is_prefix = call.query_flag("prefix")
-    key, cas = _key(call), _cas(call)
+    key, cas = check_deleted(call.rest_of_path(ROUTE), is_prefix=is_prefix), _cas(call)
     if is_prefix and cas is not None:
         raise LocalError("cas", got=cas, expected="no ?cas= with ?prefix=true: it compares one key")
     _require_system(call, key, is_prefix=is_prefix)
@@ -112,7 +114,7 @@ def _require_system(call: Call, key: str, *, is_prefix: bool = False) -> None:
 
 def _change(call: Call, key: str, request: Transact, cas: int | None) -> Any:
     """What was done.  Raises `Rejected` when `cas` is not the key's revision."""
-    done = call.ask_store(request)
+    done = call.ask_store(request, of_one_key=True)
     if not done.succeeded:
         revision = found_instead(done.results)
         raise cas_missed(cas or 0, revision, conflict_words(key, revision))
@@ -139,7 +141,7 @@ def _get(call: Call, key: str) -> KeyReadAnswer | bytes:
 def _list(call: Call, prefix: str) -> KeysAnswer:
     if call.query_flag("raw"):
         raise LocalError("raw", got=True, expected="one key: a list has no raw form")
-    limit = call.query_number("limit", READ_LIMIT, f"a whole number, 1..{READ_LIMIT}") or LIST_DEFAULT
+    limit = call.query_number("limit", READ_LIMIT, f"a whole number, 1..{READ_LIMIT}", smallest=1) or LIST_DEFAULT
     request = ReadKeys(prefix, True, limit=limit, after=call.query("after"), **_consistency(call))
     read = _read(call, request)
     call.set_header(INDEX, str(read.revision))
@@ -149,18 +151,11 @@ def _list(call: Call, prefix: str) -> KeysAnswer:
 def _consistency(call: Call) -> dict[str, Any]:
     """The fields of `ReadKeys` that `consistency` and `max_age` stand for.  Raises `LocalError`."""
     names = {each.value: each for each in Consistency}
-    max_age = duration(call.query("max_age"), "max_age")
-    text = call.query("consistency", "bounded" if max_age else "linearizable")
-    if text not in names:
+    text = call.query("consistency")
+    if text and text not in names:
         raise LocalError("consistency", got=text[:100], expected=one_of(text, names))
-    consistency = names[text]
-    if (consistency is Consistency.BOUNDED) != bool(max_age):
-        raise LocalError(
-            "max_age",
-            got=call.query("max_age") or None,
-            expected="a duration such as '5s' with consistency=bounded, and with no other",
-        )
-    return {"consistency": consistency, "max_age": max_age}
+    max_age = duration(call.query("max_age"), "max_age")
+    return {"consistency": consistency_of(names.get(text), max_age), "max_age": max_age}
 
 
 # ---- waiting

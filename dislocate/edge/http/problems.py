@@ -85,9 +85,11 @@ def _problem_of(status: int, refusal: Refused, hint: str = "") -> Problem:
     return problem(status, refusal.reason, field=refusal.field, got=got, expected=expected, hint=hint)
 
 
-def uncertain(reason: str) -> Rejected:
-    """No answer came: neither a failure nor a success."""
+def uncertain(reason: str, *, is_repeatable: bool = False) -> Rejected:
+    """No answer came: neither a failure nor a success.  `is_repeatable`: what is done twice is as if done once."""
     hint = "Read before trying again: a second try may do it twice"
+    if is_repeatable:
+        hint = "Try again: a second try does no harm"
     return Rejected(problem(HTTPStatus.GATEWAY_TIMEOUT, f"It may have been done: {reason}", hint=hint))
 
 
