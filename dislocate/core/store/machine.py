@@ -68,6 +68,7 @@ class Applied(Struct, frozen=True, gc=False):
     result: Outcome | None  # for who asked; None: the entry was empty
     changes: tuple[KeyChange, ...] = ()  # for who watches
     compacted: bool = False  # more changed than can be told: everybody who watches is to be told `Compacted`
+    ended: tuple[int, ...] = ()  # leases
     restored: bool = False  # all leases may be others than before, and have their full time
 
 
@@ -225,11 +226,11 @@ class StoreMachine:
                 Refused("unknown", "lease", f"lease {body.lease} has ended or never was: nothing is left to do")
             )
         changes = self._end(body.lease)
-        return Applied(Done(self.revision), changes)
+        return Applied(Done(self.revision), changes, ended=(body.lease,))
 
     def _leases_ended(self, body: LeasesEnded) -> Applied:
         changes = [change for lease in body.leases if lease in self.leases for change in self._end(lease)]
-        return Applied(Done(self.revision), tuple(changes))
+        return Applied(Done(self.revision), tuple(changes), ended=body.leases)
 
     def _end(self, lease: int) -> tuple[KeyChange, ...]:
         names = self.leases[lease].ordered_keys()
