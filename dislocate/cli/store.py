@@ -64,6 +64,8 @@ def status(agent: AgentConnection, as_json: bool) -> None:
         if not as_json:
             click.echo(f"\nnothing can be written here: {answer['problem']}", err=True)
         sys.exit(EXIT_FAILED)
+    if answer["warning"] and not as_json:
+        click.echo(f"\n{answer['warning']}", err=True)
 
 
 @store.command()

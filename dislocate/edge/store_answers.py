@@ -55,7 +55,7 @@ class KeysAnswer(Answer, frozen=True):
 
 
 class TransactionAnswer(Answer, frozen=True):
-    """`succeeded`: the conditions held and `then` was done, else `else`.  One list of keys for each operation."""
+    """`succeeded`: the conditions held and `then` was done, else `else`.  Keys of each operation; deleted ones without value."""
 
     succeeded: bool
     revision: int
@@ -85,7 +85,7 @@ class ServerAnswer(Answer, frozen=True):
 
 
 class StoreAnswer(Answer, frozen=True):
-    """Where this agent stands towards the store; `problem` says why nothing can be written, and the mend."""
+    """Where this agent stands towards the store; `problem`: why nothing can be written; `warning`: what else is wrong."""
 
     group: str
     epoch: int
@@ -96,6 +96,7 @@ class StoreAnswer(Answer, frozen=True):
     index: int
     age: float
     problem: str
+    warning: str
     servers: tuple[ServerAnswer, ...]
     followed: tuple[str, ...]
 
@@ -164,6 +165,7 @@ def store_answer(view: StoreView, now: int) -> StoreAnswer:
         index=view.index,
         age=age_of(view.as_of, now),
         problem=view.problem,
+        warning=view.warning,
         servers=_server_answers(view.servers),
         followed=view.followed,
     )

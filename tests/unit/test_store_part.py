@@ -225,17 +225,44 @@ def test_a_leader_that_hears_nobody_grows_older(three):
 # ---- disks
 
 
+def test_an_agent_says_that_no_server_can_be_reached(three):
+    assert three.hosts["fra/a5"].node.store.problem == ""
+    for path in three.servers:
+        three.kill(path)
+    three.run("5s")
+    assert three.hosts["fra/a5"].node.store.problem == (
+        "no server of the store can be reached from fra/a5: fra/a1, fra/a2, fra/a3 do not answer"
+    )
+
+
+def test_an_agent_says_that_its_server_knows_no_leader_and_who_is_missing(three):
+    left = three.part("fra/a5")._another().path
+    gone = sorted(three.others(left))
+    for path in gone:
+        three.kill(path)
+    three.run("12s")
+    problem = three.hosts["fra/a5"].node.store.problem
+    assert f"{left} knows no server that leads" in problem
+    assert ", ".join(gone) in problem
+    three.restart(gone[0])
+    three.run("10s")
+    assert three.hosts["fra/a5"].node.store.problem == ""
+
+
 def test_a_full_disk_of_a_leader_hands_over_and_writes_go_on_by_themselves(three):
     leader = three.leader()
     three.hosts[leader].disk_says = "full: no space"
     three.begin_asking(leader, put("k"))
     three.run("3s")
     assert three.leader() != leader
-    assert "is full" in three.hosts[leader].node.store.problem
+    view = three.hosts[leader].node.store
+    assert "is full" in view.warning
+    assert f"{three.leader()} leads" in view.warning
+    assert view.problem == "", "it can be written to from here"
     assert isinstance(three.ask(leader, put("l")), Transacted)
     three.hosts[leader].disk_says = ""
     three.run("3s")
-    assert three.hosts[leader].node.store.problem == ""
+    assert three.hosts[leader].node.store.warning == ""
     found = three.ask(leader, read("l", Consistency.LOCAL))
     assert found.keys
 
