@@ -55,7 +55,7 @@ class KeysAnswer(Answer, frozen=True):
 
 
 class TransactionAnswer(Answer, frozen=True):
-    """`succeeded`: the conditions held and `then` was done, else `else`.  Keys of each operation; deleted ones without value."""
+    """`succeeded`: the conditions held and `then` was done, else `else`.  Keys by operation, deleted ones without values."""
 
     succeeded: bool
     revision: int

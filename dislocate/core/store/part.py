@@ -377,7 +377,7 @@ class StorePart:
             return problem
         gone = ", ".join(self._distances.missing_servers())
         missing = f"; missing: {gone}" if gone else ""
-        return f"{server} knows no server that leads{missing} (as seen from {self._path}); writes go on by themselves when one does"
+        return f"{server} knows no server that leads{missing} (as seen from {self._path}); writes go on when one does"
 
     def _not_founded(self) -> str:
         since = self._out_of_reach_since
