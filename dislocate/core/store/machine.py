@@ -45,13 +45,14 @@ from dislocate.core.store.commands import (
 from dislocate.core.store.keys import Keys, size_of
 from dislocate.core.store.leases import Lease, Leases
 from dislocate.core.store.quotas import Quotas
+from dislocate.core.store.records import sealed
 from dislocate.core.store.restoring import Restoring, restored_keys, restored_leases
 from dislocate.core.store.saving import (
     Parts,
     Position,
     changed_records,
     key_records,
-    other_records,
+    other_payloads,
     read_parts,
     record_keys,
 )
@@ -292,11 +293,11 @@ class StoreMachine:
 
     def all_records(self) -> tuple[StoredRecord, ...]:
         """Everything, in the order of the records' keys."""
-        return (*key_records(self._parts), *self.records_besides_keys())
+        return (*key_records(self._parts), *(sealed(*one) for one in self.payloads_besides_keys()))
 
-    def records_besides_keys(self) -> tuple[StoredRecord, ...]:
-        """The same without keys."""
-        return tuple(other_records(self._parts, self._position()))
+    def payloads_besides_keys(self) -> tuple[tuple[str, bytes], ...]:
+        """The same without keys, as (record's key, what is to be sealed)."""
+        return tuple(other_payloads(self._parts, self._position()))
 
     def record_keys(self) -> Iterator[str]:
         """The key of every record that the disk has of this store now, or when what is dirty has been stored."""

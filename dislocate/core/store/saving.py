@@ -54,7 +54,7 @@ def changed_records(parts: Parts, position: Position) -> Iterator[StoredRecord]:
     """What is not on disk yet."""
     yield from _key_records(parts, parts.keys.dirty)
     yield from _lease_records(parts, parts.leases.dirty)
-    yield _meta_record(parts, position)
+    yield sealed(META, _meta(parts, position))
     yield from _chunk_records(parts, parts.restoring.dirty)
     yield from _session_records(parts, parts.sessions.dirty)
 
@@ -64,12 +64,16 @@ def key_records(parts: Parts) -> Iterator[StoredRecord]:
     return _key_records(parts, parts.keys.copied()[0])
 
 
-def other_records(parts: Parts, position: Position) -> Iterator[StoredRecord]:
-    """All besides keys, in the order of the records' keys, which is after those of all keys."""
-    yield from _lease_records(parts, sorted(parts.leases.living))
-    yield _meta_record(parts, position)
-    yield from _chunk_records(parts, range(len(parts.restoring.chunks)))
-    yield from _session_records(parts, parts.sessions.paths())
+def other_payloads(parts: Parts, position: Position) -> Iterator[tuple[str, bytes]]:
+    """All besides keys, not sealed, in the order of the records' keys, which is after those of all keys."""
+    for lease in sorted(parts.leases.living):
+        yield records.lease_record_key(lease), records.lease_payload(parts.leases.living[lease].ttl)
+    yield META, _meta(parts, position)
+    for number, chunk in enumerate(parts.restoring.chunks):
+        yield chunk_record_key(number), chunk
+    for path, payload in parts.sessions.records(parts.sessions.paths()):
+        assert payload is not None
+        yield SESSIONS + path, payload
 
 
 def record_keys(parts: Parts) -> Iterator[str]:
@@ -168,7 +172,7 @@ def _session_records(parts: Parts, paths: Iterable[str]) -> Iterator[StoredRecor
         yield StoredRecord(key, None) if payload is None else sealed(key, payload)
 
 
-def _meta_record(parts: Parts, position: Position) -> StoredRecord:
+def _meta(parts: Parts, position: Position) -> bytes:
     meta = Meta(
         records.FORMAT,
         position.index,
@@ -180,4 +184,4 @@ def _meta_record(parts: Parts, position: Position) -> StoredRecord:
         len(parts.sessions),
         parts.restoring.staging,
     )
-    return sealed(META, records.encode_meta(meta))
+    return records.encode_meta(meta)
