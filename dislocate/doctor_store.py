@@ -49,6 +49,8 @@ def _group(listed: tuple[str, ...], store: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("store", Level.FAIL, problem, "as it says; until then this server serves nothing")
     elif problem:
         yield Finding("store", Level.WARN, problem, "dislocate store status; dislocate servers list")
+    elif store["warning"]:
+        yield Finding("store", Level.WARN, store["warning"], "as it says")
     else:
         led = f"led by {store['leader']}" if store["leader"] else "and nobody here knows who leads"
         yield Finding("store", Level.OK, f"this agent is {_as(store['role'])} of group {store['group'][:8]}, {led}")

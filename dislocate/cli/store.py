@@ -11,7 +11,7 @@ import click
 
 from dislocate.cli import store_offline
 from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
-from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection
+from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection, restore_timeout
 from dislocate.core.errors import LocalError
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -64,6 +64,8 @@ def status(agent: AgentConnection, as_json: bool) -> None:
         if not as_json:
             click.echo(f"\nnothing can be written here: {answer['problem']}", err=True)
         sys.exit(EXIT_FAILED)
+    if answer["warning"] and not as_json:
+        click.echo(f"\n{answer['warning']}", err=True)
 
 
 @store.command()
@@ -111,7 +113,7 @@ def restore(agent: AgentConnection, as_json: bool, file: Path, force: bool) -> N
     except OSError as error:
         raise LocalError("FILE", got=str(file), expected=f"a readable backup ({error.strerror})") from None
     path = "/api/store/restore" + ("?force=true" if force else "")
-    answer: Any = json.loads(agent.raw("POST", path, data, CHANGE_TIMEOUT).body)
+    answer: Any = json.loads(agent.raw("POST", path, data, restore_timeout(len(data))).body)
     rows = [(file, size(len(data)), answer["revision"])]
     show(as_json, answer, ("RESTORED", "SIZE", "REVISION"), rows, "dislocate kv list")
 

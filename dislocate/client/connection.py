@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 from msgspec import Struct
 
 from dislocate.core.errors import DislocateError, LocalError
+from dislocate.core.tunables import RESTORE_PACE
 
 DEFAULT_URL = "http://127.0.0.1:49700"
 DEFAULT_SOCKET = Path("/var/lib/dislocate/http.sock")
@@ -20,6 +21,11 @@ TIMEOUT = 12.0  # seconds; the agent answers from memory, or says after 10 s tha
 STORE_TIMEOUT = 20.0  # seconds; longer than an agent waits for a majority of servers, so that its words arrive
 QUIET_TIMEOUT = 60.0  # seconds; an event stream says "still here" each 15 s
 CHANGE_TIMEOUT = 150.0  # seconds; the same for what moves a whole store: a new server, a restore
+
+
+def restore_timeout(size: int) -> float:
+    """Seconds for a restore of so many bytes, which goes on as long as its parts arrive."""
+    return CHANGE_TIMEOUT + size / RESTORE_PACE
 
 
 class NoAgent(DislocateError):

@@ -120,6 +120,8 @@ ASK_RETRY_MAX = 1 * SECOND
 ASK_SILENCE = 3 * SECOND  # without an answer on an open link: asked again, elsewhere where that is possible
 ASKS_AT_ONCE = 4_096  # of one agent: bounds what it keeps
 CHANGE_WITHIN = 60 * SECOND  # the same for changes of servers and for backups: a newcomer is given up after as long
+RESTORE_WINDOW = 16  # parts of a restore under way: 750 KiB, so over 400 ms of RTT that is 1.9 MB/s
+RESTORE_PACE = 64 * 1024  # bytes a second below which no restore goes on: a window within ASK_WITHIN is more than that
 SHUNNED_FOR = 2 * SECOND  # a server that could not help is asked last: it may be well again after an election
 LEADERLESS = 3 * SECOND  # for so long a write waits for an election; after that it is refused at once
 # --- the replicated store: what may be in it (etcd's limits are 1.5 MiB a request, 128 operations, 2 GiB; ours is smaller

@@ -56,7 +56,7 @@ class KeysAnswer(Answer, frozen=True):
 
 
 class TransactionAnswer(Answer, frozen=True):
-    """`succeeded`: the conditions held and `then` was done, else `else`.  One list of keys for each operation."""
+    """`succeeded`: the conditions held and `then` was done, else `else`.  Keys by operation, deleted ones without values."""
 
     succeeded: bool
     revision: int
@@ -86,7 +86,7 @@ class ServerAnswer(Answer, frozen=True):
 
 
 class StoreAnswer(Answer, frozen=True):
-    """Where this agent stands towards the store; `problem` says why nothing can be written, and the mend."""
+    """Where this agent stands towards the store; `problem`: why nothing can be written; `warning`: what else is wrong."""
 
     group: str
     epoch: int
@@ -97,6 +97,7 @@ class StoreAnswer(Answer, frozen=True):
     index: int
     age: float | None  # of `revision`; null: nothing is known of the store, or nobody knows how old it is
     problem: str
+    warning: str
     servers: tuple[ServerAnswer, ...]
     followed: tuple[str, ...]
 
@@ -165,6 +166,7 @@ def store_answer(view: StoreView, now: int) -> StoreAnswer:
         index=view.index,
         age=_age(view, now),
         problem=view.problem,
+        warning=view.warning,
         servers=_server_answers(view.servers),
         followed=view.followed,
     )

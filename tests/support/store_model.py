@@ -3,6 +3,8 @@
 It remembers every change and every answer for ever; nothing of it is shared with the machine but the vocabulary.
 """
 
+from msgspec.structs import replace
+
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.store import (
     Compare,
@@ -102,7 +104,7 @@ class StoreModel:
                     for kv in found:
                         del keys[kv.key]
                         touched[kv.key] = None
-                    results.append(found)
+                    results.append(tuple(replace(kv, value=b"") for kv in found))
         if touched:
             self.revision += 1
             self.keys = keys

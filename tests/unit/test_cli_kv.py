@@ -8,12 +8,21 @@ import pytest
 from click.testing import CliRunner
 
 from dislocate.cli.main import cli
-from dislocate.client.connection import CHANGE_TIMEOUT, QUIET_TIMEOUT, STORE_TIMEOUT, TIMEOUT
+from dislocate.client.connection import CHANGE_TIMEOUT, QUIET_TIMEOUT, STORE_TIMEOUT, TIMEOUT, restore_timeout
 from dislocate.core.boundary.store import AddServer, KeyChange, RemoveServer, TransferLeadership
-from dislocate.core.tunables import KEY_BYTES, VALUE_BYTES
+from dislocate.core.tunables import (
+    ASK_WITHIN,
+    KEY_BYTES,
+    RESTORE_BYTES,
+    RESTORE_PACE,
+    RESTORE_WINDOW,
+    SNAPSHOT_CHUNK,
+    VALUE_BYTES,
+)
+from dislocate.core.units import SECOND
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import ANSWER_WITHIN, STORE_WITHIN
-from dislocate.edge.http.servers import BACKUP_WITHIN, CHANGE_WITHIN
+from dislocate.edge.http.servers import BACKUP_WITHIN, CHANGE_WITHIN, restore_within
 from dislocate.edge.http.watch import KEEP_ALIVE
 from tests.support.fake_backend import store as store_view
 from tests.support.tiny_store import served_store
@@ -253,5 +262,8 @@ def test_the_client_waits_longer_than_the_agent_does():
     """Else the agent's words, which tell what happened, are never heard."""
     assert TIMEOUT > ANSWER_WITHIN
     assert STORE_TIMEOUT > STORE_WITHIN
+    assert CHANGE_WITHIN < restore_within(RESTORE_BYTES) < restore_timeout(RESTORE_BYTES)
+    window = RESTORE_WINDOW * (SNAPSHOT_CHUNK - 1024)
+    assert window * SECOND > RESTORE_PACE * ASK_WITHIN, "so that the core is the first to give up a restore"
     assert max(CHANGE_WITHIN, BACKUP_WITHIN) < CHANGE_TIMEOUT
     assert QUIET_TIMEOUT > 2 * KEEP_ALIVE

@@ -12,9 +12,9 @@ def server(path, linked=True):
     return {"path": path, "linked": linked}
 
 
-def store(role="follower", group="a1b2c3d4e5", leader="fra/a1", problem="", servers=None):
+def store(role="follower", group="a1b2c3d4e5", leader="fra/a1", problem="", servers=None, warning=""):
     servers = [server(path) for path in LISTED] if servers is None else servers
-    return {"role": role, "group": group, "leader": leader, "problem": problem, "servers": servers}
+    return {"role": role, "group": group, "leader": leader, "problem": problem, "warning": warning, "servers": servers}
 
 
 def members(**states):
@@ -50,6 +50,7 @@ def test_a_server_with_all_its_links_is_well():
         ("lon/c1 is dead", "servers remove lon/c1", Level.WARN, {"known": members(lon_c1="dead")}),
         ("waiting for lon/c1", "same list in every", Level.WARN, {"group": "", "problem": "waiting for lon/c1"}),
         ("the disk failed", "serves nothing", Level.FAIL, {"role": "failed", "problem": "the disk failed"}),
+        ("disk of fra/a2 is full", "as it says", Level.WARN, {"warning": "the disk of fra/a2 is full"}),
         ("2 of 5", "store status", Level.WARN, {"problem": "2 of 5 servers can be heard"}),
         (
             "no direct link to lon/c1",

@@ -409,7 +409,9 @@ def test_how_old_is_what_a_start_finds_is_told_by_this_hosts_own_clock():
 def test_a_follower_is_as_old_as_its_leader_says_and_as_the_answer_that_is_echoed():
     scene = Scene(voters=(ME, OTHER, THIRD))
     scene.out.now += 100 * SECOND
-    scene.hear(Append(1, 1, (), 1, 1, 20_000_000, SECOND))
-    scene.out.now += 3 * SECOND  # the next word was held up for so long, or said so late: nobody here can tell
-    scene.hear(Append(1, 1, (), 1, 2, 20_000_000, SECOND, echo=1))
-    assert scene.out.now - scene.replica.as_of == SECOND + 3 * SECOND
+    scene.hear(Append(1, 1, (), 1, 1))
+    scene.out.now += 20_000_000
+    scene.hear(Append(1, 1, (), 1, 2, age=SECOND, echo=1))
+    assert scene.out.now - scene.replica.as_of == SECOND + 20_000_000
+    scene.hear(Append(1, 1, (), 9, 2, 20_000_000, 0))
+    assert scene.out.now - scene.replica.as_of == SECOND + 20_000_000, "what is committed is not here yet"

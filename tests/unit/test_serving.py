@@ -12,6 +12,7 @@ from dislocate.core.boundary.store import (
     Put,
     ReadKeys,
     ReadLease,
+    RevokeLease,
     Transact,
     Transacted,
 )
@@ -20,6 +21,7 @@ from dislocate.core.consensus.messages import Configuration, GroupId, ServerId
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
+from dislocate.core.store.backup import restore_chunks
 from dislocate.core.store.copies import IDLE, SLICE
 from dislocate.core.store.durable import Found
 from dislocate.core.store.messages import Asked, BackupPart, BackupSlice
@@ -79,6 +81,11 @@ class Scene:
         return any(isinstance(effect, Store) for effect in effects)
 
 
+def restore(scene, data):
+    for part in restore_chunks(data, 7):
+        assert not isinstance(scene.answer(part), Refused)
+
+
 @pytest.fixture
 def scene():
     return Scene()
@@ -108,6 +115,43 @@ def test_leases_that_ended_are_forgotten_by_the_leader_too(scene):
     scene.answer(GrantLease(SECOND))
     scene.run(5 * SECOND)
     assert len(scene.serving._lease_ends) <= 1
+
+
+def test_a_lease_that_ended_and_comes_back_with_a_restore_ends_again(scene):
+    lease = scene.answer(GrantLease(SECOND)).lease
+    scene.answer(Transact(then=(Put("k", b"v", lease),)))
+    backup = scene.answer(BackupPart(0, 0))
+    scene.run(3 * SECOND)
+    assert isinstance(scene.answer(ReadLease(lease)), Refused)
+    restore(scene, backup.data)
+    assert scene.answer(KeepLeaseAlive(lease)).remaining == SECOND
+    assert scene.answer(ReadKeys("k")).keys
+    scene.run(3 * SECOND)
+    assert isinstance(scene.answer(ReadLease(lease)), Refused)
+    assert not scene.answer(ReadKeys("k")).keys
+
+
+def test_an_end_that_was_proposed_behind_a_restore_holds_for_the_restored_lease(scene):
+    lease = scene.answer(GrantLease(SECOND)).lease
+    backup = scene.answer(BackupPart(0, 0))
+    scene.run(800 * MILLISECOND)
+    scene.disk_answers = False
+    for part in restore_chunks(backup.data, 7):
+        scene.ask(part)
+    scene.run(500 * MILLISECOND)  # the lease ended, and that is proposed behind the restore
+    assert lease in scene.serving._ending
+    kept = scene.ask(KeepLeaseAlive(lease))
+    scene.disk_answers = True
+    scene.run(50 * MILLISECOND)
+    assert isinstance(next(answer.result for answer in scene.answers if answer.seq == kept), Refused)
+    assert not scene.serving._ending
+    assert not scene.serving._lease_ends
+
+
+def test_a_revoked_lease_is_forgotten_at_once(scene):
+    lease = scene.answer(GrantLease(SECOND)).lease
+    scene.answer(RevokeLease(lease))
+    assert not scene.serving._lease_ends
 
 
 def test_who_leads_no_more_counts_no_leases_and_wakes_for_none(scene):

@@ -12,16 +12,67 @@ from pathlib import Path
 import pytest
 
 from dislocate.core.boundary.store import Compacted, Put, RevokeLease, Transact
-from dislocate.core.consensus.messages import GroupId
+from dislocate.core.consensus.duties import Snapshot
+from dislocate.core.consensus.messages import Configuration, GroupId
+from dislocate.core.consensus.progress import Sending
+from dislocate.core.store import snapshot as snapshot_module
 from dislocate.core.store.backup import restore_chunks, write_backup
 from dislocate.core.store.changes import ChangeHistory
 from dislocate.core.store.machine import StoreMachine
 from dislocate.core.store.sessions import Sessions
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks
-from dislocate.core.tunables import RECOVERY_STEP
+from dislocate.core.tunables import RECOVERY_STEP, SNAPSHOT_CHUNK, SNAPSHOT_WINDOW
 from tests.support.store_log import StoreLog, asked
+from tests.unit.test_replica import Scene as ReplicaScene
 
 ROOT = Path(__file__).parents[2]
+
+
+# ---- 10: a snapshot of a big state, made while a leader has heartbeats to send
+
+
+class Counted(SnapshotCutter):
+    """Counts the chunks that it encodes."""
+
+    encoded = 0
+
+    def __getitem__(self, number, /):
+        self.encoded += 1
+        return super().__getitem__(number)
+
+
+def most_in_a_turn(prepared) -> tuple[int, int]:
+    """(chunks that the dearest turn encodes, chunks in all) while a leader sends a follower a state of 8 MB."""
+    log = StoreLog()
+    for number in range(40):
+        log.put(f"k{number}", bytes(200_000))
+    cutter = Counted(log.machine)
+    snapshot = Snapshot(log.machine.index, 1, Configuration(()), 0, prepared(cutter))
+    sending, turns = Sending(snapshot, 0), [cutter.encoded]
+    while sending.sent < len(cutter):
+        before, sending.acked = cutter.encoded, sending.sent
+        while sending.next_chunk(SNAPSHOT_WINDOW):
+            pass
+        turns.append(cutter.encoded - before)
+    assert sum(turns) == len(cutter)
+    return max(turns), len(cutter)
+
+
+def test_hazard_10_a_turn_encodes_only_the_chunks_that_it_sends():
+    assert most_in_a_turn(lambda cutter: cutter)[0] == SNAPSHOT_WINDOW // SNAPSHOT_CHUNK
+
+
+def test_hazard_10_a_snapshot_that_is_made_at_once_takes_one_turn_for_all_of_it():
+    most, chunks = most_in_a_turn(tuple)
+    assert most == chunks > 100
+
+
+def test_hazard_10_a_server_encodes_nothing_when_it_offers_a_snapshot(monkeypatch):
+    sealed = []
+    monkeypatch.setattr(snapshot_module, "sealed", lambda key, payload: sealed.append(key))
+    replica = ReplicaScene().replica
+    assert len(replica._snapshot().chunks) == 1
+    assert sealed == []
 
 
 # ---- 11: a client's command that is repeated after its answer was lost

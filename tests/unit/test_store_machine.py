@@ -142,6 +142,16 @@ def test_a_transaction_that_covers_too_much_is_refused(log):
     assert len(log.delete("a/0", True)) == 10_000
 
 
+def test_what_is_removed_is_told_without_values_so_that_any_prefix_can_be_removed(log):
+    for number in range(20):
+        log.put(f"a/{number:02}", bytes(TRANSACTION_ANSWER // 16))
+    assert log.transact(Get("a/", True)).kind == "invalid"
+    removed = log.transact(Delete("a/", True)).results[0]
+    assert removed[0] == KeyValue("a/00", b"", created=1, modified=1, version=1)
+    assert len(removed) == 20
+    assert log.names() == []
+
+
 # ---- leases
 
 

@@ -25,6 +25,7 @@ from dislocate.core.consensus.messages import Consensus
 from dislocate.core.consensus.promises import is_of_store
 from dislocate.core.identity import NodeId
 from dislocate.core.store.asks import addressed
+from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.messages import Answered, Asked, BackupPart
 from dislocate.core.units import MILLISECOND, SECOND
 from tests.support.tiny_servers import TinyServers, put, read, watch
@@ -226,17 +227,44 @@ def test_a_leader_that_hears_nobody_grows_older(three):
 # ---- disks
 
 
+def test_an_agent_says_that_no_server_can_be_reached(three):
+    assert three.hosts["fra/a5"].node.store.problem == ""
+    for path in three.servers:
+        three.kill(path)
+    three.run("5s")
+    assert three.hosts["fra/a5"].node.store.problem == (
+        "no server of the store can be reached from fra/a5: fra/a1, fra/a2, fra/a3 do not answer"
+    )
+
+
+def test_an_agent_says_that_its_server_knows_no_leader_and_who_is_missing(three):
+    left = three.part("fra/a5")._another().path
+    gone = sorted(three.others(left))
+    for path in gone:
+        three.kill(path)
+    three.run("12s")
+    problem = three.hosts["fra/a5"].node.store.problem
+    assert f"{left} knows no server that leads" in problem
+    assert ", ".join(gone) in problem
+    three.restart(gone[0])
+    three.run("10s")
+    assert three.hosts["fra/a5"].node.store.problem == ""
+
+
 def test_a_full_disk_of_a_leader_hands_over_and_writes_go_on_by_themselves(three):
     leader = three.leader()
     three.hosts[leader].disk_says = "full: no space"
     three.begin_asking(leader, put("k"))
     three.run("3s")
     assert three.leader() != leader
-    assert "is full" in three.hosts[leader].node.store.problem
+    view = three.hosts[leader].node.store
+    assert "is full" in view.warning
+    assert f"{three.leader()} leads" in view.warning
+    assert view.problem == "", "it can be written to from here"
     assert isinstance(three.ask(leader, put("l")), Transacted)
     three.hosts[leader].disk_says = ""
     three.run("3s")
-    assert three.hosts[leader].node.store.problem == ""
+    assert three.hosts[leader].node.store.warning == ""
     found = three.ask(leader, read("l", Consistency.LOCAL))
     assert found.keys
 
@@ -409,13 +437,21 @@ def test_a_restore_that_ends_in_the_middle_was_not_done(three):
         three.ask("fra/a5", put(f"big/{number}", "x" * 60_000))
     backup = three.ask("fra/a5", BackUp())
     three.ask("fra/a5", put("big/0", "changed"))
+    heard = []
+
+    def hears(source, target, body):
+        """Servers hear each other no more when eight parts have been heard of some thirty."""
+        if isinstance(body, Asked) and isinstance(body.request, RestoreChunk):
+            heard.append(body.request.chunk)
+        return len(heard) < 8 or not isinstance(body, Consensus)
+
+    three.hears = hears
     number = three.begin_asking("fra/a5", Restore(backup.data))
-    three.run("2ms")
-    three.cut(["fra/a1", "fra/a4", "fra/a5"], ["fra/a2"])
-    three.hears = lambda source, target, body: not isinstance(body, Consensus)
     three.run("30s")
+    assert len(heard) >= 8
     answer = three.answer("fra/a5", number)
     assert isinstance(answer, Refused), answer
+    assert answer.reason.startswith("nothing was restored")
     three.heal()
     three.hears = lambda *_: True
     three.run("20s")

@@ -78,7 +78,7 @@ class Put(Part, frozen=True, tag=1):
 
 
 class Delete(Part, frozen=True, tag=2):
-    """Remove a key, or all keys that begin with it.  -> what was removed."""
+    """Remove a key, or all keys that begin with it.  -> what was removed, without its values."""
 
     key: str
     prefix: bool = False
@@ -292,5 +292,6 @@ class StoreView(Struct, frozen=True, kw_only=True):
     index: int  # applied log index; 0 where this is no server
     as_of: int  # monotonic instant at which `revision` was known to be current
     servers: tuple[ServerView, ...]
-    problem: str = ""  # why nothing can be written here now, and the mend; empty: all is well
+    problem: str = ""  # why nothing can be written here now, and the mend; empty: it can be
+    warning: str = ""  # what is wrong while it can be, and the mend
     followed: tuple[str, ...] = ()  # prefixes held here without being a server

@@ -10,6 +10,9 @@ Saves and messages need not wait for each other: what must be durable first is w
 10.2.1: a leader replicates while its own disk writes).
 """
 
+from collections.abc import Iterator
+from typing import Protocol
+
 from msgspec import Struct
 
 from dislocate.core import tunables
@@ -60,6 +63,16 @@ class Save(Struct, frozen=True):
     entries: tuple[Entry, ...]  # take the place of those discarded, or follow the last one
 
 
+class Chunks(Protocol):
+    """Parts of about one size, each made when it is asked for, as often as it is: whoever sends one asks for that one only."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> bytes: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
 class Snapshot(Struct, frozen=True):
     """The applied state as of `index`, in parts that each fit a message."""
 
@@ -67,7 +80,7 @@ class Snapshot(Struct, frozen=True):
     term: int  # of the entry at `index`
     configuration: Configuration  # as of `index`
     digest: int
-    chunks: tuple[bytes, ...]
+    chunks: Chunks
 
 
 class Duties(Struct, frozen=True):

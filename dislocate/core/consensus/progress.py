@@ -33,24 +33,28 @@ def smoothed(before: int, sample: int) -> int:
 class Sending:
     """A snapshot on its way to one follower."""
 
-    __slots__ = ("acked", "moved_at", "sent", "snapshot")
+    __slots__ = ("_largest", "_sizes", "acked", "moved_at", "sent", "snapshot")
 
     def __init__(self, snapshot: Snapshot, now: int) -> None:
         self.snapshot = snapshot
         self.acked = 0  # chunks before this one are there
         self.sent = 0  # chunks before this one are under way or there
+        self._sizes: dict[int, int] = {}  # bytes of each chunk that was sent
+        self._largest = 0
         self.moved_at = now  # when it last got on
 
-    def next_chunk(self, window: int) -> int | None:
-        """The chunk to send now; None: enough is under way, or all is."""
-        chunks = self.snapshot.chunks
-        if self.sent >= len(chunks):
+    def next_chunk(self, window: int) -> tuple[int, bytes] | None:
+        """The chunk to send now; None: enough is under way, or all is.  How large one is shows when it is made, so the next
+        one counts as much as the largest before it."""
+        number = self.sent
+        under_way = sum(self._sizes[at] for at in range(self.acked, number))
+        if number >= len(self.snapshot.chunks) or (under_way and under_way + self._largest > window):
             return None
-        under_way = sum(len(chunks[at]) for at in range(self.acked, self.sent))
-        if under_way and under_way + len(chunks[self.sent]) > window:
-            return None
+        data = self.snapshot.chunks[number]
+        self._sizes[number] = len(data)
+        self._largest = max(self._largest, len(data))
         self.sent += 1
-        return self.sent - 1
+        return number, data
 
     def rewind(self, to: int, now: int) -> None:
         """Send again from chunk `to`: what was under way is lost."""

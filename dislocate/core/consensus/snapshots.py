@@ -51,7 +51,8 @@ class SnapshotsSent:
 
     def _push(self, server: ServerId, progress: Progress, sending: Sending) -> None:
         snapshot = sending.snapshot
-        while (chunk := sending.next_chunk(self._state.timing.snapshot_window)) is not None:
+        while (next_one := sending.next_chunk(self._state.timing.snapshot_window)) is not None:
+            chunk, data = next_one
             self._leading.round += 1
             progress.sent_round = self._leading.round
             body = SnapshotChunk(
@@ -61,7 +62,7 @@ class SnapshotsSent:
                 snapshot.digest,
                 chunk,
                 len(snapshot.chunks),
-                snapshot.chunks[chunk],
+                data,
                 progress.sent_round,
             )
             self._state.say(server, body)

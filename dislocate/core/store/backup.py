@@ -116,7 +116,7 @@ def check_group(header: BackupHeader, group: GroupId) -> None:
 
 
 def restore_chunks(data: bytes, restore: int) -> tuple[RestoreChunk, ...]:
-    """A backup as commands, to be proposed in order.  Raises `LocalError` for what `read_backup` would not read."""
+    """A backup as commands, the first one to be proposed first.  Raises `LocalError` for what `read_backup` would not read."""
     read_backup(data)
     chunks = -(-len(data) // _CHUNK)
     return tuple(

@@ -32,7 +32,7 @@ class LeasesEnded(Part, frozen=True, tag=100):
 
 
 class RestoreChunk(Part, frozen=True, tag=101):
-    """Part of a backup that is to replace everything.  Nothing shows before the last part is applied."""
+    """Part of a backup that is to replace everything.  Nothing shows before all parts are applied."""
 
     restore: int  # tells two restores apart
     chunk: int

@@ -1,11 +1,14 @@
-"""Copying: a backup fetched, and a restore sent, in parts each of which waits for the one before.
+"""Copying: a backup fetched, part after part, and a restore sent, some parts at a time.
 
-Invariant: nothing of a restore shows before its last part, so one that ends earlier was certainly not done, whatever became
-of a part; only the last one leaves a doubt.  A backup whose copy was lost is begun anew, a few times.
+Invariant: nothing of a restore shows before its last part, which is sent when all others have arrived; so one that ends
+earlier was certainly not done, whatever became of a part, and only the last one leaves a doubt.  There is no limit to the
+whole: each part is answered within `ASK_WITHIN`, so a restore takes as long as it gets on.  A backup whose copy was lost is
+begun anew, a few times.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 from dislocate.core.boundary.requests import Done, Refused, Result
 from dislocate.core.boundary.store import BackedUp, Restore, Uncertain
@@ -14,8 +17,10 @@ from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
 from dislocate.core.outbox import Outbox
 from dislocate.core.store.backup import check_group, read_header, restore_chunks
+from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.messages import BackupPart, BackupSlice
 from dislocate.core.store.router import Router
+from dislocate.core.tunables import RESTORE_WINDOW
 
 BACKUP_TRIES = 3  # a leader that changes twice within one backup changes for a reason
 
@@ -67,7 +72,7 @@ class Copying:
     def restore(self, request_id: int, request: Restore, group: GroupId | None, stream: Callable[[], int]) -> None:
         """Answered by `Transacted`; `stream` gives the number that tells it from other restores."""
         try:
-            chunks = deque(restore_chunks(request.data, stream()))
+            parts = restore_chunks(request.data, stream())
             if not request.force and group is not None:
                 check_group(read_header(request.data), group)
         except LocalError as error:
@@ -75,15 +80,56 @@ class Copying:
             return
         self._under_way[request_id] = None
 
-        def go_on(result: Result | BackupSlice) -> None:
-            if request_id not in self._under_way or isinstance(result, BackupSlice):
-                return
-            if isinstance(result, Done) and chunks:
-                self._router.ask(chunks.popleft(), go_on)
-            elif isinstance(result, Uncertain) and chunks:
-                words = f"nothing was restored: {result.reason}"
-                self._answer(request_id, Refused("unavailable", "store", words))
-            else:
-                self._answer(request_id, result)
+        def answer(result: Result) -> None:
+            self._answer(request_id, result)
 
-        self._router.ask(chunks.popleft(), go_on)
+        PartsSent(self._router, parts, lambda: request_id in self._under_way, answer).go_on()
+
+
+class PartsSent:
+    """A restore on its way.  Its first part goes alone, since it begins the restore, and so does the last, which makes it
+    whole and is sent only when all others are there; those between go within a window, and arrive in any order."""
+
+    def __init__(
+        self,
+        router: Router,
+        parts: Sequence[RestoreChunk],
+        is_wanted: Callable[[], bool],
+        over: Callable[[Result], None],
+    ) -> None:
+        self._router = router
+        self._is_wanted = is_wanted
+        self._over = over
+        self._left = deque(parts)
+        self._arrived = 0
+        self._under_way = 0
+
+    def go_on(self) -> None:
+        """Send what may be."""
+        while self._is_wanted() and self._left and self._under_way < self._window():
+            self._send(self._left.popleft())
+
+    def _window(self) -> int:
+        return RESTORE_WINDOW if self._arrived and len(self._left) > 1 else 1
+
+    def _send(self, part: RestoreChunk) -> None:
+        is_last = not self._left
+        self._under_way += 1
+
+        def answered(result: Result | BackupSlice) -> None:
+            self._under_way -= 1
+            if not self._is_wanted() or isinstance(result, BackupSlice):
+                return
+            if isinstance(result, Done) and not is_last:
+                self._arrived += 1
+                self.go_on()
+            elif not is_last and (isinstance(result, Uncertain) or _is_unavailable(result)):
+                self._over(Refused("unavailable", "store", f"nothing was restored: {result.reason}"))
+            else:
+                self._over(result)
+
+        self._router.ask(part, answered)
+
+
+def _is_unavailable(result: Result) -> TypeGuard[Refused]:
+    return isinstance(result, Refused) and result.kind == "unavailable"

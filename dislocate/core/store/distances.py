@@ -51,6 +51,11 @@ class Distances:
         """Those of them whose agents live, as far as is known."""
         return [path for path in self.servers() if (member := self._members.get(path)) and member.is_living]
 
+    def missing_servers(self) -> list[Path]:
+        """Those of them whose agents do not, as far as is known."""
+        living = self.living_servers()
+        return sorted(path for path in self.servers() if path not in living)
+
     def living_agents(self) -> list[Path]:
         """All agents, the nearest first."""
         near = sorted(self._members, key=lambda member: (self._to(member.path), member.path))

@@ -45,13 +45,14 @@ from dislocate.core.store.commands import (
 from dislocate.core.store.keys import Keys, size_of
 from dislocate.core.store.leases import Lease, Leases
 from dislocate.core.store.quotas import Quotas
+from dislocate.core.store.records import sealed
 from dislocate.core.store.restoring import Restoring, restored_keys, restored_leases
 from dislocate.core.store.saving import (
     Parts,
     Position,
     changed_records,
     key_records,
-    other_records,
+    other_payloads,
     read_parts,
     record_keys,
 )
@@ -68,6 +69,7 @@ class Applied(Struct, frozen=True, gc=False):
     result: Outcome | None  # for who asked; None: the entry was empty
     changes: tuple[KeyChange, ...] = ()  # for who watches
     compacted: bool = False  # more changed than can be told: everybody who watches is to be told `Compacted`
+    ended: tuple[int, ...] = ()  # leases
     restored: bool = False  # all leases may be others than before, and have their full time
 
 
@@ -225,11 +227,11 @@ class StoreMachine:
                 Refused("unknown", "lease", f"lease {body.lease} has ended or never was: nothing is left to do")
             )
         changes = self._end(body.lease)
-        return Applied(Done(self.revision), changes)
+        return Applied(Done(self.revision), changes, ended=(body.lease,))
 
     def _leases_ended(self, body: LeasesEnded) -> Applied:
         changes = [change for lease in body.leases if lease in self.leases for change in self._end(lease)]
-        return Applied(Done(self.revision), tuple(changes))
+        return Applied(Done(self.revision), tuple(changes), ended=body.leases)
 
     def _end(self, lease: int) -> tuple[KeyChange, ...]:
         names = self.leases[lease].ordered_keys()
@@ -295,11 +297,11 @@ class StoreMachine:
 
     def all_records(self) -> tuple[StoredRecord, ...]:
         """Everything, in the order of the records' keys."""
-        return (*key_records(self._parts), *self.records_besides_keys())
+        return (*key_records(self._parts), *(sealed(*one) for one in self.payloads_besides_keys()))
 
-    def records_besides_keys(self) -> tuple[StoredRecord, ...]:
-        """The same without keys."""
-        return tuple(other_records(self._parts, self._position()))
+    def payloads_besides_keys(self) -> tuple[tuple[str, bytes], ...]:
+        """The same without keys, as (record's key, what is to be sealed)."""
+        return tuple(other_payloads(self._parts, self._position()))
 
     def record_keys(self) -> Iterator[str]:
         """The key of every record that the disk has of this store now, or when what is dirty has been stored."""

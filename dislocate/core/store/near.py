@@ -35,6 +35,7 @@ class Near:
         self._followed = Followed()
         self._runs = False
         self.leader: Path | None = None  # of the store, as the server that is followed knows
+        self._leaderless: tuple[Path, int] | None = None  # who says that nobody leads, and since when
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {FollowTick: self._tick}
@@ -53,6 +54,21 @@ class Near:
     def newest(self) -> tuple[int, int]:
         """(revision, instant at which it was current) of what is known best."""
         return self._followed.newest
+
+    def leaderless(self, at_least: int) -> Path | None:
+        """The server that has said for `at_least` nanoseconds that nobody leads; None: nobody said so, or not for so long."""
+        if self._leaderless is None:
+            return None
+        server, since = self._leaderless
+        return server if self._out.now - since >= at_least else None
+
+    def _heard_of(self, server: Path, leader: Path | None) -> None:
+        self.leader = leader
+        if leader is not None:
+            self._leaderless = None
+        else:
+            since = self._out.now if self._leaderless is None else self._leaderless[1]
+            self._leaderless = (server, since)
 
     # ---- reads
 
@@ -79,6 +95,7 @@ class Near:
     def stop(self) -> None:
         """This agent is a server now, and has it all."""
         self._runs = False
+        self._leaderless = None
 
     def on_state(self, sender: NodeId, _source: object, body: FollowedState) -> None:
         self._followed.state(sender.path, body, self._out.now, self._rtt(sender.path) // 2)
@@ -86,7 +103,7 @@ class Near:
 
     def on_changes(self, sender: NodeId, _source: object, body: FollowedChanges) -> None:
         self._followed.changes(sender.path, body, self._out.now, self._rtt(sender.path) // 2)
-        self.leader = body.leader
+        self._heard_of(sender.path, body.leader)
         self._carry_out()
 
     def link_lost(self, server: Path) -> None:

@@ -373,11 +373,26 @@ class StorePart:
             return self._founding.problem or (NO_STORE if not self._settings.servers else self._not_founded())
         if self._server is not None and not self._server.problem:
             return self._server.why_not_now()
+        return self._out_of_reach()
+
+    def _out_of_reach(self) -> str:
+        """Why no server can be asked for a while; empty: one can, or may in a moment."""
         since = self._out_of_reach_since
         if since is None or self._out.now - since < LEADERLESS:
             return ""
         servers = ", ".join(dict.fromkeys(member.path for member in self._founding.members))
         return f"no server of the store can be reached from {self._path}: {servers} do not answer"
+
+    def _unled(self) -> str:
+        """Why nobody writes for this agent, which is no server; empty: somebody does, or may in a moment."""
+        if self._founding.group is None or self._server is not None:
+            return ""
+        server = self._near.leaderless(LEADERLESS)
+        if (problem := self._out_of_reach()) or server is None:
+            return problem
+        gone = ", ".join(self._distances.missing_servers())
+        missing = f"; missing: {gone}" if gone else ""
+        return f"{server} knows no server that leads{missing} (as seen from {self._path}); writes go on when one does"
 
     def _not_founded(self) -> str:
         since = self._out_of_reach_since
@@ -505,4 +520,5 @@ class StorePart:
 
     @property
     def view(self) -> StoreView:
-        return view(self._founding, self._server, self._near, self._links, self._diverged, self._out.now)
+        unled = self._unled()
+        return view(self._founding, self._server, self._near, self._links, self._diverged, unled, self._out.now)

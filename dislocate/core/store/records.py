@@ -42,8 +42,8 @@ class Staging(Struct, frozen=True, array_like=True):
 
     restore: int
     chunks: int
-    received: int
-    index: int  # of the entry that brought the last chunk
+    received: int  # how many
+    index: int  # of the entry that brought the latest chunk
 
 
 class Meta(Struct, frozen=True, array_like=True):

@@ -296,8 +296,10 @@ class Replica:
             self._write()
         for to, term, body in duties.messages:
             self._say(to, term, body)
-        for peer in duties.snapshots_wanted:
-            self.raft.offer_snapshot(peer, self._snapshot(), self._out.now)
+        if duties.snapshots_wanted:
+            snapshot = self._snapshot()
+            for peer in duties.snapshots_wanted:
+                self.raft.offer_snapshot(peer, snapshot, self._out.now)
         for event in duties.events:
             self._tell(event)
         if self._has_ended:
@@ -370,10 +372,9 @@ class Replica:
     # ---- snapshots
 
     def _snapshot(self) -> Snapshot:
-        """The state as it is applied now."""
-        chunks = tuple(SnapshotCutter(self.machine))
-        index = self.machine.index
-        return Snapshot(index, self._applied_term, self._log.configuration_at(index), self._digest, chunks)
+        """The state as it is applied now; its chunks are encoded as they are sent, so that no turn takes long."""
+        index, cutter = self.machine.index, SnapshotCutter(self.machine)
+        return Snapshot(index, self._applied_term, self._log.configuration_at(index), self._digest, cutter)
 
     # ---- the disk
 

@@ -1,22 +1,22 @@
 """Restoring: a backup that comes in parts, and what the store becomes when the last one is there.
 
-Invariants: nothing of a restore shows, in keys or digest, before its last part is applied; then everything is as the backup
-says, in one revision above the store's and above the backup's.  A key that differs in anything from the present one is
-new: created and changed by that revision, as if it had been deleted and put.  So no fencing token of before the restore is
-given out again, and whoever held a lock finds that he does not.  What has been asked stays asked: sessions are kept.
+Invariants: nothing of a restore shows, in keys or digest, before all of its parts are applied; then everything is as the
+backup says, in one revision above the store's and above the backup's.  A key that differs in anything from the present one
+is new: created and changed by that revision, as if it had been deleted and put.  So no fencing token of before the restore
+is given out again, and whoever held a lock finds that he does not.  What has been asked stays asked: sessions are kept.
 
 Parts are held in memory and in records, bounded by `RESTORE_BYTES`; a restore that does not go on for `RESTORE_PATIENCE`
 entries is given up, and a new one takes the place of an unfinished one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import KeyValue
 from dislocate.core.store.backup import Backup
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.keys import Keys
-from dislocate.core.store.records import CHUNKS, Staging
+from dislocate.core.store.records import CHUNKS, Staging, damaged
 from dislocate.core.tunables import RESTORE_BYTES, RESTORE_PATIENCE
 
 # A lease of a backup may have an id that this log has yet to reach (the backup is of another group).  It gets one that no
@@ -30,36 +30,42 @@ def chunk_record_key(number: int) -> str:
     return f"{CHUNKS}{number:08x}"
 
 
+def number_of_chunk(record_key: str) -> int:
+    """Raises `LocalError`."""
+    try:
+        return int(record_key[len(CHUNKS) :], 16)
+    except ValueError as error:
+        raise damaged(record_key, str(error)) from error
+
+
 class Restoring:
     """The parts that have come of the one restore that is under way."""
 
     def __init__(self) -> None:
         self.staging: Staging | None = None
-        self.chunks: list[bytes] = []
+        self.chunks: dict[int, bytes] = {}  # by number; they come in any order, the first one first
         self.dirty: dict[int, None] = {}  # numbers of chunks
         self._size = 0
 
     def add(self, part: RestoreChunk, index: int) -> bytes | Refused | None:
-        """The whole, when this was its last part; None when more is to come."""
+        """The whole, when this was all that was missing; None when more is to come."""
         if part.chunk == 0 and (self.staging is None or self.staging.restore != part.restore):
             self.give_up()
             self.staging = Staging(part.restore, part.chunks, 0, index)
         staging = self.staging
         if staging is None or staging.restore != part.restore or staging.chunks != part.chunks:
             return Refused("conflict", "restore", f"another restore came between: {_BEGIN_AGAIN}")
-        if part.chunk < staging.received:
+        if part.chunk in self.chunks:
             return None
-        if part.chunk > staging.received:
-            return self._ended(Refused("conflict", "chunk", f"part {staging.received} is missing: {_BEGIN_AGAIN}"))
         if self._size + len(part.data) > RESTORE_BYTES:
             return self._ended(Refused("storage", "backup", f"a backup has at most {RESTORE_BYTES >> 20} MiB"))
-        self.chunks.append(part.data)
+        self.chunks[part.chunk] = part.data
         self._size += len(part.data)
         self.dirty[part.chunk] = None
-        self.staging = Staging(part.restore, part.chunks, part.chunk + 1, index)
-        if part.chunk + 1 < part.chunks:
+        self.staging = Staging(part.restore, part.chunks, len(self.chunks), index)
+        if len(self.chunks) < part.chunks:
             return None
-        whole = b"".join(self.chunks)
+        whole = b"".join(self.chunks[number] for number in range(part.chunks))
         self.give_up()
         return whole
 
@@ -69,15 +75,15 @@ class Restoring:
             self.give_up()
 
     def give_up(self) -> None:
-        self.dirty.update(dict.fromkeys(range(len(self.chunks))))
-        self.chunks = []
+        self.dirty.update(dict.fromkeys(self.chunks))
+        self.chunks = {}
         self.staging = None
         self._size = 0
 
-    def recover(self, staging: Staging | None, chunks: Iterable[bytes]) -> None:
+    def recover(self, staging: Staging | None, chunks: Mapping[int, bytes]) -> None:
         self.staging = staging
-        self.chunks = list(chunks)
-        self._size = sum(map(len, self.chunks))
+        self.chunks = dict(chunks)
+        self._size = sum(map(len, self.chunks.values()))
 
     def _ended(self, refused: Refused) -> Refused:
         self.give_up()

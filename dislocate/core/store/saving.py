@@ -17,7 +17,7 @@ from dislocate.core.store import records
 from dislocate.core.store.keys import Keys
 from dislocate.core.store.leases import Leases
 from dislocate.core.store.records import CHUNKS, KEYS, LEASES, MASK, META, SESSIONS, Meta, damaged, sealed
-from dislocate.core.store.restoring import Restoring, chunk_record_key
+from dislocate.core.store.restoring import Restoring, chunk_record_key, number_of_chunk
 from dislocate.core.store.sessions import Sessions
 
 
@@ -54,7 +54,7 @@ def changed_records(parts: Parts, position: Position) -> Iterator[StoredRecord]:
     """What is not on disk yet."""
     yield from _key_records(parts, parts.keys.dirty)
     yield from _lease_records(parts, parts.leases.dirty)
-    yield _meta_record(parts, position)
+    yield sealed(META, _meta(parts, position))
     yield from _chunk_records(parts, parts.restoring.dirty)
     yield from _session_records(parts, parts.sessions.dirty)
 
@@ -64,12 +64,16 @@ def key_records(parts: Parts) -> Iterator[StoredRecord]:
     return _key_records(parts, parts.keys.copied()[0])
 
 
-def other_records(parts: Parts, position: Position) -> Iterator[StoredRecord]:
-    """All besides keys, in the order of the records' keys, which is after those of all keys."""
-    yield from _lease_records(parts, sorted(parts.leases.living))
-    yield _meta_record(parts, position)
-    yield from _chunk_records(parts, range(len(parts.restoring.chunks)))
-    yield from _session_records(parts, parts.sessions.paths())
+def other_payloads(parts: Parts, position: Position) -> Iterator[tuple[str, bytes]]:
+    """All besides keys, not sealed, in the order of the records' keys, which is after those of all keys."""
+    for lease in sorted(parts.leases.living):
+        yield records.lease_record_key(lease), records.lease_payload(parts.leases.living[lease].ttl)
+    yield META, _meta(parts, position)
+    for number, chunk in sorted(parts.restoring.chunks.items()):
+        yield chunk_record_key(number), chunk
+    for path, payload in parts.sessions.records(parts.sessions.paths()):
+        assert payload is not None
+        yield SESSIONS + path, payload
 
 
 def record_keys(parts: Parts) -> Iterator[str]:
@@ -78,8 +82,7 @@ def record_keys(parts: Parts) -> Iterator[str]:
     yield from (KEYS + name for name in dict.fromkeys([*names, *parts.keys.dirty]))
     yield from map(records.lease_record_key, dict.fromkeys([*parts.leases.living, *parts.leases.dirty]))
     yield META
-    chunks = range(len(parts.restoring.chunks))
-    yield from map(chunk_record_key, dict.fromkeys([*chunks, *parts.restoring.dirty]))
+    yield from map(chunk_record_key, dict.fromkeys([*parts.restoring.chunks, *parts.restoring.dirty]))
     yield from (SESSIONS + path for path in dict.fromkeys([*parts.sessions.paths(), *parts.sessions.dirty]))
 
 
@@ -115,7 +118,7 @@ class _Read:
         self.keys: list[KeyValue] = []
         self.leases: list[tuple[int, int]] = []
         self.sessions: list[tuple[str, bytes]] = []
-        chunks: dict[str, bytes] = {}
+        self.chunks: dict[int, bytes] = {}
         for record in stored:
             key = record.key
             if not key.startswith("store/"):
@@ -128,15 +131,14 @@ class _Read:
             elif key.startswith(SESSIONS):
                 self.sessions.append((key[len(SESSIONS) :], payload))
             elif key.startswith(CHUNKS):
-                chunks[key] = payload
+                self.chunks[number_of_chunk(key)] = payload
             elif key == META:
                 self.meta = records.read_meta(payload)
             else:
                 raise LocalError(
                     key, got="an unknown kind of record", expected="the version of the agent that wrote it"
                 )
-        self.chunks = [chunks[key] for key in sorted(chunks)]
-        if self.meta is None and (self.keys or self.leases or self.sessions or chunks):
+        if self.meta is None and (self.keys or self.leases or self.sessions or self.chunks):
             raise damaged(META, "nothing")
 
 
@@ -159,7 +161,7 @@ def _chunk_records(parts: Parts, numbers: Iterable[int]) -> Iterator[StoredRecor
     chunks = parts.restoring.chunks
     for number in numbers:
         key = chunk_record_key(number)
-        yield sealed(key, chunks[number]) if number < len(chunks) else StoredRecord(key, None)
+        yield sealed(key, chunks[number]) if number in chunks else StoredRecord(key, None)
 
 
 def _session_records(parts: Parts, paths: Iterable[str]) -> Iterator[StoredRecord]:
@@ -168,7 +170,7 @@ def _session_records(parts: Parts, paths: Iterable[str]) -> Iterator[StoredRecor
         yield StoredRecord(key, None) if payload is None else sealed(key, payload)
 
 
-def _meta_record(parts: Parts, position: Position) -> StoredRecord:
+def _meta(parts: Parts, position: Position) -> bytes:
     meta = Meta(
         records.FORMAT,
         position.index,
@@ -180,4 +182,4 @@ def _meta_record(parts: Parts, position: Position) -> StoredRecord:
         len(parts.sessions),
         parts.restoring.staging,
     )
-    return sealed(META, records.encode_meta(meta))
+    return records.encode_meta(meta)

@@ -55,7 +55,7 @@ class Serving:
         self._read_id = 0
         self._lease_ends: dict[int, int] = {}  # by lease; only while leading
         self._lease_heap: list[tuple[int, int]] = []
-        self._ending: dict[int, None] = {}  # leases whose end is proposed
+        self._ending: dict[int, int] = {}  # leases whose end is proposed: at which index
         self._armed = NEVER
         self.copies = Copies(out)
         replica.applied = self._applied
@@ -99,10 +99,14 @@ class Serving:
 
     def _applied(self, entry: Entry, applied: Applied) -> None:
         result = applied.result
-        if applied.restored and self.leads:
-            self.elected()
-        elif type(result) is LeaseStanding and self.leads:
-            self._renew(result.lease, result.ttl)
+        if self.leads:
+            for lease in applied.ended:
+                self._lease_ends.pop(lease, None)
+                self._ending.pop(lease, None)
+            if applied.restored:
+                self._restored(entry.index)
+            elif type(result) is LeaseStanding:
+                self._renew(result.lease, result.ttl)
         waiting = self._proposed.pop(entry.index, None)
         if waiting is None:
             return
@@ -180,6 +184,13 @@ class Serving:
         for lease, held in self._replica.machine.leases.items():
             self._renew(lease, held.ttl)
 
+    def _restored(self, index: int) -> None:
+        """These may be other leases under the same numbers: only an end that is proposed after `index` is theirs too."""
+        self._lease_ends.clear()
+        self._lease_heap.clear()
+        self._ending = {lease: at for lease, at in self._ending.items() if at > index}
+        self.elected()
+
     def _renew(self, lease: int, ttl: int) -> None:
         is_new = lease not in self._lease_ends
         self._lease_ends[lease] = ends = self._out.now + ttl
@@ -199,22 +210,18 @@ class Serving:
         if not self.leads:
             return
         now, ended = self._out.now, []
-        for lease in [lease for lease in self._ending if lease not in self._replica.machine.leases]:
-            del self._ending[lease]
-            self._lease_ends.pop(lease, None)
         while self._lease_heap and self._lease_heap[0][0] <= now:
             _, lease = heappop(self._lease_heap)
             ends = self._lease_ends.get(lease)
-            if ends is None:
+            if ends is None or lease in self._ending:
                 continue
-            if lease not in self._replica.machine.leases:
-                del self._lease_ends[lease]
-            elif ends <= now and lease not in self._ending:
+            if ends <= now:
                 ended.append(lease)
-            elif ends > now:
+            else:
                 heappush(self._lease_heap, (ends, lease))
-        if ended and self._replica.propose(encode_command(Command(LeasesEnded(tuple(ended))))) is not None:
-            self._ending |= dict.fromkeys(ended)
+        index = self._replica.propose(encode_command(Command(LeasesEnded(tuple(ended))))) if ended else None
+        if index is not None:
+            self._ending |= dict.fromkeys(ended, index)
         elif ended:  # not now: try again
             for lease in ended:
                 heappush(self._lease_heap, (now + LEASE_RETRY, lease))

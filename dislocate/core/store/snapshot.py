@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
-from dislocate.core.store.records import KEY_OVERHEAD, KEYS, LEASES, key_payload, sealed
+from dislocate.core.store.keys import size_of
+from dislocate.core.store.records import KEY_OVERHEAD, KEYS, LEASES, SUM_BYTES, key_payload, sealed
 from dislocate.core.tunables import SNAPSHOT_CHUNK
 
 if TYPE_CHECKING:
     from dislocate.core.store.machine import StoreMachine
 
 _LENGTHS = Layout(">HI")
+_KEY_FRAME = _LENGTHS.size + KEY_OVERHEAD  # bytes of a key's record in the stream, besides its text and value
 
 
 class SnapshotCutter:
@@ -29,10 +31,11 @@ class SnapshotCutter:
         self.revision = machine.revision
         self._size = size
         self._names, self._values = machine.keys.copied()
-        rest = machine.records_besides_keys()
-        self._rest = [framed(record) for record in rest if whole or record.key.startswith(LEASES)]
-        in_keys = machine.keys.size + len(self._names) * (_LENGTHS.size + KEY_OVERHEAD)
-        self.length = in_keys + sum(map(len, self._rest))
+        rest = machine.payloads_besides_keys()
+        self._rest = [one for one in rest if whole or one[0].startswith(LEASES)]
+        self._records = len(self._names) + len(self._rest)
+        in_keys = machine.keys.size + len(self._names) * _KEY_FRAME
+        self.length = in_keys + sum(map(self._length, range(len(self._names), self._records)))
         self._starts = [(0, 0)]  # of each chunk known so far: (record, bytes of it that belong to the chunk before)
 
     def __len__(self) -> int:
@@ -40,34 +43,40 @@ class SnapshotCutter:
 
     def __iter__(self) -> Iterator[bytes]:
         for number in range(len(self)):
-            yield self.chunk(number)
+            yield self[number]
 
-    def chunk(self, number: int) -> bytes:
-        """Chunk `number`, from 0."""
-        while len(self._starts) <= number:
-            self._cut(len(self._starts) - 1)
-        return self._cut(number)
-
-    def _cut(self, number: int) -> bytes:
-        at, skip = self._starts[number]
+    def __getitem__(self, number: int, /) -> bytes:
+        """Chunk `number`, from 0; no other one is encoded for it."""
+        at, skip = self._start(number)
         parts: list[bytes] = []
         room = self._size
-        records = len(self._names) + len(self._rest)
-        while room and at < records:
-            frame = self._frame(at)
-            part = frame[skip : skip + room]
+        while room and at < self._records:
+            part = self._frame(at)[skip : skip + room]
             parts.append(part)
             room -= len(part)
-            skip += len(part)
-            if skip == len(frame):
-                at, skip = at + 1, 0
-        if number + 1 == len(self._starts):
-            self._starts.append((at, skip))
+            at, skip = at + 1, 0
         return b"".join(parts)
+
+    def _start(self, number: int) -> tuple[int, int]:
+        """Where chunk `number` begins, which follows from the records' lengths."""
+        while len(self._starts) <= number:
+            at, skip = self._starts[-1]
+            skip += self._size
+            while at < self._records and skip >= (length := self._length(at)):
+                at, skip = at + 1, skip - length
+            self._starts.append((at, skip))
+        return self._starts[number]
+
+    def _length(self, at: int) -> int:
+        """Bytes of record `at` in the stream."""
+        if at < len(self._names):
+            return _KEY_FRAME + size_of(self._values[self._names[at]])
+        key, payload = self._rest[at - len(self._names)]
+        return _LENGTHS.size + len(key.encode()) + SUM_BYTES + len(payload)
 
     def _frame(self, at: int) -> bytes:
         if at >= len(self._names):
-            return self._rest[at - len(self._names)]
+            return framed(sealed(*self._rest[at - len(self._names)]))
         kv = self._values[self._names[at]]
         return framed(sealed(KEYS + kv.key, key_payload(kv)))
 

@@ -16,9 +16,10 @@ def leader_of(server: Server | None, near: Near) -> Path | None:
 
 
 def view(
-    founding: Founding, server: Server | None, near: Near, links: ServerLinks, diverged: str, now: int
+    founding: Founding, server: Server | None, near: Near, links: ServerLinks, diverged: str, unled: str, now: int
 ) -> StoreView:
-    """`diverged`: why what is on the disk is never served again; empty: it is sound."""
+    """`diverged`: why what is on the disk is never served again; empty: it is sound.  `unled`: why an agent that is no server
+    finds nobody to write for it; empty: somebody may."""
     group = founding.group
     revision, as_of = near.newest
     return StoreView(
@@ -31,7 +32,8 @@ def view(
         index=0 if server is None else server.replica.machine.index,
         as_of=as_of if server is None else now - server.age,
         servers=_servers(founding, near, links) if server is None else server.views(),
-        problem=_problem(founding, server, diverged),
+        problem=(diverged or founding.problem or unled) if server is None else _problem(founding, server),
+        warning="" if server is None else _warning(server),
         followed=near.prefixes if server is None else (),
     )
 
@@ -42,10 +44,21 @@ def _role(founding: Founding, server: Server | None, diverged: str) -> str:
     return "failed" if server.problem else server.role
 
 
-def _problem(founding: Founding, server: Server | None, diverged: str) -> str:
-    if server is None:
-        return diverged or founding.problem
-    return server.why_not_now() or server.no_space() or founding.problem
+def _problem(founding: Founding, server: Server) -> str:
+    no_space = "" if _follows(server) else server.no_space()
+    return server.why_not_now() or no_space or founding.problem
+
+
+def _warning(server: Server) -> str:
+    """What is wrong while writes go on elsewhere."""
+    no_space, leader = server.no_space(), server.leader
+    if not no_space or leader is None or not _follows(server):
+        return ""
+    return f"{no_space}; meanwhile {leader.path} leads and takes writes"
+
+
+def _follows(server: Server) -> bool:
+    return server.leader is not None and not server.leads and not server.problem
 
 
 def _servers(founding: Founding, near: Near, links: ServerLinks) -> tuple[ServerView, ...]:

@@ -73,7 +73,8 @@ class Draft:
         if isinstance(found, tuple) and isinstance(operation, Delete):
             for kv in found:
                 self.touched[kv.key] = None
-        return found
+            found = tuple(replace(kv, value=b"") for kv in found)
+        return found if isinstance(found, Refused) else self._counted(found)
 
     def _put(self, put: Put) -> tuple[KeyValue, ...] | Refused:
         if put.lease:
@@ -97,7 +98,7 @@ class Draft:
         return touched[name] if name in touched else self._keys.get(name)
 
     def _collect(self, key: str, prefix: bool) -> tuple[KeyValue, ...] | Refused:
-        """The keys that an operation is about; more than fit an answer are refused."""
+        """The keys that an operation is about; more than a transaction may cover are refused."""
         if not prefix:
             kv = self._get(key)
             found: tuple[KeyValue, ...] = () if kv is None else (kv,)
@@ -107,6 +108,10 @@ class Draft:
             if self._found > TRANSACTION_KEYS:
                 reason = f"a transaction covers at most {TRANSACTION_KEYS} keys by prefixes: use longer ones in turn"
                 return Refused("invalid", "key", reason)
+        return found
+
+    def _counted(self, found: tuple[KeyValue, ...]) -> tuple[KeyValue, ...] | Refused:
+        """What an operation answers; more than fits an answer is refused."""
         self._answer += sum(map(size_of, found))
         if self._answer > TRANSACTION_ANSWER:
             reason = f"the answer would be above {TRANSACTION_ANSWER >> 20} MiB: use longer prefixes in turn"

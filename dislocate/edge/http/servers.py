@@ -13,7 +13,7 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, check_label, split_path
-from dislocate.core.tunables import RESTORE_BYTES
+from dislocate.core.tunables import RESTORE_BYTES, RESTORE_PACE
 from dislocate.edge.answers import DoneAnswer
 from dislocate.edge.bodies import TransferBody
 from dislocate.edge.http.access import Role
@@ -25,6 +25,11 @@ from dislocate.strict import nearest
 
 CHANGE_WITHIN = 120.0  # seconds: a new server first takes over the whole store
 BACKUP_WITHIN = 120.0  # seconds: each slice of it may wait for an election
+
+
+def restore_within(size: int) -> float:
+    """Seconds: longer than the core takes, which knows whether anything was restored and says so."""
+    return CHANGE_WITHIN + size / RESTORE_PACE
 
 
 def get_store(call: Call) -> StoreAnswer:
@@ -68,7 +73,7 @@ def post_restore(call: Call) -> RevisionAnswer:
     """All keys and leases become those of the backup, in one revision above all."""
     if not call.body:
         raise LocalError("body", got="nothing", expected="a backup, as GET /api/store/backup gave it")
-    restored = call.ask_store(Restore(call.body, call.query_flag("force")), CHANGE_WITHIN)
+    restored = call.ask_store(Restore(call.body, call.query_flag("force")), restore_within(len(call.body)))
     return RevisionAnswer(revision=restored.revision)
 
 
