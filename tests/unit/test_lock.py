@@ -34,6 +34,8 @@ class Locked:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell without job control ignores SIGINT for what it runs in the background, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def line(self):
