@@ -157,7 +157,7 @@ def test_a_snapshot_stays_true_to_its_moment_and_any_chunk_can_be_had_again(log,
 def test_a_disk_takes_over_a_snapshot_and_keeps_nothing_of_before(log, other_log):
     old, new = replayed(log), replayed(other_log)
     disk = {record.key: record for record in old.all_records()}
-    for record in replacing_records(old, new):
+    for record in replacing_records(old, new.all_records()):
         disk.pop(record.key, None) if record.value is None else disk.update({record.key: record})
     assert disk == {record.key: record for record in new.all_records()}
 

@@ -6,7 +6,7 @@ from dislocate.core.boundary.store import Put, Transact
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
 from dislocate.core.store.machine import StoreMachine
-from dislocate.core.store.snapshot import SnapshotCutter, join_chunks
+from dislocate.core.store.snapshot import SnapshotCutter, framed, join_chunks, replacing_records
 from dislocate.core.tunables import SNAPSHOT_CHUNK
 from tests.support.store_log import StoreLog, asked, contents
 
@@ -138,3 +138,11 @@ def test_an_empty_store_has_a_snapshot():
     chunks = list(SnapshotCutter(machine))
     assert len(chunks) == 1
     assert contents(StoreMachine.recover(join_chunks(chunks))) == contents(machine)
+
+
+def test_a_snapshot_brings_no_record_but_the_stores(log):
+    log.put("a")
+    stream = b"".join(SnapshotCutter(log.machine)) + framed(StoredRecord("raft/hard", b"mine"))
+    records = join_chunks([stream])
+    assert records == log.machine.all_records()
+    assert records == replacing_records(StoreMachine(), records)

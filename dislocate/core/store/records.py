@@ -23,6 +23,7 @@ from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
 
 KEYS, LEASES, META, CHUNKS, SESSIONS = "store/k/", "store/l/", "store/meta", "store/r/", "store/s/"
+STORE = "store/"  # begins all of them
 FORMAT = 1
 MASK = (1 << 64) - 1
 SUM_BYTES = 8

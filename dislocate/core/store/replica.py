@@ -463,11 +463,12 @@ class Replica:
     def _replaced(self, snapshot: Snapshot) -> dict[str, bytes | None]:
         """The state and the log give way to what the leader sent."""
         try:
-            machine = StoreMachine.recover(join_chunks(snapshot.chunks))
+            records = join_chunks(snapshot.chunks)
+            machine = StoreMachine.recover(records)
         except LocalError as error:
             self.give_up(f"the snapshot as of entry {snapshot.index} {UNREADABLE}: {error}")
             return {}
-        changes = {record.key: record.value for record in replacing_records(self.machine, machine)}
+        changes = {record.key: record.value for record in replacing_records(self.machine, records)}
         changes |= self._log.replaced(snapshot)
         self.machine = machine
         self._digest, self._applied_term = snapshot.digest, snapshot.term

@@ -121,7 +121,7 @@ class _Read:
         self.chunks: dict[int, bytes] = {}
         for record in stored:
             key = record.key
-            if not key.startswith("store/"):
+            if not key.startswith(records.STORE):
                 continue
             _, payload = records.opened(record)
             if key.startswith(KEYS):

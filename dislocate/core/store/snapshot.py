@@ -6,14 +6,14 @@ is asked for.  How many chunks there are is known from the start, since the leng
 Any chunk may be asked for again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct as Layout
 from typing import TYPE_CHECKING
 
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
 from dislocate.core.store.keys import size_of
-from dislocate.core.store.records import KEY_OVERHEAD, KEYS, LEASES, SUM_BYTES, key_payload, sealed
+from dislocate.core.store.records import KEY_OVERHEAD, KEYS, LEASES, STORE, SUM_BYTES, key_payload, sealed
 from dislocate.core.tunables import SNAPSHOT_CHUNK
 
 if TYPE_CHECKING:
@@ -109,13 +109,13 @@ def read_stream(data: bytes, field: str = "snapshot") -> Iterator[StoredRecord]:
 
 
 def join_chunks(chunks: Iterable[bytes]) -> tuple[StoredRecord, ...]:
-    """The records of a whole snapshot.  Raises `LocalError`."""
-    return tuple(read_stream(b"".join(chunks)))
+    """The store's records in a whole snapshot.  Raises `LocalError`."""
+    return tuple(record for record in read_stream(b"".join(chunks)) if record.key.startswith(STORE))
 
 
-def replacing_records(old: "StoreMachine", new: "StoreMachine") -> tuple[StoredRecord, ...]:
-    """What makes a disk that has, or is about to have, the records of `old` have those of `new`."""
-    records = new.all_records()
+def replacing_records(old: "StoreMachine", records: Sequence[StoredRecord]) -> tuple[StoredRecord, ...]:
+    """What makes a disk that has, or is about to have, the records of `old` have those of a snapshot, as they came: to seal
+    a big store's anew would take as long as to read it."""
     kept = {record.key for record in records}
     gone = [StoredRecord(key, None) for key in old.record_keys() if key not in kept]
     return (*gone, *records)
