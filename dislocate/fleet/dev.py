@@ -2,8 +2,10 @@
 
 import json
 import shlex
+import time
 from collections.abc import Callable, Sequence
 
+from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
 from dislocate.fleet.blueprint import DNS_PORT
@@ -13,6 +15,10 @@ from sim.scenario import Datacenter, Scenario, Service, checked
 
 # Far apart, each from the one before, so that a small fleet already feels like the world.
 REGIONS = ("fra", "wdc", "tok", "syd", "sao", "dal", "lon", "osa", "mon", "mad", "che", "tor")
+
+
+STORE_WITHIN = 30.0  # seconds for the servers to find each other and elect one
+POLL = 0.1
 
 
 def dev_scenario(datacenters: int, nodes: int) -> Scenario:
@@ -82,11 +88,21 @@ def where_everything_is(fleet: Fleet) -> dict[str, dict[str, object]]:
     }
 
 
+def await_store(fleet: Fleet) -> None:
+    """Wait until every agent knows a leader of the store, so that what is printed then works; a while, not for ever."""
+    deadline = time.monotonic() + STORE_WITHIN
+    for path in fleet.plans if fleet.scenario.servers else ():
+        agent = AgentConnection(f"unix:{fleet.home(path) / 'state' / 'http.sock'}")
+        while agent.get("/api/store")["leader"] is None and time.monotonic() < deadline:
+            time.sleep(POLL)
+
+
 def stay(fleet: Fleet, say: Callable[[str], None], *, as_json: bool, is_kept: bool) -> None:
     """Start the fleet, say how to talk to it, and keep it until a signal raises KeyboardInterrupt."""
     tell: Callable[[str], None] = (lambda _: None) if as_json else say
     tell(f"starting {len(fleet.agents)} agents and {len(fleet.services)} services ...")
     fleet.start()
+    await_store(fleet)
     control = Control(fleet)
     if as_json:
         say(json.dumps(where_everything_is(fleet)))

@@ -147,7 +147,7 @@ def test_a_watch_prints_runs_commands_and_survives_a_restart_of_its_agent(ask, b
         (["drain", "dc", "wdc/a1"], 2, "name of a data center"),
         (["drain", "dc", "tokyo"], 1, "No data center 'tokyo'"),
         (["drain", "node", "wdc/a9"], 1, "No member 'wdc/a9'"),
-        (["drain", "instance", "shop.web-1", "--for", "soon"], 1, "expires"),
+        (["drain", "instance", "shop.web-1", "--for", "soon"], 1, "--for"),
         (["maint", "nope"], 1, "no instance 'nope'"),
         (["watch", "Shop!"], 1, "service: expected"),
         (["memberz"], 2, "did you mean 'members'?"),
