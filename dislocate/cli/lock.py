@@ -23,6 +23,7 @@ from dislocate.core.units import SECOND, parse_duration
 from dislocate.edge.keys import check_key, check_ttl
 
 _PR_SET_PDEATHSIG = 1
+_PID_BYTES = 4
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _SLICE = 1.0  # seconds
 _TICK = 0.02  # seconds between looks whether a process group is gone
@@ -90,11 +91,14 @@ def run_under(held: Lock, key: str, command: tuple[str, ...], say: Callable[[str
     environment = {**os.environ, "DISLOCATE_LOCK_TOKEN": str(held.token), "DISLOCATE_LOCK_KEY": key}
     terminal = _terminal()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until there is somebody to forward to
+    announce, dismiss_guard = _guard()
     try:
-        prepare = _prepare(terminal, mask)
+        prepare = _prepare(terminal, mask, announce)
         process = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=prepare)
-        dismiss_guard = _guard(process.pid)
         before = {sign: signal.signal(sign, _forward_to(process.pid)) for sign in _FORWARDED}
+    except BaseException:
+        dismiss_guard()
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
@@ -142,11 +146,12 @@ def _await_end(held: Lock, process: subprocess.Popen[bytes]) -> int:
         os.close(descriptor)
 
 
-def _prepare(terminal: int | None, mask: set[int]) -> Callable[[], None]:
+def _prepare(terminal: int | None, mask: set[int], announce: Callable[[], None]) -> Callable[[], None]:
     """What the child does before it becomes the command: it dies with us, and reads the terminal if we did."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def prepare() -> None:
+        announce()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody would keep the lock, and nobody would tell it so
         if terminal is not None:
             _take_terminal(terminal, os.getpid())
@@ -155,28 +160,38 @@ def _prepare(terminal: int | None, mask: set[int]) -> Callable[[], None]:
     return prepare
 
 
-def _guard(group: int) -> Callable[[], None]:
-    """A process that kills `group` if we are killed; call what is returned when that is not wanted any more.
+def _guard() -> tuple[Callable[[], None], Callable[[], None]]:
+    """A process that kills a group if we are killed: the group's leader calls the first of what is returned, before it
+    becomes the command; call the second when it is not wanted any more.
 
-    The kernel ends the command with us (see `_prepare`), but not what the command has started."""
-    reading, writing = os.pipe()  # of which only we hold the writing end: it closes with us
+    The kernel ends the command with us (see `_prepare`), but not what the command has started.  The guard is there
+    before the command is, so that no moment is left in which only we are."""
+    reading, writing = os.pipe()  # held by us, and by the leader until it is the command: it closes with us
+    standing, stood = os.pipe()
     guard = os.fork()
     if not guard:
         try:
             os.setsid()  # what is sent to our group, or by our terminal, is not for it
             os.close(writing)
-            os.read(reading, 1)
-            os.killpg(group, signal.SIGKILL)
+            os.write(stood, b"!")
+            if group := os.read(reading, _PID_BYTES):
+                os.read(reading, 1)
+                os.killpg(int.from_bytes(group, sys.byteorder), signal.SIGKILL)
         finally:
             os._exit(0)
-    os.close(reading)
+    os.read(standing, 1)
+    for descriptor in (reading, standing, stood):
+        os.close(descriptor)
+
+    def announce() -> None:
+        os.write(writing, os.getpid().to_bytes(_PID_BYTES, sys.byteorder))
 
     def dismiss() -> None:
         os.kill(guard, signal.SIGKILL)
         os.waitpid(guard, 0)
         os.close(writing)
 
-    return dismiss
+    return announce, dismiss
 
 
 def _terminal() -> int | None:
