@@ -141,10 +141,10 @@ def test_dev_refuses_a_story_that_only_the_simulator_can_tell(tmp_path):
 
 def test_the_demo_meets_its_bounds():
     done = command("demo", "--json", within=150)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     steps = json.loads(done.stdout)
     assert len(steps) >= 9
-    assert all(step["took"] <= step["bound"] for step in steps)
+    assert [step for step in steps if step["took"] > step["bound"]] == []
 
 
 def test_ctrl_c_in_the_demo_leaves_no_process():
