@@ -86,6 +86,7 @@ def test_sighup_takes_over_services_and_tags_everywhere_and_keeps_all_when_the_f
     second.configure('[[service]]\nname = "mail"\nport = 25\n')
     second.process.send_signal(signal.SIGHUP)
     until("the far agent answers it", lambda: [i["port"] for i in far.instances("mail")] == [25])
+    until("so does the near one", lambda: [i["port"] for i in first.instances("mail")] == [25])
     second.file.write_text("[node]\nnmae = 1\n")
     second.process.send_signal(signal.SIGHUP)
     until("it says what is wrong", lambda: "did you mean 'name'" in second.log)

@@ -71,7 +71,8 @@ def go_through(fleet, clients, number, victims):
 
 def test_a_minority_refuses_writes_and_serves_local_reads_with_their_age(world):
     inside, outside = agent(world, "fra/a1"), agent(world, "tok/a1")
-    inside.raw("PUT", "/api/kv/minority", b"before")
+    inside.raw("PUT", "/api/kv/minority", b"before")  # a majority has it now, which the cut might keep from this agent
+    until("it is applied inside too", lambda: inside.get("/api/kv/minority?consistency=local"))
     term = view(world, "tok/a1")["term"]
     world.steer(**CUT, do="cut")
     until("the majority goes on", lambda: outside.raw("PUT", "/api/kv/majority", b"x"), 30)
