@@ -13,17 +13,15 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path as FilePath
 from types import UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
-from msgspec import Meta, inspect
+from msgspec import inspect
 
 from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.units import parse_duration
 
 T = TypeVar("T")
-
-Duration: TypeAlias = Annotated[int, Meta(extra={"unit": "duration"})]  # nanoseconds; in TOML '5s'
 
 GOT_LIMIT = 200  # characters of the offending value that an error repeats
 LISTED = 16  # known names that an error repeats

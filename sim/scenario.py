@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import check_label, check_service_name
-from dislocate.core.units import SECOND, format_duration
+from dislocate.core.units import SECOND, Duration, format_duration
 from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
-from dislocate.strict import Duration, one_of, parse_toml, read_toml
+from dislocate.strict import one_of, parse_toml, read_toml
 from sim.selectors import Layout, as_tuple
 from sim.workload.plan import Workload, check_workloads
 

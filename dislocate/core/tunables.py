@@ -154,7 +154,8 @@ CHANGES_BYTES = 8 * 1024 * 1024  # of the same: 20,000 values may be large
 WATCH_ANSWER = 2 * 1024 * 1024  # bytes of changes in one answer: half of what a link's queue holds
 CHANGES_AGE = 10 * MINUTE  # Kubernetes compacts etcd after 5 minutes; a restart of an agent takes less
 SNAPSHOT_CHUNK = 48 * 1024  # bytes: a message with its envelope stays below MESSAGE_BUDGET
-FEATURE_LEVEL = 1  # the highest whose commands this version applies
+FEATURE_LEVEL = 2  # the highest whose commands this version applies
+RUNS_LEVEL = 2  # from which on the log may hold commands of config runs
 RECOVERY_STEP = 1 << 40  # revisions that a forced recovery leaves out: more than were lost; 8,191 fit below 2^53 (JSON)
 
 # --- consensus
@@ -177,3 +178,11 @@ BETTER_PLACED_FOR = 60 * SECOND  # before a leader hands over to a server nearer
 BETTER_PLACED_FACTOR = 1.5  # what counts as nearer: own > 1.5 x theirs + the margin
 BETTER_PLACED_MARGIN = 10 * MILLISECOND  # within one data center nobody is worth an election
 CATCH_UP_PATIENCE = 60 * SECOND  # a change whose newcomers get nowhere for so long is called off
+
+# --- config runs
+GRANT_VALID = 10 * SECOND  # a node begins so long after it asked, or asks anew: longer than an election and its answer
+RUN_TICK = 500 * MILLISECOND  # how often the controller looks at health and clocks; news wake it at once
+NODE_GONE = 5 * SECOND  # out of reach for so long: UNREACHABLE or UNKNOWN; shorter is a blip that would pause a run
+SPEC_BYTES = 192 * 1024  # of a specification with its sources: it is one value of the store, with room for its keys
+RUN_NODES = 5_000  # targets of one run: its plan is one value too
+RUNS_KEPT = 1_000  # that are over; the oldest go

@@ -1,6 +1,9 @@
 """Time as integer nanoseconds inside, as words outside: '250ms' in a file, float seconds in an answer."""
 
 import re
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
 
 from dislocate.core.errors import ConfigError
 
@@ -9,6 +12,8 @@ MILLISECOND = 1_000_000
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
+
+Duration: TypeAlias = Annotated[int, Meta(extra={"unit": "duration"})]  # nanoseconds; in a file '5s'
 
 _SCALES = {"ns": 1, "us": MICROSECOND, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": 24 * HOUR}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)", re.ASCII)

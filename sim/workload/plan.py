@@ -6,8 +6,8 @@ from msgspec import Struct
 
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import check_label
-from dislocate.core.units import SECOND
-from dislocate.strict import Duration, one_of
+from dislocate.core.units import SECOND, Duration
+from dislocate.strict import one_of
 from sim.selectors import Layout, as_tuple
 
 # What a client of a kind may do, and how often where `mix` does not say.

@@ -4,8 +4,8 @@ import pytest
 from msgspec import Struct
 
 from dislocate.core.errors import ConfigError, LocalError
-from dislocate.core.units import SECOND
-from dislocate.strict import GOT_LIMIT, LISTED, Duration, decode, one_of, parse_toml
+from dislocate.core.units import SECOND, Duration
+from dislocate.strict import GOT_LIMIT, LISTED, decode, one_of, parse_toml
 
 
 class Stop(Struct, frozen=True, forbid_unknown_fields=True):

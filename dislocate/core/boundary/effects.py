@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary.events import Event
 from dislocate.core.boundary.requests import Result
+from dislocate.core.boundary.runs import Task
 from dislocate.core.boundary.values import CheckSpec, StoredRecord
 from dislocate.core.identity import Address, NodeId
 
@@ -75,10 +76,36 @@ class RunCheck(Base, frozen=True, tag=8):
     spec: CheckSpec
 
 
+class RunTask(Base, frozen=True, tag=10):
+    """Do `task` on this host; answered by `TaskProgressed` until one that is the last, within the task's timeout and a
+    second.  Tasks run side by side, unless a later one needs what an earlier one does: that is the core's affair."""
+
+    task_id: str
+    task: Task
+
+
+class CancelTask(Base, frozen=True, tag=11):
+    """Nobody waits for it any more: end what can be ended.  No `TaskProgressed` need come."""
+
+    task_id: str
+
+
 class Notify(Base, frozen=True, tag=9):
     """Tell whoever watches: consoles, streams, logs, metrics.  Nothing comes back."""
 
     event: Event
 
 
-Effect: TypeAlias = SendDatagram | SendMessage | OpenLink | CloseLink | TryConnect | Store | Reply | RunCheck | Notify
+Effect: TypeAlias = (
+    SendDatagram
+    | SendMessage
+    | OpenLink
+    | CloseLink
+    | TryConnect
+    | Store
+    | Reply
+    | RunCheck
+    | RunTask
+    | CancelTask
+    | Notify
+)

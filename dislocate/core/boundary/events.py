@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from dislocate.core.boundary.runs import TaskOutcome
 from dislocate.core.boundary.values import Refusal, Status
 from dislocate.core.identity import NodeId, Path
 
@@ -167,6 +168,64 @@ class StoreTroubled(Base, frozen=True, tag=21):
     problem: str
 
 
+class RunMoved(Base, frozen=True, tag=22):
+    """A run went from one state to another, as this server applied it."""
+
+    run: str
+    version: int
+    before: str  # of `RunState`; '' at its start
+    now: str
+    words: str
+
+
+class NodeMoved(Base, frozen=True, tag=23):
+    """A node's part in a run, as this server applied it."""
+
+    run: str
+    node: str
+    before: str  # of `NodeState`
+    now: str
+    epoch: int
+    words: str
+
+
+class TaskBegun(Base, frozen=True, tag=24):
+    """This agent begins what it was granted."""
+
+    run: str
+    epoch: int
+    direction: str
+
+
+class TaskEnded(Base, frozen=True, tag=25):
+    """This agent has done what it was granted, and will report it."""
+
+    run: str
+    epoch: int
+    direction: str
+    state: str  # of `NodeState`
+    words: str
+
+
+class Drifted(Base, frozen=True, tag=26):
+    """A resource of a run that is done is not as the run left it; `mended`: it is again."""
+
+    run: str
+    resource: str
+    words: str
+    mended: bool
+
+
+class VisitTold(Base, frozen=True, tag=27):
+    """A piece of what a visited node writes, or (`is_last`) one of its outcomes."""
+
+    request_id: int
+    node: str
+    task: int  # position
+    outcome: TaskOutcome
+    is_last: bool
+
+
 Event: TypeAlias = (
     MemberJoined
     | MemberSuspected
@@ -189,4 +248,10 @@ Event: TypeAlias = (
     | EntriesApplied
     | ServersChanged
     | StoreTroubled
+    | RunMoved
+    | NodeMoved
+    | TaskBegun
+    | TaskEnded
+    | Drifted
+    | VisitTold
 )

@@ -5,6 +5,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Request
+from dislocate.core.boundary.runs import TaskOutcome
 from dislocate.core.boundary.values import CheckOutcome, ConnectOutcome, Load, Refusal
 from dislocate.core.identity import Address, NodeId
 
@@ -105,6 +106,13 @@ class LoadReported(Base, frozen=True, tag=14):
     load: Load
 
 
+class TaskProgressed(Base, frozen=True, tag=16):
+    """The answer to `RunTask`; one whose result is OUTPUT is not the last."""
+
+    task_id: str
+    outcome: TaskOutcome
+
+
 class Stopped(Base, frozen=True, tag=15):
     """The process was asked to end (SIGTERM) and will, right after the effects of this input: a planned restart."""
 
@@ -126,5 +134,6 @@ Input: TypeAlias = (
     | RequestCancelled
     | CheckCompleted
     | LoadReported
+    | TaskProgressed
     | Stopped
 )

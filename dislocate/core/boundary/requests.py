@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from dislocate.core.boundary.runs import Visit, Visited
 from dislocate.core.boundary.store import StoreRequest, StoreResult
 from dislocate.core.boundary.values import InstanceSpec, Load, Status
 from dislocate.core.identity import Path
@@ -122,6 +123,7 @@ Request: TypeAlias = (
     | Watch
     | Leave
     | Forget
+    | Visit
     | StoreRequest
 )
-Result: TypeAlias = Done | Refused | Changed | StoreResult
+Result: TypeAlias = Done | Refused | Changed | Visited | StoreResult

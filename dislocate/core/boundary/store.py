@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from dislocate.core.boundary.runs import RunRequest, RunResult
 from dislocate.core.identity import Path
 
 
@@ -260,8 +261,11 @@ StoreRequest: TypeAlias = (
     | TransferLeadership
     | BackUp
     | Restore
+    | RunRequest
 )
-StoreResult: TypeAlias = Transacted | KeysRead | KeysChanged | Compacted | LeaseStanding | BackedUp | Uncertain
+StoreResult: TypeAlias = (
+    Transacted | KeysRead | KeysChanged | Compacted | LeaseStanding | BackedUp | Uncertain | RunResult
+)
 
 
 # ---- snapshots for the edge

@@ -9,8 +9,10 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
+from dislocate.core.boundary.runs import RunRequest
 from dislocate.core.boundary.store import GrantLease, RevokeLease, Transact
 from dislocate.core.errors import Bug
+from dislocate.core.runs.steps import RunStep
 
 
 class Part(Struct, frozen=True, array_like=True):
@@ -46,7 +48,9 @@ class SetFeatureLevel(Part, frozen=True, tag=102):
     level: int
 
 
-CommandBody: TypeAlias = Transact | GrantLease | RevokeLease | LeasesEnded | RestoreChunk | SetFeatureLevel
+CommandBody: TypeAlias = (
+    Transact | GrantLease | RevokeLease | LeasesEnded | RestoreChunk | SetFeatureLevel | RunRequest | RunStep
+)
 
 
 class Command(Part, frozen=True):
