@@ -82,6 +82,15 @@ class SeenErrand(Protocol):
     def took(self) -> int: ...  # nanoseconds
 
 
+class SeenRun(Protocol):
+    """`GET /api/runs/ID` of the run, of a name, that began last."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def nodes(self) -> Mapping[Path, str]: ...  # state of each node that is not pending
+
+
 class Observed(Protocol):
     """A fleet as its agents describe it, and who of them is up.  Read-only."""
 
@@ -110,6 +119,10 @@ class Observed(Protocol):
 
     def errand(self, path: Path, what: str) -> SeenErrand | None:
         """What last came of asking `path` to 'write' a key or to 'read' one as it has it; None: not asked yet."""
+        ...
+
+    def run_of(self, path: Path, name: str) -> SeenRun | None:
+        """What `path` last answered of the config run of that name; None: it knows of none."""
         ...
 
     def happened(self, what: str) -> int:
@@ -321,6 +334,26 @@ def servers_are(observed: Observed, observer: Path, expect: Expect) -> str | Non
     return None if voters == wanted else f"{observer} says that {', '.join(voters) or 'nobody'} may vote"
 
 
+# ---- config runs; `run`: the name, `status`: the state
+
+
+def run_is(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """Every observer answers that the run is `status`."""
+    run = observed.run_of(observer, expect.run)
+    found = "unknown" if run is None else run.state
+    return None if found == expect.status else f"{observer} says that run {expect.run} is {found}"
+
+
+def run_nodes(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """Every observer answers that each of `of` is `status` in the run."""
+    run = observed.run_of(observer, expect.run)
+    for path in subjects(observed, expect):
+        found = "unknown" if run is None else run.nodes.get(path, "pending")
+        if found != expect.status:
+            return f"{observer} says that {path} is {found} in run {expect.run}"
+    return None
+
+
 VIEW_CLAIMS: dict[str, ViewClaim] = {
     "nobody_dead": nobody_dead,
     "living_not_dead": living_not_dead,
@@ -341,6 +374,8 @@ VIEW_CLAIMS: dict[str, ViewClaim] = {
     "store_refuses": _asked(store_refuses),
     "local_reads": _asked(local_reads),
     "servers_are": servers_are,
+    "run_is": run_is,
+    "run_nodes": run_nodes,
 }
 
 # Claims that somebody has to be asked for: what is asked.
@@ -358,6 +393,7 @@ EVENT_CLAIMS = {
     "deposed": "LeaderDeposed",
     "servers_changed": "ServersChanged",
     "store_troubled": "StoreTroubled",
+    "drifted": "Drifted",
 }
 
 # Budgets: what is measured, per agent and second; terms are counted.

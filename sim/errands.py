@@ -4,13 +4,15 @@ A claim such as `store_writable` is about an answer and no view, so somebody has
 expectation is about, about twice a second; what came of the last asking is what the claim is judged by.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Refused, Request, Result
-from dislocate.core.boundary.store import Consistency, KeysRead, Put, ReadKeys, Transact, Transacted
+from dislocate.core.boundary.runs import NodeTask, RunRecord
+from dislocate.core.boundary.store import Consistency, KeysRead, KeyValue, Put, ReadKeys, Transact, Transacted
 from dislocate.core.identity import Path
+from dislocate.core.runs.records import active_key, decode, nodes_prefix, over_key
 from dislocate.core.units import MILLISECOND, SECOND
 from sim.claims import ERRANDS
 from sim.process import Process
@@ -49,6 +51,10 @@ class Errands:
         for path, what in asked:
             world.schedule.call(world.streams["errands"].below(PERIOD), self._due, path, what)
         world.errand = self.last
+        for path, name in dict.fromkeys(
+            (path, one.run) for one in expects if one.run for path in world.layout.agents(one.by)
+        ):
+            _RunErrand(world, path, name)
 
     def last(self, path: Path, what: str) -> Errand | None:
         """What last came of asking `path`; of one that has been waiting for `LONG`, that."""
@@ -87,6 +93,54 @@ class Errands:
             return ReadKeys(key, consistency=Consistency.LOCAL)
         self._written += 1
         return Transact(then=(Put(key, b"%d" % self._written),))
+
+
+class RunAnswer(Struct, frozen=True):
+    """What one agent answered of a run."""
+
+    state: str
+    nodes: dict[Path, str]
+
+
+class _RunErrand:
+    """One agent is asked again and again for the run of a name."""
+
+    def __init__(self, world: World, path: Path, name: str) -> None:
+        self._world = world
+        self._path = path
+        self._name = name
+        world.schedule.call(world.streams["errands"].below(PERIOD), self._due, None)
+
+    def _due(self, _: None, __: None, ___: None) -> None:
+        world = self._world
+        world.schedule.call(world.now + PERIOD, self._due, None)
+        run = world.truth.runs.latest(self._name)
+        if run is None or world.machines[self._path].process is None:
+            return
+        self._read(active_key(run), lambda found: self._has_record(run, found))
+
+    def _read(self, key: str, then: Callable[[tuple[KeyValue, ...]], None], prefix: bool = False) -> None:
+        def answered(result: Result) -> None:
+            if isinstance(result, KeysRead):
+                then(result.keys)
+
+        request = ReadKeys(key, prefix, Consistency.LOCAL)
+        self._world.request(self._world.machines[self._path], request, answered)
+
+    def _has_record(self, run: str, found: tuple[KeyValue, ...]) -> None:
+        if found:
+            record = decode(found[0].value, RunRecord)
+            self._read(nodes_prefix(run), lambda nodes: self._has_nodes(record, nodes), prefix=True)
+        else:
+            self._read(over_key(run), lambda over: self._has_record(run, over) if over else None)
+
+    def _has_nodes(self, record: RunRecord, nodes: tuple[KeyValue, ...]) -> None:
+        tasks = [decode(kv.value, NodeTask) for kv in nodes]
+        answer = RunAnswer(record.state.value, {task.node: task.state.value for task in tasks})
+        self._world.seen_runs[self._path, self._name] = answer
+        process = self._world.machines[self._path].process
+        if process is not None:
+            process.version += 1
 
 
 def _subjects(world: World, expect: Expect) -> tuple[Path, ...]:

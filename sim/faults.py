@@ -14,6 +14,7 @@ from dislocate.core.boundary.store import AddServer, RemoveServer, TransferLeade
 from dislocate.core.identity import Path
 from dislocate.core.units import SECOND, format_duration
 from dislocate.directions import is_on_side
+from sim.operators import steer
 from sim.process import Machine
 from sim.scenario import UNDO, Fault
 from sim.selectors import Instance, Layout, as_tuple
@@ -70,6 +71,8 @@ def in_words(fault: Fault) -> str:
         words.append(f"{fault.loss:.1%} lost")
     if fault.service:
         words.append(fault.service)
+    if fault.run:
+        words += [fault.run, fault.verb]
     if fault.offset is not None:
         words.append(("-" if fault.behind else "+") + format_duration(fault.offset))
     return " ".join(words)
@@ -275,6 +278,18 @@ def _ask_until_done(world: World, request: Request, attempt: int) -> None:
     world.schedule.call(world.now + AGAIN, due, None)
 
 
+# ---- what config runs do to hosts
+
+
+def _set_tasks(fails: bool) -> Verb:
+    def verb(world: World, fault: Fault) -> None:
+        for machine in _machines(world, fault):
+            machine.host.is_failing = fails
+            machine.host.slowness = fault.factor or 1.0
+
+    return verb
+
+
 # ---- the catalog
 
 
@@ -379,4 +394,8 @@ VERBS: dict[str, Verb] = {
     "server_add": _asking(AddServer),
     "server_remove": _asking(RemoveServer),
     "lead": _asking(TransferLeadership),
+    "steer": steer,
+    "task_fail": _set_tasks(fails=True),
+    "task_slow": _set_tasks(fails=False),
+    "task_mend": _set_tasks(fails=False),
 }

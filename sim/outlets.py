@@ -7,11 +7,15 @@ conformance suite.  Does not know nodes, nor what an event means.
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
+from msgspec.structs import replace
+
 from dislocate.core.boundary.effects import (
+    CancelTask,
     CloseLink,
     OpenLink,
     Reply,
     RunCheck,
+    RunTask,
     SendDatagram,
     SendMessage,
     Store,
@@ -25,17 +29,20 @@ from dislocate.core.boundary.inputs import (
     SendFailed,
     Stored,
     StoreFailed,
+    TaskProgressed,
 )
+from dislocate.core.boundary.runs import TaskVerb
 from dislocate.core.boundary.values import ConnectOutcome, Refusal
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import CONNECT_TIMEOUT
 from dislocate.linkmodel import UDP, Link
 from sim.disk import Write
+from sim.host import SURVIVES
 from sim.links import Links
 from sim.network import Network
 from sim.process import Machine, Process
 from sim.schedule import Schedule
-from sim.services import refused
+from sim.services import ServiceLife, refused
 
 REFUSAL_SIZE = 64  # bytes of an ICMP port unreachable
 
@@ -70,6 +77,8 @@ class Outlets:
             Store: self._store,
             Reply: self._reply,
             RunCheck: self._run_check,
+            RunTask: self._run_task,
+            CancelTask: lambda _process, _effect: None,  # what is simulated takes no harm from going on
         }
 
     # ---- datagrams
@@ -163,3 +172,31 @@ class Outlets:
         self._schedule.call(
             self._schedule.now + takes, self._answer_due, process, CheckCompleted(effect.check_id, outcome)
         )
+
+    def _run_task(self, process: Process, effect: RunTask) -> None:
+        host, task, now = process.machine.host, effect.task, self._schedule.now
+        takes = host.takes(task, self._streams[f"tasks/{process.machine.path}"])
+        if task.verb is TaskVerb.LOOK:
+            self._schedule.call(now + takes, self._looked, process, effect)
+        else:
+            self._schedule.call(now + takes * 3 // 4, self._changed, process, effect, takes)
+
+    def _looked(self, process: Process, effect: RunTask, _: None) -> None:
+        if process.is_running:
+            self._deliver(process, TaskProgressed(effect.task_id, process.machine.host.look(effect.task)))
+
+    def _changed(self, process: Process, effect: RunTask, takes: int) -> None:
+        """The instant at which it is done; the agent hears of it a little later."""
+        machine, schedule = process.machine, self._schedule
+        survives = process.is_running or self._streams[f"tasks/{machine.path}"].chance(SURVIVES)
+        if not survives or not machine.is_powered:
+            return
+        outcome = replace(machine.host.change(effect.task, schedule.now), took=takes)
+        broken = machine.host.broken_services()
+        for service in machine.services.values():
+            was_broken = service.is_broken
+            service.is_broken = service.spec.service in broken
+            if service.is_broken != was_broken:
+                service.was_touched = True
+                service.life = ServiceLife.DOWN if service.is_broken else ServiceLife.UP
+        schedule.call(schedule.now + takes // 4, self._answer_due, process, TaskProgressed(effect.task_id, outcome))

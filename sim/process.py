@@ -15,6 +15,7 @@ from dislocate.core.node import Node
 from dislocate.core.outbox import NEVER
 from dislocate.core.units import SECOND
 from sim.disk import Disk
+from sim.host import SimulatedHost
 from sim.services import SimulatedService
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Machine:
         "datagrams_sent",
         "disk",
         "gossip",
+        "host",
         "index",
         "is_powered",
         "links",
@@ -98,6 +100,7 @@ class Machine:
         self.gossip: Address = f"{host}:49701"
         self.links: Address = f"{host}:49702"
         self.disk = disk
+        self.host = SimulatedHost()
         self.is_powered = True
         self.process: Process | None = None
         self.starts = 0

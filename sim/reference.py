@@ -8,7 +8,7 @@ scenario that uses those is judged without it (`is_exact`).
 from bisect import bisect_right
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import (
@@ -25,7 +25,11 @@ from dislocate.core.boundary.store import (
     RevokeLease,
     Transact,
 )
+from dislocate.core.boundary.runs import RunRequest
+from dislocate.core.runs.ledger import RunsLedger
+from dislocate.core.runs.steps import RunStep
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, decode_command
+from dislocate.core.store.keys import Keys
 
 _RELATIONS: dict[Relation, Callable[[Any, Any], bool]] = {
     Relation.EQUAL: lambda left, right: left == right,
@@ -40,6 +44,7 @@ _NUMBERS: dict[Field, Callable[[KeyValue], int]] = {
     Field.LEASE: lambda found: found.lease,
 }
 _revision_of = attrgetter("revision")
+RUN_COMMANDS = (*get_args(RunRequest), *get_args(RunStep))
 
 
 class ReferenceStore:
@@ -53,6 +58,9 @@ class ReferenceStore:
         self.leases: dict[int, dict[str, None]] = {}
         self.ended: dict[int, int] = {}  # lease: index of the entry that ended it
         self.is_exact = True
+        self.on_run: Callable[[Any, tuple[Any, ...]], None] = lambda _body, _moved: None  # a command of config runs
+        self._run_keys = Keys()
+        self._ledger = RunsLedger(self._run_keys)  # no second time: what invariants judge is what it lets happen
         self._done: dict[tuple[str, int], None] = {}  # (session, seq) of every command
         self._boots: dict[str, int] = {}  # the highest start of each agent
         self._floors: dict[str, int] = {}  # by session: it waits for no asking below
@@ -110,8 +118,28 @@ class ReferenceStore:
             case LeasesEnded():
                 for lease in body.leases:
                     self._end(lease)
+            case _ if isinstance(body, RUN_COMMANDS):
+                self._change_runs(body)
             case _:
                 self.is_exact = False
+
+    def _change_runs(self, body: Any) -> None:
+        done = self._ledger.apply(body)
+        touched: dict[str, KeyValue | None] = {}
+        for key, value in done.puts.items():
+            old, at = self.keys.get(key), self.revision + 1
+            if value is not None:
+                created, version = (at, 1) if old is None else (old.created, old.version + 1)
+                touched[key] = KeyValue(key, value, created, at, version)
+            elif old is not None:
+                touched[key] = None
+        self._commit(touched)
+        for key, now in touched.items():
+            if now is not None:
+                self._run_keys.put(now)
+            else:
+                self._run_keys.remove(key)
+        self.on_run(body, done.events)
 
     def _transact(self, body: Transact) -> None:
         succeeded = all(self._holds(compare) for compare in body.compares)

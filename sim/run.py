@@ -9,6 +9,7 @@ from sim.errands import Errands
 from sim.expectations import Judge
 from sim.faults import schedule_faults
 from sim.invariants import INVARIANTS, Invariant, InvariantViolated, Monitor
+from sim.operators import place_runs
 from sim.report import Failure, Report, Watched
 from sim.scenario import Scenario
 from sim.story import Story
@@ -40,6 +41,7 @@ class Run:
         self._period = max(LOOK_PERIOD, LOOKS_SCALE * len(self.world.machines))
         schedule_faults(self.world, scenario.at, self.story.told)
         place_clients(self.world)
+        place_runs(self.world)
         Errands(self.world, scenario.expect)
         self.world.schedule.call_last(START_SPREAD, self._look_due, None)  # before, who is up is no question
 

@@ -10,8 +10,12 @@ from pathlib import Path as FilePath
 
 from msgspec import Struct
 
-from dislocate.core.errors import ConfigError
+from dislocate.core.boundary.runs import Verb as RunVerb
+from dislocate.core.boundary.spec import RunSpec
+from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.identity import check_label, check_service_name
+from dislocate.core.runs.spec import check_spec
+from dislocate.core.runs.targeting import parse_target
 from dislocate.core.units import SECOND, Duration, format_duration
 from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
@@ -53,6 +57,14 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Duration = 2 * SECOND
 
 
+class PlannedRun(Struct, frozen=True, forbid_unknown_fields=True):
+    """A config run that an operator starts at `time`; known in the scenario by the name in its specification."""
+
+    time: Duration
+    spec: RunSpec
+    by: str = ""  # the agent that is asked; empty: any that is up
+
+
 class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "from", "dest": "to", "lasting": "for"}):
     """Something done to the world at `time`; which fields a verb takes is in `VERBS`."""
 
@@ -71,6 +83,8 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "
     offset: Duration | None = None  # clock: ahead by so much
     behind: bool = False  # clock: `offset` is behind instead of ahead
     drift: float = 0.0  # clock: seconds gained per second
+    run: str = ""  # steer: the name of a run
+    verb: str = ""  # steer: what an operator does to it
 
 
 class Expect(Struct, frozen=True, forbid_unknown_fields=True, rename={"excepting": "except"}):
@@ -81,7 +95,8 @@ class Expect(Struct, frozen=True, forbid_unknown_fields=True, rename={"excepting
     of: str | tuple[str, ...] = ()  # whom the claim is about: a selector or service name; empty: everybody
     by: str | tuple[str, ...] = "*"  # whose answers count
     excepting: str | tuple[str, ...] = ()  # whom it is not about
-    status: str = ""  # service_status: the wanted one
+    status: str = ""  # service_status, run_is, run_nodes: the wanted one
+    run: str = ""  # run_is, run_nodes: the name of a run
     count: int = 0  # service_passing: at least so many; 0: all
     after: Duration = 0
     until: Duration | None = None
@@ -100,6 +115,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     services: tuple[Service, ...] = ()
     servers: tuple[str, ...] = ()  # of the store, 'dc/aJ'; none: nobody keeps one
     workloads: tuple[Workload, ...] = ()
+    runs: tuple[PlannedRun, ...] = ()
     at: tuple[Fault, ...] = ()
     expect: tuple[Expect, ...] = ()
 
@@ -142,6 +158,10 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "server_add": (("target",), ()),  # `dislocate servers add`, asked of any agent until it is done
     "server_remove": (("target",), ()),
     "lead": (("target",), ()),  # `dislocate servers transfer`
+    "steer": (("run", "verb"), ("target",)),  # `dislocate run VERB`, for a node where there is a target
+    "task_fail": (("target",), ("lasting",)),  # what a config run changes there fails
+    "task_slow": (("target", "factor"), ("lasting",)),
+    "task_mend": (("target",), ()),
 }
 
 # What ends a fault that has `for`; a drain ends by itself.
@@ -156,6 +176,8 @@ UNDO = {
     "disk_fail": "disk_mend",
     "disk_fill": "disk_mend",
     "disk_slow": "disk_mend",
+    "task_fail": "task_mend",
+    "task_slow": "task_mend",
 }
 
 
@@ -199,9 +221,11 @@ def checked(scenario: Scenario) -> Scenario:
         if path not in layout.paths:
             raise ConfigError(f"servers[{at}]", got=path, expected=one_of(path, layout.paths))
     check_workloads(scenario.workloads, layout)
+    _check_runs(scenario, layout)
     existing = layout.declared()
     for at, fault in sorted(enumerate(scenario.at), key=lambda numbered: numbered[1].time):
         _check_fault(fault, layout, existing, f"at[{at}]")
+        _check_steering(fault, tuple(run.spec.name for run in scenario.runs), f"at[{at}]")
         _check_moment(fault.time, scenario, f"at[{at}].time")
         if fault.do == "register":
             for path in layout.agents(fault.target):
@@ -243,6 +267,30 @@ def _check_links(scenario: Scenario) -> None:
         if datacenter.region and datacenter.region not in region_table():
             mend = one_of(datacenter.region, region_table())
             raise ConfigError(f"datacenters.{name}.region", got=datacenter.region, expected=mend)
+
+
+def _check_runs(scenario: Scenario, layout: Layout) -> None:
+    for at, run in enumerate(scenario.runs):
+        field = f"runs[{at}]"
+        _check_moment(run.time, scenario, f"{field}.time")
+        if not scenario.servers:
+            raise ConfigError(field, got=run.spec.name, expected="`servers`: config runs are kept in the store")
+        if run.by and run.by not in layout.paths:
+            raise ConfigError(f"{field}.by", got=run.by, expected=one_of(run.by, layout.paths))
+        try:
+            check_spec(run.spec)
+            parse_target(run.spec.targets)
+        except LocalError as error:
+            raise ConfigError(f"{field}.spec.{error.field}", got=error.got, expected=error.expected) from None
+
+
+def _check_steering(fault: Fault, names: tuple[str, ...], field: str) -> None:
+    if fault.do == "steer":
+        if fault.run not in names:
+            raise ConfigError(f"{field}.run", got=fault.run, expected=one_of(fault.run, names))
+        verbs = [verb.value for verb in RunVerb]
+        if fault.verb not in verbs:
+            raise ConfigError(f"{field}.verb", got=fault.verb, expected=one_of(fault.verb, verbs))
 
 
 def _check_part(value: float, field: str) -> None:

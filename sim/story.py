@@ -24,6 +24,7 @@ from dislocate.core.boundary.events import (
     MemberRefuted,
     MemberRestarting,
     MemberSuspected,
+    RunMoved,
     ServersChanged,
     StoreTroubled,
 )
@@ -81,6 +82,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
         f"the store's group is {event.group[:8]}" + (f", epoch {event.epoch}" if event.epoch else "")
     ),
     ServersChanged: lambda event: _servers_words(event),
+    RunMoved: lambda event: f"run {event.run} is {event.now}" + (f": {event.words}" if event.words else ""),
     StoreTroubled: lambda event: f"the store: {event.problem or 'all is well again'}",
 }
 

@@ -42,9 +42,11 @@ from dislocate.core.outbox import NEVER
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
-from sim.claims import SeenErrand
+from sim.book import Book
+from sim.claims import SeenErrand, SeenRun
 from sim.digest import Digest
 from sim.disk import Disk, SharedRecords
+from sim.host import Effect as HostEffect
 from sim.meter import Meter
 from sim.network import Network
 from sim.outlets import Outlets
@@ -71,13 +73,14 @@ NewNode = Callable[[Settings, Streams, Recovered, FactMemo], Node]
 class Truth:
     """What was really asked of agents and granted: invariants compare it with what agents say."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], int]) -> None:
         self.left: dict[Path, int] = {}  # when a farewell was acknowledged
         self.stopped: dict[NodeId, int] = {}  # when a start was asked to end, for a planned restart
         self.registered: dict[tuple[Path, str], int] = {}  # (owner, instance id): when `Register` was acknowledged
         self.deregistered: dict[tuple[Path, str], int] = {}
         self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
         self.clients = Testimony()  # of the store
+        self.runs = Book(now)
 
 
 @contextmanager
@@ -116,13 +119,15 @@ class World:
         self.network = Network(scenario, self.layout, Streams(f"{seed}/net"), self.schedule)
         self.digest = Digest()
         self.observers: list[Observer] = []  # told every `Notify`
-        self.truth = Truth()
+        self.effect_observers: list[Callable[[Path, HostEffect], None]] = []  # told what tasks change on hosts
+        self.truth = Truth(lambda: self.schedule.now)
         self.handling: Machine | None = None  # whose turn it is, for reports of bugs
         self.last_event = 0
         self.last_fault = 0
         self.errand: Callable[[Path, str], SeenErrand | None] = lambda _path, _what: (
             None
         )  # `errands` are run by nobody yet
+        self.seen_runs: dict[tuple[Path, str], SeenRun] = {}  # `errands` keep them
         self._happened: dict[str, int] = {}
         self._overrides = dict(settings or {})
         self._tracer = tracer
@@ -155,6 +160,7 @@ class World:
     def wiretap(self) -> Wiretap:
         """On what servers of the store send and write; listens from the first time that somebody asks for it."""
         wiretap = Wiretap(self.verbs, lambda: self.schedule.now)
+        wiretap.reference.on_run = self.truth.runs.applied
         self.observers.insert(0, wiretap.hear)
         return wiretap
 
@@ -189,6 +195,9 @@ class World:
 
     def store(self, path: Path) -> StoreView:
         return self.node(path).store
+
+    def run_of(self, path: Path, name: str) -> SeenRun | None:
+        return self.seen_runs.get((path, name))
 
     def happened(self, what: str) -> int:
         return self._happened.get(what, 0)
@@ -400,7 +409,14 @@ class World:
         datacenter, _, name = path.partition("/")
         number = list(self.layout.nodes).index(datacenter) + 1
         host = host_address(number, int(name[1:]))
-        return Machine(index, path, host, Disk(self.streams[f"disk/{path}"], self._shared_records))
+        machine = Machine(index, path, host, Disk(self.streams[f"disk/{path}"], self._shared_records))
+
+        def told(effect: HostEffect) -> None:
+            for observer in self.effect_observers:
+                observer(path, effect)
+
+        machine.host.told = told
+        return machine
 
     def add_service(self, instance: Instance, path: Path) -> SimulatedService:
         """A service process on the host of `path`, not registered by that."""

@@ -5,8 +5,16 @@ from sim.invariants.consensus import CONSENSUS
 from sim.invariants.datacenters import DATACENTERS
 from sim.invariants.membership import MEMBERSHIP
 from sim.invariants.monitor import Invariant, InvariantViolated, Monitor
+from sim.invariants.runs import RUNS
 from sim.invariants.store import STORE
 
-INVARIANTS: tuple[type[Invariant], ...] = (*MEMBERSHIP, *CATALOG, *DATACENTERS, *CONSENSUS, *STORE)
+INVARIANTS: tuple[type[Invariant], ...] = (
+    *MEMBERSHIP,
+    *CATALOG,
+    *DATACENTERS,
+    *CONSENSUS,
+    *STORE,
+    *RUNS,
+)
 
 __all__ = ["INVARIANTS", "Invariant", "InvariantViolated", "Monitor"]
