@@ -189,6 +189,6 @@ RUNS_KEPT = 1_000  # that are over; the oldest go
 RUN_TASKS_KEPT = 50_000  # nodes' parts in runs that are over; with 5,000 targets each, ten runs
 RUNS_UNDER_WAY = 64  # at once: every agent follows all of them, and each start is compared with each
 RUNS_ROOM = 4 * 1024 * 1024  # above STORE_BYTES, for what must not wait: a pause, an abort, what a node did
-AUDIT_KEPT = 20_000  # entries, some 8 MiB; the oldest go, and the chain begins with the first that is left
+RUN_AUDIT_KEPT = 20_000  # entries, some 8 MiB; the oldest go, and the chain begins with the first that is left
 RUN_WORDS = 1_000  # characters of why something was done
 REPORT_BYTES = 16 * 1024  # of what one node reports: what it writes in full is in its own log

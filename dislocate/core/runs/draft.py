@@ -29,7 +29,7 @@ from dislocate.core.runs import records
 from dislocate.core.runs.audit import next_entry
 from dislocate.core.runs.transitions import COUNTS_AS_BAD
 from dislocate.core.store.keys import Keys
-from dislocate.core.tunables import AUDIT_KEPT, RUN_WORDS
+from dislocate.core.tunables import RUN_AUDIT_KEPT, RUN_WORDS
 
 T = TypeVar("T")
 LEADER = "leader"  # who did what the controller did by itself
@@ -138,7 +138,7 @@ class Draft:
         evidence = evidence[:RUN_WORDS]
         entry = next_entry(before, at=at, actor=actor, verb=verb, run=run, evidence=evidence)
         self.write(records.audit_key(entry.number), entry)
-        oldest = records.audit_key(max(0, entry.number - AUDIT_KEPT))
+        oldest = records.audit_key(max(0, entry.number - RUN_AUDIT_KEPT))
         if self._keys.get(oldest) is not None:
             self.remove(oldest)
         self.write(records.LAST, replace(last, audit=entry.number))
