@@ -171,7 +171,7 @@ def level(fleet, path):
 
 
 def test_a_higher_level_is_switched_on_when_every_server_speaks_it():
-    fleet = TinyServers(3)
+    fleet = TinyServers(3, feature_level=1)
     leader = fleet.found()
     for path in fleet.others(leader):
         fleet.restart(path, feature_level=2)
@@ -201,7 +201,7 @@ def test_who_speaks_less_than_the_log_ends_its_part_and_goes_on_when_it_is_upgra
 
 
 def test_who_would_have_to_apply_what_it_cannot_does_not_even_when_the_level_comes_in_the_log():
-    fleet = TinyServers(3)
+    fleet = TinyServers(3, feature_level=1)
     leader = fleet.found()
     replica = fleet.server(leader).replica
     replica.level = 2

@@ -270,6 +270,9 @@ class RunRecord(Record, frozen=True):
     words: str = ""  # why it is as it is
     promoted: int = -1  # the batch whose soak and gates count as passed
     approved_by: tuple[str, ...] = ()
+    budget: int = (
+        0  # nodes that may be FAILED, UNREACHABLE or UNKNOWN: `Strategy.max_failed` of the targets at its start
+    )
 
 
 class NodeTask(Record, frozen=True):
@@ -285,6 +288,7 @@ class NodeTask(Record, frozen=True):
     words: str = ""
     steps: tuple[Step, ...] = ()
     took: int = 0
+    expected: str = ""  # of the plan, from its grant on
 
 
 class Frozen(Record, frozen=True):

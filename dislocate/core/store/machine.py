@@ -17,7 +17,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dislocate.core.boundary.events import NodeMoved, RunMoved
 from dislocate.core.boundary.requests import Done, Refused
+from dislocate.core.boundary.runs import Granted, ReportTask, RunRequest, RunStarted, StartRun
 from dislocate.core.boundary.store import (
     Compacted,
     GrantLease,
@@ -32,7 +34,10 @@ from dislocate.core.boundary.store import (
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.catalog.validation import refused
 from dislocate.core.errors import LocalError, require
-from dislocate.core.store.backup import read_backup
+from dislocate.core.runs.ledger import BODIES, Ledgered, RunsLedger, level_refusal
+from dislocate.core.runs.records import ACTIVE, RECORDS
+from dislocate.core.runs.steps import JoinNodes, RunStep
+from dislocate.core.store.backup import Backup, read_backup
 from dislocate.core.store.changes import ChangeHistory
 from dislocate.core.store.commands import (
     Command,
@@ -57,10 +62,18 @@ from dislocate.core.store.saving import (
     record_keys,
 )
 from dislocate.core.store.sessions import Sessions
-from dislocate.core.store.transactions import Draft, holds
-from dislocate.core.tunables import CHANGES_KEPT, LEASES, READ_LIMIT, STORE_BYTES, TRANSACTION_ANSWER
+from dislocate.core.store.transactions import Draft, as_keys, holds
+from dislocate.core.tunables import (
+    CHANGES_KEPT,
+    LEASES,
+    READ_LIMIT,
+    RUNS_LEVEL,
+    RUNS_ROOM,
+    STORE_BYTES,
+    TRANSACTION_ANSWER,
+)
 
-Outcome: TypeAlias = Transacted | LeaseStanding | Done | Refused | Uncertain
+Outcome: TypeAlias = Transacted | LeaseStanding | RunStarted | Granted | Done | Refused | Uncertain
 
 
 class Applied(Struct, frozen=True, gc=False):
@@ -71,6 +84,7 @@ class Applied(Struct, frozen=True, gc=False):
     compacted: bool = False  # more changed than can be told: everybody who watches is to be told `Compacted`
     ended: tuple[int, ...] = ()  # leases
     restored: bool = False  # all leases may be others than before, and have their full time
+    events: tuple[RunMoved | NodeMoved, ...] = ()  # what became of runs, for who looks on
 
 
 _NOTHING = Applied(None)
@@ -90,6 +104,7 @@ class StoreMachine:
         self._sessions = self._parts.sessions
         self._restoring = self._parts.restoring
         self._quotas = Quotas(self.keys)
+        self._runs = RunsLedger(self.keys)
         self._history = ChangeHistory(floor=self.revision)
         self._is_saved = True  # the disk has the present index and revision
         self._parts.forget_dirty()
@@ -243,8 +258,34 @@ class StoreMachine:
         return changes
 
     def _set_level(self, body: SetFeatureLevel) -> Applied:
-        self.feature_level = max(self.feature_level, body.level)
-        return Applied(Done(self.feature_level))
+        before, self.feature_level = self.feature_level, max(self.feature_level, body.level)
+        if not before < RUNS_LEVEL <= self.feature_level:
+            return Applied(Done(self.feature_level))
+        found = self._runs.restored(self._runs.seen())  # of a backup that was restored at a lower level
+        return Applied(Done(self.feature_level), self._record_runs(found), events=found.events)
+
+    # ---- config runs
+
+    def _run(self, body: RunRequest | RunStep) -> Applied:
+        if self.feature_level < RUNS_LEVEL:
+            return Applied(level_refusal(self.feature_level))
+        ledgered = self._runs.apply(body)
+        refused = self._quotas.refusal(self._as_keys(ledgered)) if isinstance(body, _MAY_WAIT) else None
+        if refused is not None and isinstance(body, ReportTask):  # what happened is to be known all the same
+            ledgered, refused = self._runs.apply(replace(body, steps=(), words=_NO_ROOM)), None
+        if refused is not None:
+            return Applied(refused)
+        return Applied(ledgered.result, self._record_runs(ledgered), events=ledgered.events)
+
+    def _record_runs(self, ledgered: Ledgered) -> tuple[KeyChange, ...]:
+        if not ledgered.puts:
+            return ()
+        changes = self._commit(self._as_keys(ledgered))
+        self._history.add(changes)
+        return changes
+
+    def _as_keys(self, ledgered: Ledgered) -> dict[str, KeyValue | None]:
+        return as_keys(self.keys, ledgered.puts, self.revision + 1)
 
     def _restore(self, body: RestoreChunk) -> Applied:
         whole = self._restoring.add(body, self.index)
@@ -256,7 +297,7 @@ class StoreMachine:
             backup = read_backup(whole)
         except LocalError as error:
             return Applied(refused(error))
-        if sum(map(size_of, backup.keys)) > STORE_BYTES or len(backup.leases) > LEASES:
+        if sum(map(size_of, backup.keys)) > STORE_BYTES + RUNS_ROOM or len(backup.leases) > LEASES:
             return Applied(
                 Refused("storage", "backup", f"a store has at most {STORE_BYTES >> 20} MiB and {LEASES} leases")
             )
@@ -266,6 +307,9 @@ class StoreMachine:
         self.revision = max(self.revision, backup.header.revision)
         leases = restored_leases(backup, self.index)
         touched = restored_keys(self.keys, backup, leases, self.revision + 1)
+        mended = self._mended(backup) if self.feature_level >= RUNS_LEVEL else Ledgered(Done())
+        touched |= dict.fromkeys(name for name, value in mended.puts.items() if value is None)
+        touched |= as_keys(Keys(), mended.puts, self.revision + 1)
         living = dict(leases.values())
         for lease, ttl in living.items():
             self._leases.grant(lease, ttl)
@@ -278,7 +322,12 @@ class StoreMachine:
             changes = ()
             self._history.forget_to(self.revision)
         self._history.add(changes)
-        return Applied(Transacted(True, self.revision, ()), changes, is_compacted, restored=True)
+        return Applied(Transacted(True, self.revision, ()), changes, is_compacted, restored=True, events=mended.events)
+
+    def _mended(self, backup: Backup) -> Ledgered:
+        """What has to become of a backup's runs, in the same revision: nobody sees one without the other."""
+        found = Keys(kv for kv in backup.keys if kv.key.startswith((ACTIVE, RECORDS)))
+        return RunsLedger(found).restored(self._runs.seen())
 
     # ---- the durable form
 
@@ -322,6 +371,9 @@ def _branch(succeeded: bool) -> str:
     return "then" if succeeded else "otherwise"
 
 
+_MAY_WAIT = (StartRun, JoinNodes, ReportTask)  # a full store is no reason not to pause, abort or grant
+_NO_ROOM = "the store was full: what it made of each resource is in the node's own log"
+
 _BODIES: dict[type, Callable[[StoreMachine, Any], Applied]] = {
     Transact: StoreMachine._transact,
     GrantLease: StoreMachine._grant,
@@ -329,4 +381,5 @@ _BODIES: dict[type, Callable[[StoreMachine, Any], Applied]] = {
     LeasesEnded: StoreMachine._leases_ended,
     RestoreChunk: StoreMachine._restore,
     SetFeatureLevel: StoreMachine._set_level,
+    **dict.fromkeys(BODIES, StoreMachine._run),
 }

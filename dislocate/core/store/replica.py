@@ -339,6 +339,8 @@ class Replica:
             changes += applied.changes
             compacted = compacted or applied.compacted
             self.index_applied(entry.index)
+            for event in applied.events:
+                self._out.notify(event)
             self.applied(entry, applied)
             if machine.feature_level > self.level:
                 self._check_level()

@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Result
+from dislocate.core.boundary.runs import AskGrant, Granted, ReportTask, RunStarted, StartRun, SteerRun
 from dislocate.core.boundary.store import (
     AddServer,
     Compacted,
@@ -53,7 +54,19 @@ from dislocate.core.tunables import (
 from dislocate.core.units import MILLISECOND
 
 SWEEP_PERIOD = 250 * MILLISECOND
-CHANGES = (Transact, GrantLease, RevokeLease, RestoreChunk, AddServer, RemoveServer, TransferLeadership)
+CHANGES = (
+    Transact,
+    GrantLease,
+    RevokeLease,
+    RestoreChunk,
+    AddServer,
+    RemoveServer,
+    TransferLeadership,
+    StartRun,
+    SteerRun,
+    AskGrant,
+    ReportTask,
+)
 WAITS = (WatchKeys,)  # as long as the asker does
 SLOW = (AddServer, RemoveServer, TransferLeadership, BackupPart)  # take their time: silence is no reason to ask again
 RESULTS: dict[type, tuple[type, ...]] = {
@@ -69,6 +82,10 @@ RESULTS: dict[type, tuple[type, ...]] = {
     TransferLeadership: (Done,),
     BackupPart: (BackupSlice,),
     RestoreChunk: (Done, Transacted),
+    StartRun: (RunStarted,),
+    SteerRun: (Done,),
+    AskGrant: (Granted,),
+    ReportTask: (Done,),
 }
 
 

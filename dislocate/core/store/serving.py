@@ -10,9 +10,10 @@ says whether the thing may have been done.
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.runs import RunRequest
 from dislocate.core.boundary.store import (
     GrantLease,
     KeepLeaseAlive,
@@ -26,11 +27,13 @@ from dislocate.core.boundary.store import (
 from dislocate.core.consensus.messages import Entry
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import NEVER, Outbox, Timer
+from dislocate.core.runs.ledger import level_refusal
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, RestoreChunk, encode_command
 from dislocate.core.store.copies import Copies
 from dislocate.core.store.machine import Applied
 from dislocate.core.store.messages import Answered, Asked, BackupPart
 from dislocate.core.store.replica import Replica
+from dislocate.core.tunables import RUNS_LEVEL
 from dislocate.core.units import MILLISECOND
 
 LEASE_RETRY = 200 * MILLISECOND  # the log took nothing: the leader changes or is full
@@ -66,6 +69,7 @@ class Serving:
             GrantLease: self._propose,
             RevokeLease: self._propose,
             RestoreChunk: self._propose,
+            **dict.fromkeys(get_args(RunRequest), self._propose_run),
             ReadKeys: self._read_keys,
             KeepLeaseAlive: self._keep_alive,
             ReadLease: self._read_lease,
@@ -96,6 +100,14 @@ class Serving:
             answer(Answered(asked.seq, None, reason=self._replica.raft.refusal))
             return
         self._proposed[index] = (self._replica.raft.term, asked.seq, answer)
+
+    def _propose_run(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
+        """An older server could not even read it in the log."""
+        level = self._replica.machine.feature_level
+        if level < RUNS_LEVEL:
+            answer(Answered(asked.seq, level_refusal(level), unlogged=True))
+        else:
+            self._propose(asker, asked, answer)
 
     def _applied(self, entry: Entry, applied: Applied) -> None:
         result = applied.result

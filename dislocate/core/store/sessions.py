@@ -21,13 +21,14 @@ import msgspec
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused
+from dislocate.core.boundary.runs import Granted, RunStarted
 from dislocate.core.boundary.store import KeyValue, LeaseStanding, Operation, Put, Transact, Transacted, Uncertain
 from dislocate.core.identity import Path
 from dislocate.core.store.commands import CommandBody, Origin
 from dislocate.core.store.keys import size_of
 from dislocate.core.tunables import SESSION_BYTES, SESSION_RESULT_BYTES, SESSION_RESULTS, SESSIONS
 
-Answer: TypeAlias = Transacted | LeaseStanding | Done | Refused | Uncertain
+Answer: TypeAlias = Transacted | LeaseStanding | RunStarted | Granted | Done | Refused | Uncertain
 _ANSWER_COST = 200  # bytes that a kept answer takes besides names and values
 
 

@@ -5,7 +5,7 @@ throws it away.  Later operations see earlier ones.  A key that is put twice is 
 meant cannot be known.  Source: etcd's v3 transactions; what is compared is told in `boundary.store.Field`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from operator import eq, gt, lt, ne
 from typing import Any
@@ -130,6 +130,21 @@ class Draft:
             else:
                 seen[name] = now
         return iter([seen[name] for name in sorted(seen)])
+
+
+def as_keys(keys: Keys, puts: Mapping[str, bytes | None], revision: int) -> dict[str, KeyValue | None]:
+    """Values of keys without a lease, as `revision` is to make them; what is to go and is not there is left out."""
+    touched: dict[str, KeyValue | None] = {}
+    for name, value in puts.items():
+        old = keys.get(name)
+        if value is None:
+            if old is not None:
+                touched[name] = None
+        elif old is None:
+            touched[name] = KeyValue(name, value, revision, revision, 1)
+        else:
+            touched[name] = KeyValue(old.key, value, old.created, revision, old.version + 1)
+    return touched
 
 
 def put_twice(operations: tuple[Operation, ...]) -> int:

@@ -12,6 +12,7 @@ from dislocate.core.boundary.store import (
     AddServer,
     BackUp,
     Compare,
+    Delete,
     Field,
     Get,
     GrantLease,
@@ -30,6 +31,8 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import split_path
+from dislocate.core.runs.checking import CHECKS
+from dislocate.core.runs.records import ACTIVE, RECORDS, SECRETS
 from dislocate.core.store.backup import read_header
 from dislocate.core.store.keys import name_size
 from dislocate.core.store.transactions import put_twice
@@ -45,6 +48,7 @@ from dislocate.core.tunables import (
 from dislocate.core.units import HOUR, format_duration
 
 _NUMBER_LIMIT = 1 << 63
+_RESERVED = (ACTIVE, RECORDS)
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of a character
 _KEY_WORDS = f"a key of 1 to {KEY_BYTES} bytes of text without control characters, not beginning with '/'"
 
@@ -72,6 +76,17 @@ def _check_range(key: str, prefix: bool, field: str) -> None:
     """A key; or a prefix, which may be empty."""
     if key or not prefix:
         check_key(key, field)
+
+
+def _check_free(key: str, prefix: bool) -> None:
+    """Raises `LocalError` when a key, or one below a prefix, is written by runs alone: who did what must stay true."""
+    if key.startswith(SECRETS):
+        return
+    if key.startswith(_RESERVED) or (prefix and any(reserved.startswith(key) for reserved in _RESERVED)):
+        words = (
+            f"no key below {ACTIVE!r} and {RECORDS!r}, save {SECRETS!r}: `dislocate run` writes there, and nobody else"
+        )
+        raise LocalError("key", got=key[:100], expected=words)
 
 
 def _check_transact(request: Transact) -> None:
@@ -124,6 +139,8 @@ def _check_operation(operation: Operation) -> int:
     key = operation.key
     if type(operation) is Put:
         check_key(key)
+        if key.startswith(_RESERVED):
+            _check_free(key, False)
         length, lease = len(operation.value), operation.lease
         if length > VALUE_BYTES:
             words = f"a value of at most {VALUE_BYTES} bytes: keep larger ones elsewhere, and their hash here"
@@ -132,6 +149,8 @@ def _check_operation(operation: Operation) -> int:
         return name_size(key) + length
     # An empty prefix of a Delete would be everything, `system/` too.
     _check_range(key, type(operation) is Get and operation.prefix, "key")
+    if type(operation) is Delete:
+        _check_free(key, operation.prefix)
     return name_size(key)
 
 
@@ -194,4 +213,5 @@ _CHECKS: dict[type, Callable[[Any], None]] = {
     TransferLeadership: _check_transfer,
     BackUp: _check_nothing,
     Restore: _check_restore,
+    **CHECKS,
 }
