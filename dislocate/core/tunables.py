@@ -186,3 +186,5 @@ NODE_GONE = 5 * SECOND  # out of reach for so long: UNREACHABLE or UNKNOWN; shor
 SPEC_BYTES = 192 * 1024  # of a specification with its sources: it is one value of the store, with room for its keys
 RUN_NODES = 5_000  # targets of one run: its plan is one value too
 RUNS_KEPT = 1_000  # that are over; the oldest go
+GATE_PATIENCE = 3  # windows within which a gate holds for one, or its next failing reading counts: some flap for ever
+RUN_RETRY = 2 * SECOND  # a step that nothing came of is decided anew: longer than a commit over the longest links
