@@ -192,3 +192,5 @@ RUNS_ROOM = 4 * 1024 * 1024  # above STORE_BYTES, for what must not wait: a paus
 RUN_AUDIT_KEPT = 20_000  # entries, some 8 MiB; the oldest go, and the chain begins with the first that is left
 RUN_WORDS = 1_000  # characters of why something was done
 REPORT_BYTES = 16 * 1024  # of what one node reports: what it writes in full is in its own log
+GATE_PATIENCE = 3  # windows within which a gate holds for one, or its next failing reading counts: some flap for ever
+RUN_RETRY = 2 * SECOND  # a step that nothing came of is decided anew: longer than a commit over the longest links

@@ -270,9 +270,7 @@ class RunRecord(Record, frozen=True):
     words: str = ""  # why it is as it is
     promoted: int = -1  # the batch whose soak and gates count as passed
     approved_by: tuple[str, ...] = ()
-    budget: int = (
-        0  # nodes that may be FAILED, UNREACHABLE or UNKNOWN: `Strategy.max_failed` of the targets at its start
-    )
+    budget: int = 0  # nodes that may be FAILED, UNREACHABLE or UNKNOWN: the strategy's `max_failed`, counted out
 
 
 class NodeTask(Record, frozen=True):

@@ -1,19 +1,34 @@
-"""Amounts: how many nodes '25%' is."""
+"""Amounts of nodes: a number, or a part of them such as '25%'.
+
+Invariant: a part is rounded up and is at least one node, unless it is '0%'; whoever writes '10%' of three nodes means one.
+"""
 
 import re
 
-_PERCENT = re.compile(r"(\d{1,3})(?:\.(\d{1,2}))?%", re.ASCII)
-_WHOLE = 100 * 100  # hundredths of a percent
+from dislocate.core.boundary.spec import Amount
+from dislocate.core.errors import LocalError
+
+_PART = re.compile(r"(\d{1,3})%", re.ASCII)
+_WORDS = "a whole number of nodes, at least 0, or a part of them such as '25%'"
 
 
-def amount(amount: int | str, of: int) -> int:
-    """Nodes: a number as it is, at most `of`; a part is rounded down, and at least 1 unless it is 0.
+def check_amount(amount: Amount, field: str) -> None:
+    """Raises `LocalError` unless `amount` can be counted."""
+    if isinstance(amount, str):
+        part = _PART.fullmatch(amount)
+        is_right = part is not None and int(part[1]) <= 100
+    else:
+        is_right = not isinstance(amount, bool) and amount >= 0
+    if not is_right:
+        raise LocalError(field, got=amount, expected=_WORDS)
 
-    What is no amount is 0, the most careful reading: `spec.check_spec` refuses it before it gets here."""
-    if isinstance(amount, int):
-        return max(0, min(amount, of))
-    found = _PERCENT.fullmatch(amount)
-    if found is None:
-        return 0
-    part = int(found[1]) * 100 + int((found[2] or "").ljust(2, "0"))
-    return max(1, min(of, of * part // _WHOLE)) if part and of else 0
+
+def amount(given: Amount, of: int) -> int:
+    """Nodes, where there are `of` of them.
+
+    What is no amount is 0, the most careful reading: the log may hold what `check_amount` of another version let pass."""
+    if isinstance(given, int):
+        return max(0, min(given, of))
+    part = _PART.fullmatch(given)
+    percent = 0 if part is None else min(100, int(part[1]))
+    return max(1, -(-of * percent // 100)) if percent and of else 0

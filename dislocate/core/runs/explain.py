@@ -1,0 +1,75 @@
+"""Explain: what a run waits for, in a sentence, from its records alone.
+
+For people at any agent, which do not see what the leader sees: who is out of reach is known from its marks, and the floor is
+named as what may hold nodes back.
+"""
+
+from collections.abc import Sequence
+
+from dislocate.core.boundary.runs import Direction, NodeState, RunState
+from dislocate.core.identity import Path
+from dislocate.core.runs.picture import Picture, count, names
+
+PHRASES = {
+    NodeState.GRANTED: "to begin",
+    NodeState.STARTED: "to report",
+    NodeState.UNKNOWN: "to report, out of reach or late",
+    NodeState.UNREACHABLE: "to be within reach",
+}
+
+
+def explain(picture: Picture) -> str:
+    """'batch 2 of 9, fra: waits for fra/a1 to report; for 2 nodes (fra/a2, fra/a3) to be granted'."""
+    record = picture.record
+    match record.state:
+        case RunState.AWAITING:
+            missing = picture.strategy.approvals - len(record.approved_by)
+            return f"waits for {count(missing, 'approval')}: 'dislocate run approve {record.id}'"
+        case RunState.RUNNING | RunState.REVERTING:
+            return f"{_where(picture)}: {_waits(picture)}"
+        case RunState.PAUSED:
+            flying = f"; {count(len(picture.in_flight))} still in flight" if picture.in_flight else ""
+            return f"{_where(picture)}: held ({record.hold.value if record.hold else 'paused'}): {record.words}{flying}"
+        case _:
+            return record.words or record.state.value
+
+
+def _where(picture: Picture) -> str:
+    verb = "reverts " if picture.record.direction is Direction.REVERT else ""
+    if picture.batch is None:
+        return f"{verb}all {len(picture.plan.batches)} batches are gone through"
+    return f"{verb}batch {picture.record.batch + 1} of {len(picture.plan.batches)}, {picture.batch.wave}"
+
+
+def _waits(picture: Picture) -> str:
+    waits = []
+    for state, phrase in PHRASES.items():
+        nodes = picture.those(state)
+        if state is NodeState.UNREACHABLE:
+            nodes = tuple(node for node in nodes if _is_waited_for(picture, node))
+        if nodes:
+            waits.append(f"for {_those(nodes)} {phrase}")
+    pending = [node for node in picture.waiting if picture.state(node) is not NodeState.UNREACHABLE]
+    if pending:
+        floor = (
+            f" (the floor of {', '.join(picture.strategy.floor)} may hold them back)" if picture.strategy.floor else ""
+        )
+        waits.append(f"for {_those(pending)} to be granted{floor}")
+    if waits:
+        return f"waits {'; '.join(waits)}"
+    if picture.record.direction is Direction.REVERT:
+        return "goes on"
+    services = dict.fromkeys(gate.service for gate in picture.spec.gates)
+    watched = f" and the gates of {', '.join(services)} are watched" if services else ""
+    return f"its nodes settle{' and soak' if picture.soaks else ''}{watched}"
+
+
+def _is_waited_for(picture: Picture, node: Path) -> bool:
+    """An apply goes on without it while the budget lasts, a revert does not."""
+    if picture.record.direction is Direction.REVERT:
+        return picture.is_to_be_reverted(node) and node in picture.batch_nodes
+    return node in picture.record.retries
+
+
+def _those(nodes: Sequence[Path]) -> str:
+    return nodes[0] if len(nodes) == 1 else f"{count(len(nodes))} ({names(nodes)})"

@@ -1,0 +1,214 @@
+"""Leading: the controller of config runs, on whichever server leads the store.
+
+It looks at each run under way when keys of it changed, and each `RUN_TICK`, and proposes at most one step at a time: the next
+one when the run's version moved, or after `RUN_RETRY`.  Invariant: all it knows of a run is in the store, save its clocks,
+which begin anew when it begins to lead; so whoever leads next goes on, and two leaders at once do no harm (`steps`).
+
+What a run needs is decided by `rollout`.  A server that does not lead ticks too while runs are under way: nobody tells it when
+it begins to lead.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dislocate.core.boundary.runs import OVER, Frozen, NodeTask, RunPlan, RunRecord, RunState
+from dislocate.core.boundary.spec import Join
+from dislocate.core.boundary.store import KeyChange, KeyValue
+from dislocate.core.errors import Bug
+from dislocate.core.identity import Path
+from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.runs.amounts import amount
+from dislocate.core.runs.clocks import Clocks
+from dislocate.core.runs.door import FleetDoor, StoreDoor
+from dislocate.core.runs.gates import GAUGES, Gauge
+from dislocate.core.runs.picture import Picture, Seen
+from dislocate.core.runs.records import ACTIVE, decode, nodes_prefix, plan_key, spec_key
+from dislocate.core.runs.rollout import decide
+from dislocate.core.store.keys import Keys
+from dislocate.core.tunables import RUN_RETRY, RUN_TICK
+
+RUNS = "records/runs/"  # where nodes' parts are: news of a run under way comes from there too
+
+
+class RunTick(Timer, frozen=True):
+    """Look at all runs under way."""
+
+    number: int
+
+
+class Controlled:
+    """One run under way, as it was last read, and what was proposed about it."""
+
+    def __init__(self, run: str, gauges: Sequence[Gauge]) -> None:
+        self.run = run
+        self.clocks = Clocks(gauges)
+        self.is_stale = True  # keys of it changed
+        self.picture: Picture | None = None
+        self._modified = 0  # of the record, when it was read
+        self._tasks: dict[Path, tuple[int, NodeTask]] = {}  # with the revision of each
+        self._plan: tuple[int, RunPlan] | None = None
+        self._frozen: Frozen | None = None
+        self._proposed: tuple[int, int] | None = None  # the version it was for, and when
+
+    def read(self, keys: Keys) -> Picture | None:
+        """The run as the store has it; what did not change is not decoded again.  None: it is not under way any more."""
+        found = keys.get(f"{ACTIVE}{self.run}")
+        if found is None:
+            return None
+        if self.picture is not None and not self.is_stale and found.modified == self._modified:
+            return self.picture
+        record = decode(found.value, RunRecord)
+        self._modified, self.is_stale = found.modified, False
+        self.picture = Picture(record, self._read_plan(keys), self._read_tasks(keys), self._read_spec(keys))
+        return self.picture
+
+    def may_propose(self, version: int, now: int) -> bool:
+        return self._proposed is None or version > self._proposed[0] or now - self._proposed[1] >= RUN_RETRY
+
+    def proposed(self, version: int, now: int) -> None:
+        self._proposed = (version, now)
+
+    def _read_plan(self, keys: Keys) -> RunPlan:
+        found = _present(keys, plan_key(self.run))
+        if self._plan is None or self._plan[0] != found.modified:
+            self._plan = (found.modified, decode(found.value, RunPlan))
+        return self._plan[1]
+
+    def _read_spec(self, keys: Keys) -> Frozen:
+        if self._frozen is None:
+            self._frozen = decode(_present(keys, spec_key(self.run)).value, Frozen)
+        return self._frozen
+
+    def _read_tasks(self, keys: Keys) -> dict[Path, NodeTask]:
+        tasks: dict[Path, tuple[int, NodeTask]] = {}
+        prefix = nodes_prefix(self.run)
+        for kv in keys.below(prefix):
+            node = kv.key[len(prefix) :]
+            known = self._tasks.get(node)
+            is_known = known is not None and known[0] == kv.modified
+            tasks[node] = known if known is not None and is_known else (kv.modified, decode(kv.value, NodeTask))
+        self._tasks = tasks
+        return {node: task for node, (_, task) in tasks.items()}
+
+
+def _present(keys: Keys, key: str) -> KeyValue:
+    """A key that is there as long as its run is under way.  Raises `Bug`."""
+    found = keys.get(key)
+    if found is None:
+        raise Bug(f"{key} is not there, and its run is under way")
+    return found
+
+
+class Leading:
+    """All runs under way, while this agent leads."""
+
+    def __init__(
+        self,
+        out: Outbox,
+        store: StoreDoor,
+        fleet: FleetDoor,
+        matching: Callable[[str], tuple[Path, ...]],
+        gauges: Sequence[Gauge] = GAUGES,
+    ) -> None:
+        """`matching`: the nodes that an expression of targets selects now."""
+        self._out = out
+        self._store = store
+        self._fleet = fleet
+        self._matching = matching
+        self._gauges = gauges
+        self._runs: dict[str, Controlled] = {}
+        self._tick = 0  # number of the timer that counts
+        self._tick_at = 0  # 0: none is armed
+
+    def timers(self) -> dict[type, Callable[[Any], None]]:
+        return {RunTick: self._ticked}
+
+    def start(self) -> None:
+        """Listen, and look at what is under way already."""
+        self._store.listeners.append(self.changed)
+        self._arm(self._out.now)
+
+    def changed(self, changes: Sequence[KeyChange]) -> None:
+        """The store has news: look once this turn's are all in."""
+        if self._store.keys is None:
+            return
+        is_news = False
+        for change in changes:
+            if change.key.startswith(ACTIVE):
+                is_news = True
+                self._touch(change.key[len(ACTIVE) :])
+            elif change.key.startswith(RUNS):
+                is_news = True
+                self._touch(change.key[len(RUNS) :].partition("/")[0])
+        if is_news:
+            self._arm(self._out.now)
+
+    def _touch(self, run: str) -> None:
+        if run in self._runs:
+            self._runs[run].is_stale = True
+
+    def _arm(self, at: int) -> None:
+        """Tick at `at`, or when it was to be if that is sooner."""
+        if self._tick_at and self._tick_at <= at:
+            return
+        self._tick += 1
+        self._tick_at = max(at, 1)
+        self._out.arm(at, RunTick(self._tick))
+
+    def _ticked(self, timer: RunTick) -> None:
+        if timer.number != self._tick:
+            return
+        self._tick_at = 0
+        keys = self._store.keys
+        if keys is None:
+            self._runs.clear()
+            return
+        under_way = tuple(kv.key[len(ACTIVE) :] for kv in keys.below(ACTIVE))
+        if not self._store.leads:
+            self._runs.clear()
+        elif self._out.unix():  # steps tell when they were decided
+            self._look(keys, under_way)
+        if under_way:
+            self._arm(self._out.now + RUN_TICK)
+
+    def _look(self, keys: Keys, under_way: Sequence[str]) -> None:
+        self._runs = {run: self._runs.get(run) or Controlled(run, self._gauges) for run in under_way}
+        for one in self._runs.values():
+            picture = one.read(keys)
+            if picture is not None and picture.record.state not in OVER:
+                self._control(one, picture)
+
+    def _control(self, one: Controlled, picture: Picture) -> None:
+        now, version = self._out.now, picture.record.version
+        seen = self._see(picture)
+        one.clocks.observe(picture, seen, now)
+        if not one.may_propose(version, now):
+            return
+        step = decide(picture, seen, one.clocks, now)
+        if step is not None and self._store.propose(step):
+            one.proposed(version, now)
+            self._out.count("run_steps")
+
+    def _see(self, picture: Picture) -> Seen:
+        services = dict.fromkeys((*picture.strategy.floor, *(gate.service for gate in picture.spec.gates)))
+        return Seen(
+            unix=self._out.unix(),
+            away=frozenset(node for node in picture.concerned if not self._fleet.is_reachable(node)),
+            instances={service: self._fleet.instances(service) for service in services},
+            joiners=self._joiners(picture),
+        )
+
+    def _joiners(self, picture: Picture) -> tuple[Path, ...]:
+        """Nodes that fit the targets only now: of one data center, as many as may go together, once all others are through."""
+        record, strategy = picture.record, picture.strategy
+        is_time = record.state is RunState.RUNNING and picture.batch is None and not picture.in_flight
+        if strategy.join is not Join.APPLY or not is_time:
+            return ()
+        known = dict.fromkeys(picture.nodes)
+        late = [n for n in self._matching(picture.spec.targets) if n not in known and self._fleet.is_reachable(n)]
+        if not late:
+            return ()
+        datacenter = f"{late[0].partition('/')[0]}/"
+        beside = [node for node in late if node.startswith(datacenter)]
+        size = amount(strategy.batch, len(beside) + sum(node.startswith(datacenter) for node in known))
+        return tuple(beside[: max(1, size)])

@@ -1,0 +1,80 @@
+"""A gate holds, fails, or has no data: three answers."""
+
+import msgspec
+import pytest
+
+from dislocate.core.boundary.spec import Gate
+from dislocate.core.runs.gates import Reading, Verdict, judge
+from dislocate.core.runs.picture import Seen
+from tests.support.tiny_runs import instances
+
+HALF = Gate(service="web", passing=0.5)
+ALL = Gate(service="web")
+CALM = Gate(service="web", passing=0.0, utilization=0.8)
+
+
+def reading(gate, text, nodes="fra/a1 fra/a2", **changes):
+    found = instances(text)
+    if changes:
+        first, *rest = found["web"]
+        found = {"web": (msgspec.structs.replace(first, **changes), *rest)}
+    return judge(gate, nodes.split(), Seen(unix=1, instances=found), 0)
+
+
+@pytest.mark.parametrize(
+    ("gate", "text", "verdict"),
+    [
+        (ALL, "fra/a1 passing, fra/a2 passing", Verdict.HOLDS),
+        (ALL, "fra/a1 passing, fra/a2 critical", Verdict.FAILS),
+        (ALL, "fra/a1 passing, fra/a2 starting", Verdict.FAILS),
+        (ALL, "fra/a1 passing, fra/a2 unattended", Verdict.NO_DATA),
+        (HALF, "fra/a1 passing, fra/a2 unattended", Verdict.HOLDS),
+        (HALF, "fra/a1 critical, fra/a2 unattended", Verdict.NO_DATA),
+        (HALF, "fra/a1 critical, fra/a2 critical", Verdict.FAILS),
+        (CALM, "fra/a1 passing 0.5, fra/a2 passing 0.7", Verdict.HOLDS),
+        (CALM, "fra/a1 passing 0.5, fra/a2 passing 0.9", Verdict.FAILS),
+        (CALM, "fra/a1 passing 0.5, fra/a2 passing", Verdict.NO_DATA),
+        (CALM, "fra/a1 passing, fra/a2 passing 0.9", Verdict.FAILS),
+    ],
+)
+def test_a_gate_reads_health_and_load(gate, text, verdict):
+    assert reading(gate, text).verdict is verdict
+
+
+def test_only_instances_on_the_changed_nodes_count():
+    assert reading(ALL, "fra/a1 passing, wdc/b1 critical", nodes="fra/a1").verdict is Verdict.HOLDS
+
+
+def test_a_service_without_instances_on_these_nodes_has_no_data():
+    assert reading(ALL, "wdc/b1 passing") == Reading(Verdict.NO_DATA, "there is no web on fra/a1, fra/a2")
+
+
+def test_an_instance_that_is_out_of_reach_or_suspected_tells_nothing():
+    both = "fra/a1 passing, fra/a2 passing"
+    assert reading(ALL, both, reachable=False).verdict is Verdict.NO_DATA
+    assert reading(ALL, both, suspected=True).verdict is Verdict.NO_DATA
+    assert "nobody knows about those on fra/a1" in reading(ALL, both, suspected=True).words
+
+
+def test_critical_is_certain_and_starting_may_end():
+    assert reading(ALL, "fra/a1 passing, fra/a2 critical").is_certain
+    assert not reading(ALL, "fra/a1 passing, fra/a2 starting").is_certain
+    assert not reading(HALF, "fra/a1 starting, fra/a2 critical").is_certain
+
+
+def test_words_name_the_instances_that_are_not_passing():
+    words = reading(ALL, "fra/a1 passing, fra/a2 critical").words
+    assert words == "1 of 2 web passing, 2 wanted: fra/a2 critical"
+
+
+def test_another_gauge_is_asked_too_and_the_worst_reading_counts():
+    class Errors:
+        def judge(self, gate, nodes, seen, since):
+            return Reading(Verdict.FAILS, "3 % of requests fail", True)
+
+    seen = Seen(unix=1, instances=instances("fra/a1 passing"))
+    assert judge(ALL, ["fra/a1"], seen, 0, [Errors()]) == Reading(Verdict.FAILS, "3 % of requests fail", True)
+
+
+def test_a_gate_that_no_gauge_knows_has_no_data():
+    assert judge(ALL, ["fra/a1"], Seen(unix=1), 0, []).verdict is Verdict.NO_DATA
