@@ -1,7 +1,7 @@
-"""Strict reading of what a person or a program wrote: JSON and TOML into frozen structs, or an error that names the field,
-what stood there and the mend.
+"""Strict reading of what a person or a program wrote: JSON, TOML and YAML into frozen structs, or an error that names the
+field, what stood there and the mend.
 
-An unknown name is answered by the nearest known one.  `decode` and `parse_toml` raise `LocalError` and nothing else,
+An unknown name is answered by the nearest known one.  `decode` and those that parse raise `LocalError` and nothing else,
 whatever the bytes are.  The wording of msgspec's errors is read here and nowhere else; what is not recognised is passed on
 as it is.  Does not know any format: the struct is the format.
 """
@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path as FilePath
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -80,7 +81,7 @@ def _value_of(data: bytes) -> Any:
         return None
 
 
-# ---- TOML
+# ---- files
 
 
 def read_toml(path: FilePath, type_: type[T], field: str = "file") -> T:
@@ -96,9 +97,33 @@ def read_toml(path: FilePath, type_: type[T], field: str = "file") -> T:
 def parse_toml(text: str, type_: type[T]) -> T:
     """`text` as `type_`, a Struct.  Raises `ConfigError`."""
     try:
-        table = _in_nanoseconds(inspect.type_info(type_), tomllib.loads(text), "")
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _bad_toml(text, error) from None
+    except RecursionError:
+        raise ConfigError("file", got=text[:GOT_LIMIT], expected="fewer lists within each other") from None
+    return typed(table, type_)
+
+
+def parse_yaml(text: str, type_: type[T]) -> T:
+    """`text` as `type_`, a Struct.  Raises `ConfigError`."""
+    from dislocate.yaml_text import load_yaml  # rare, and an agent has no use for it
+
+    return typed(load_yaml(text), type_)
+
+
+def parse_json(text: bytes, type_: type[T]) -> T:
+    """`text`, in which durations are words as in a file, as `type_`, a Struct.  Raises `LocalError`."""
+    try:
+        table = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed("body", got=None, expected=f"JSON in UTF-8 ({error})") from None
+    return typed(table, type_)
+
+
+def typed(table: Any, type_: type[T]) -> T:
+    """What was read from a file as `type_`, a Struct; its durations are words.  Raises `ConfigError`."""
+    table = _in_nanoseconds(inspect.type_info(type_), table, "")
     try:
         return msgspec.convert(table, type_)
     except msgspec.ValidationError as error:
@@ -121,11 +146,22 @@ def _in_nanoseconds(info: inspect.Type, value: Any, field: str) -> Any:
             return {key: _in_nanoseconds(info.value_type, item, _join(field, key)) for key, item in value.items()}
         case inspect.Metadata(extra={"unit": "duration"}):
             return parse_duration(value, field)
+        case inspect.Metadata():
+            return _in_nanoseconds(info.type, value, field)
         case inspect.UnionType():
-            durations = [one for one in info.types if isinstance(one, inspect.Metadata)]
-            return _in_nanoseconds(durations[0], value, field) if durations else value
+            member = _member(info, value)
+            return value if member is None else _in_nanoseconds(member, value, field)
         case _:
             return value
+
+
+def _member(info: inspect.UnionType, value: Any) -> inspect.Type | None:
+    """Which of them `value` is to be: the struct whose tag it has, the only struct, or a duration."""
+    structs = [one for one in info.types if isinstance(one, inspect.StructType)]
+    if isinstance(value, dict):
+        tagged = [one for one in structs if one.tag_field and value.get(one.tag_field) == one.tag]
+        return next(iter(tagged or (structs if len(structs) == 1 else ())), None)
+    return next((one for one in info.types if isinstance(one, inspect.Metadata) and value is not None), None)
 
 
 def _bad_toml(text: str, error: tomllib.TOMLDecodeError) -> ConfigError:
@@ -153,7 +189,8 @@ def _explain(message: str, value: Any, type_: Any) -> LocalError:
     if missing := _MISSING.fullmatch(problem):
         member = _type_at(type_, [*steps, missing[1]], value)
         return LocalError(_join(at, missing[1]), got=None, expected=_wording(member) or "this field is required")
-    wording = _wording(_type_at(type_, steps, value))
+    declared = _type_at(type_, steps, value)
+    wording = _wording(declared) or _choices(declared, _item(value, steps))
     expected = wording or problem.removeprefix("Expected ").replace("`", "'")
     return LocalError(at or "body", got=_at(value, steps), expected=expected)
 
@@ -201,26 +238,37 @@ def _at(value: Any, steps: list[str]) -> Any:
 
 def _type_at(type_: Any, steps: list[str], value: Any) -> Any:
     """The declared type at `steps`; the element's where a step is an index; None where it cannot be told."""
-    if get_origin(type_) in (Union, UnionType):
-        configs = [struct.__struct_config__ for struct in get_args(type_)]
-        if steps == [configs[0].tag_field]:
-            tags = ", ".join(repr(config.tag) for config in configs)
-            return Annotated[str, msgspec.Meta(description=f"one of {tags}")]
-    type_ = _struct_of(type_, value)
-    for step in steps:
-        fields = _fields(type_)
+    for at, step in enumerate(steps):
+        here = _item(value, steps[:at])
+        tags = _tags(type_)
+        if step in tags:
+            got = here.get(step) if isinstance(here, dict) else None
+            close = nearest(got, tags[step]) if isinstance(got, str) else ""
+            description = f"one of {', '.join(map(repr, tags[step]))}{close}"
+            return Annotated[str, msgspec.Meta(description=description)]
+        fields = _fields(type_, here)
         if step in fields:
             type_ = fields[step]
             continue
         bare = get_args(type_)[0] if get_origin(type_) is Annotated else type_
         elements = [argument for argument in get_args(bare) if argument is not Ellipsis]
         type_ = elements[-1] if elements else None
-    return type_
+    return _struct_of(type_, _item(value, steps)) or type_
 
 
-def _fields(type_: Any) -> dict[str, Any]:
+def _tags(type_: Any) -> dict[str, list[str]]:
+    """By tag field the tags of a union of structs; empty for what is none."""
+    found: dict[str, list[str]] = {}
+    for member in get_args(type_) if get_origin(type_) in (Union, UnionType) else ():
+        if isinstance(member, type) and issubclass(member, msgspec.Struct) and member.__struct_config__.tag_field:
+            config = member.__struct_config__
+            found.setdefault(str(config.tag_field), []).append(str(config.tag))
+    return found
+
+
+def _fields(type_: Any, value: Any = None) -> dict[str, Any]:
     """Names and declared types of a struct, its tag included; empty for what is none."""
-    struct = _struct_of(type_, None)
+    struct = _struct_of(type_, value)
     if struct is None:
         return {}
     tag = struct.__struct_config__.tag_field
@@ -237,6 +285,13 @@ def _struct_of(type_: Any, value: Any) -> Any:
         if isinstance(value, dict) and config.tag_field and value.get(config.tag_field) == config.tag:
             return struct
     return structs[0] if structs else None
+
+
+def _choices(type_: Any, got: Any) -> str:
+    """The values of an enumeration, and the nearest to what stood there."""
+    if not (isinstance(type_, type) and issubclass(type_, Enum)):
+        return ""
+    return one_of(str(got), [str(each.value) for each in type_])
 
 
 def _wording(type_: Any) -> str:
