@@ -1,7 +1,7 @@
 """Dialling: how any part of a node opens a link to a member, through what the member says of itself.
 
-A `Hello` goes first, so that the other side knows our key when the link arrives.  Does not wait and does not try again: whether
-a link came is told to every part, and what then is each part's own affair.
+A `Hello` goes first, so that the other side knows our key when the link arrives.  Does not wait and does not try again:
+whether a link came is told to every part, and what then is each part's own affair.
 """
 
 from dislocate.core.membership.members import Member, Members
