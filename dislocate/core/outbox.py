@@ -10,12 +10,14 @@ from heapq import heappop, heappush
 from msgspec import Raw, Struct
 
 from dislocate.core.boundary.effects import (
+    CancelTask,
     CloseLink,
     Effect,
     Notify,
     OpenLink,
     Reply,
     RunCheck,
+    RunTask,
     SendDatagram,
     SendMessage,
     Store,
@@ -23,6 +25,7 @@ from dislocate.core.boundary.effects import (
 )
 from dislocate.core.boundary.events import Event, InputDropped
 from dislocate.core.boundary.requests import Result
+from dislocate.core.boundary.runs import Task
 from dislocate.core.boundary.values import CheckSpec, StoredRecord
 from dislocate.core.errors import Bug
 from dislocate.core.identity import Address, NodeId
@@ -111,6 +114,17 @@ class Outbox:
             self._claims.pop(peer, None)
             self.effects.append(CloseLink(peer))
 
+    def is_claimed(self, peer: NodeId) -> bool:
+        """Whether any part needs the link to `peer`."""
+        return peer in self._claims
+
+    def release_link(self, peer: NodeId, *, owner: str) -> None:
+        """`owner` needs the link no more; it stays open: whoever dialled it closes it."""
+        claims = self._claims.get(peer, {})
+        claims.pop(owner, None)
+        if not claims:
+            self._claims.pop(peer, None)
+
     def reset_link(self, peer: NodeId) -> None:
         """The link is stuck: close it, and let every part find out."""
         self._claims.pop(peer, None)
@@ -133,6 +147,12 @@ class Outbox:
 
     def run_check(self, check_id: str, spec: CheckSpec) -> None:
         self.effects.append(RunCheck(check_id, spec))
+
+    def run_task(self, task_id: str, task: Task) -> None:
+        self.effects.append(RunTask(task_id, task))
+
+    def cancel_task(self, task_id: str) -> None:
+        self.effects.append(CancelTask(task_id))
 
     def notify(self, event: Event) -> None:
         self.effects.append(Notify(event))

@@ -105,7 +105,7 @@ def test_a_server_that_alone_lost_the_leader_asks_by_way_of_another_one(three):
 def test_an_agent_without_servers_in_reach_waits_for_another_before_it_refuses(three):
     """Since it lost its server, not since it was started."""
     three.run("10s")
-    server = three.part("fra/a5")._another().path
+    server = three.part("fra/a5")._whom.another().path
     three.kill(server)
     three.run("1ms")
     assert isinstance(three.ask("fra/a5", put("k")), Transacted)
@@ -116,13 +116,13 @@ def test_what_is_passed_on_is_forgotten_when_it_is_answered_or_nobody_waits_any_
     follower = three.others(leader)[0]
     stale = read("k", Consistency.BOUNDED, max_age=0)
     assert isinstance(three.ask(follower, stale), KeysRead)
-    assert len(three.part(follower)._passing) == 0
+    assert len(three.part(follower).answering.passing) == 0
     three.hears = lambda source, target, body: not (isinstance(body, Answered) and source == leader)
     three.begin_asking(follower, stale)
     three.run("1s")
-    assert len(three.part(follower)._passing) == 1
+    assert len(three.part(follower).answering.passing) == 1
     three.run("90s")
-    assert len(three.part(follower)._passing) == 0
+    assert len(three.part(follower).answering.passing) == 0
 
 
 def test_what_an_agent_with_a_higher_boot_may_have_done_it_does_not_ask_again(three):
@@ -171,7 +171,7 @@ def test_a_watch_at_a_server_whose_disk_fails_goes_on_elsewhere(three):
 def test_a_watch_survives_a_new_start_of_its_server_that_nobody_saw_end(three):
     """The new link is there before the end of the old one was told."""
     part = three.part("fra/a5")
-    server = part._another()
+    server = part._whom.another()
     number = three.begin_asking("fra/a5", watch("k", 0))
     three.run("10ms")
     restarted = NodeId(server.datacenter, server.name, server.boot + 1)
@@ -182,7 +182,7 @@ def test_a_watch_survives_a_new_start_of_its_server_that_nobody_saw_end(three):
 
 
 def test_an_answer_that_did_not_go_out_ends_the_link_so_that_who_watches_asks_again(three):
-    server = three.part("fra/a5")._another().path
+    server = three.part("fra/a5")._whom.another().path
     number = three.begin_asking("fra/a5", watch("k", 0))
     three.run("10ms")
     three.hears = lambda source, target, body: not (isinstance(body, Answered) and target == "fra/a5")
@@ -238,7 +238,7 @@ def test_an_agent_says_that_no_server_can_be_reached(three):
 
 
 def test_an_agent_says_that_its_server_knows_no_leader_and_who_is_missing(three):
-    left = three.part("fra/a5")._another().path
+    left = three.part("fra/a5")._whom.another().path
     gone = sorted(three.others(left))
     for path in gone:
         three.kill(path)
@@ -284,7 +284,7 @@ def test_a_failed_disk_ends_one_part_loudly_and_its_agent_asks_others(three):
 
 
 def test_agents_go_to_another_server_when_theirs_has_failed(three):
-    server = three.part("fra/a5")._another().path
+    server = three.part("fra/a5")._whom.another().path
     if server == three.leader():
         three.ask(server, TransferLeadership())
     three.hosts[server].disk_says = "input/output error"
@@ -483,7 +483,7 @@ def test_an_answer_of_another_kind_than_was_asked_for_is_dropped(three):
     three.hears = lambda source, target, body: not isinstance(body, Answered)
     number = three.begin_asking("fra/a5", read("k"))
     seq = next(iter(three.part("fra/a5")._router._asking))
-    server = three.part("fra/a5")._another().path
+    server = three.part("fra/a5")._whom.another().path
     three.say(server, "fra/a5", Answered(seq, Transacted(True, 1, ())))
     assert three.answer("fra/a5", number) is None
     assert three.hosts["fra/a5"].node.counters["input_dropped"] >= 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dislocate.core.boundary.settings import Recovered
-from dislocate.core.boundary.store import Consistency, KeysRead, ReadKeys
+from dislocate.core.boundary.store import Consistency, KeyChange, KeysRead, KeyValue, ReadKeys
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.outbox import Outbox, Timer
@@ -34,6 +34,7 @@ class Near:
         self._rtt = rtt  # to a server, nanoseconds; 0: not known
         self._followed = Followed()
         self._runs = False
+        self.told: Callable[[Sequence[KeyChange]], None] = lambda _changes: None  # empty: anything may have changed
         self.leader: Path | None = None  # of the store, as the server that is followed knows
         self._leaderless: tuple[Path, int] | None = None  # who says that nobody leads, and since when
 
@@ -81,6 +82,11 @@ class Near:
             return None
         return KeysRead(found.keys, found.revision, now - found.as_of, found.more)
 
+    def held(self, prefix: str) -> tuple[KeyValue, ...]:
+        """What is held below `prefix`, in order, however old it is."""
+        found = self._followed.read(prefix, True, self._out.now)
+        return () if found is None else found.keys
+
     # ---- with the servers
 
     def follow(self, group: GroupId, servers: Sequence[Path]) -> None:
@@ -104,7 +110,7 @@ class Near:
     def on_changes(self, sender: NodeId, _source: object, body: FollowedChanges) -> None:
         self._followed.changes(sender.path, body, self._out.now, self._rtt(sender.path) // 2)
         self._heard_of(sender.path, body.leader)
-        self._carry_out()
+        self._carry_out(body.changes)
 
     def link_lost(self, server: Path) -> None:
         self._followed.lost(server, self._out.now)
@@ -121,9 +127,11 @@ class Near:
         if records:
             self._out.store(records, sync=False)
 
-    def _carry_out(self) -> None:
-        messages, _changed = self._followed.take()
+    def _carry_out(self, changes: Sequence[KeyChange] = ()) -> None:
+        messages, changed = self._followed.take()
         for server, message in messages:
             node = self._links.node(server)
             if node is not None:
                 self._out.send_message(node, message)
+        if changed:
+            self.told(changes)

@@ -1,17 +1,17 @@
 """The store's part of an agent: whether it is a server or not, it takes requests and gets them answered.
 
-It belongs to a group (`belonging`), holds links to servers (`serverlinks`), sends requests there (`router`) and, where this
-agent is a server, runs it (`server`) and answers others.  What other agents keep of the state is `near`'s business.
+It belongs to a group (`belonging`), holds links to servers (`serverlinks`), sends requests there (`whom`, `router`) and, where
+this agent is a server, runs it (`server`) and answers others (`answering`).  What other agents keep of the state is `near`'s
+business; what the node's other parts see of it all is its `face`.
 
 Invariant: who belongs to another group, or means another disk, is not listened to.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from dislocate.core.boundary.events import StoreTroubled
 from dislocate.core.boundary.inputs import ConnectTried
-from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.store import (
     BackUp,
@@ -24,50 +24,37 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.catalog.ledger import Ledger
-from dislocate.core.catalog.validation import refused
 from dislocate.core.consensus.bootstrap import Founding
 from dislocate.core.consensus.duties import Timing
 from dislocate.core.consensus.messages import Configuration, Consensus
 from dislocate.core.consensus.promises import DIVERGED_KEY, is_of_store
 from dislocate.core.consensus.wellformed import fault
-from dislocate.core.errors import Bug, LocalError
+from dislocate.core.errors import Bug
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Member, Members
 from dislocate.core.outbox import Outbox, Timer
-from dislocate.core.store.asks import addressed, is_for_any, is_linearizable, is_plausible
+from dislocate.core.store.answering import Answering
 from dislocate.core.store.belonging import Belonging
-from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.copying import Copying
 from dislocate.core.store.distances import Distances
 from dislocate.core.store.durable import Found, find
+from dislocate.core.store.face import StoreFace
 from dislocate.core.store.messages import (
-    Answered,
-    AnsweredTogether,
-    Asked,
-    AskedTogether,
-    AskingEnded,
-    BackupPart,
-    Follow,
     GroupAsked,
     GroupTold,
     StateTold,
-    StoreAsk,
     StoreGroup,
-    Unfollow,
 )
 from dislocate.core.store.near import Near
-from dislocate.core.store.passing import Answer, Passing
 from dislocate.core.store.router import Router
 from dislocate.core.store.server import SERVER_TIMERS, Server
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.standing import leader_of, view
 from dislocate.core.store.together import Together
-from dislocate.core.store.validation import check_request
+from dislocate.core.store.whom import Whom
 from dislocate.core.streams import Streams
-from dislocate.core.tunables import LEADERLESS
 from dislocate.core.units import SECOND
 
-NO_STORE = "this fleet has no store: name its servers, as [store] servers = [...], in every agent's configuration"
 TICK_PERIOD = 1 * SECOND
 
 
@@ -103,18 +90,19 @@ class StorePart:
         self._belonging.expelled = self._end_server
         self._belonging.moved = self._group_moved
         self._together = Together(out)
-        self._passing = Passing(out, self._together.ask)
-        self._router = Router(out)
-        self._router.send = self._together.ask
-        self._router.target = self._target
-        self._router.problem = self._problem
-        self._router.serve = self._serve_own
-        self._router.ended = self._asking_ended
-        self._router.turned_away = self._shun
-        self._copying = Copying(out, self._router)
         self._near = Near(out, self._links, recovered, self._distances.rtt)
         self._server: Server | None = None
-        self._out_of_reach_since: int | None = None  # no server is linked here; None: one is
+        self._router = Router(out)
+        self._whom = Whom(settings, out, self._links, self._founding, self._distances, self._near, lambda: self._server)
+        self._answering = Answering(out, self._links, self._together, self._router, lambda: self._server)
+        self._router.send = self._together.ask
+        self._router.target = self._whom.target
+        self._router.problem = self._whom.problem
+        self._router.serve = self._answering.serve_own
+        self._router.ended = self._answering.asking_ended
+        self._router.turned_away = self._shun
+        self._copying = Copying(out, self._router)
+        self._face = StoreFace(self._router, self._near, lambda: self._server)
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {
@@ -127,7 +115,7 @@ class StorePart:
         }
 
     def start(self) -> None:
-        self._out_of_reach_since = self._out.now
+        self._whom.out_of_reach_since = self._out.now
         self._belonging.restore()
         self._near.start()
         records, self._records = self._records, ()
@@ -186,83 +174,20 @@ class StorePart:
         if self._server is not None and source is None:
             self._server.audit.told(sender.path, told)
 
-    def on_asked_together(self, sender: NodeId, source: Address | None, together: AskedTogether) -> None:
-        for asked in together.asked:
-            self.on_asked(sender, source, asked)
+    @property
+    def answering(self) -> Answering:
+        """What this agent does for others."""
+        return self._answering
 
-    def on_asked(self, sender: NodeId, source: Address | None, asked: Asked) -> None:
-        """Another agent wants something: answer it, or pass it on to the leader, once."""
-        if source is not None or not is_plausible(asked):
-            self._out.drop(sender.path, "an asking that no agent makes")
-            return
-        asker = asked.asker or sender
-        self._links.claim(sender)
-
-        def answer(answered: Answered) -> None:
-            if self._links.node(sender.path) == sender:
-                reply = answered if asked.asker is None else addressed(answered, asker)
-                self._together.answer(sender, reply)
-
-        if not isinstance(asked.request, RestoreChunk | BackupPart):
-            try:
-                check_request(asked.request)
-            except LocalError as error:
-                answer(Answered(asked.seq, refused(error), unlogged=True))
-                return
-        server = self._server
-        if server is None or server.problem:
-            answer(Answered(asked.seq, None, reason=f"{self._path} serves nothing now", elsewhere=True))
-        elif is_for_any(asked.request) or server.leads:
-            self._serve(server, asker, asked, answer)
-        else:
-            self._pass_on(server, asker, asked, answer)
-
-    def _pass_on(self, server: Server, asker: NodeId, asked: Asked, answer: Answer) -> None:
-        leader = server.leader
-        node = None if leader is None else self._links.node(leader.path)
-        problem = server.why_not_now()
-        if problem:
-            answer(Answered(asked.seq, Refused("unavailable", "store", problem), unlogged=True))
-        elif leader is None:
-            answer(Answered(asked.seq, None, reason="no leader"))
-        elif node is None or asked.asker is not None:
-            answer(Answered(asked.seq, None, leader.path, f"{leader.path} leads", elsewhere=node is None))
-        else:
-            self._passing.pass_on(node, asker, asked, answer)
-
-    def on_answered_together(self, sender: NodeId, source: Address | None, together: AnsweredTogether) -> None:
-        for answered in together.answered:
-            self.on_answered(sender, source, answered)
-
-    def on_answered(self, sender: NodeId, source: Address | None, answered: Answered) -> None:
-        if source is not None:
-            return
-        asker = answered.asker
-        if asker is not None:
-            self._passing.answered(sender, asker, answered)
-            return
-        self._router.answered(sender, answered)
-
-    def on_follow(self, sender: NodeId, source: Address | None, body: Follow) -> None:
-        if source is None and self._server is not None and body.group == self._server.group:
-            self._server.telling.follow(sender, body)
-
-    def on_unfollow(self, sender: NodeId, source: Address | None, body: Unfollow) -> None:
-        if self._server is not None:
-            self._server.telling.unfollow(sender, body)
+    @property
+    def face(self) -> StoreFace:
+        """What the node's other parts see of the store."""
+        return self._face
 
     @property
     def near(self) -> Near:
         """What this agent holds without being a server."""
         return self._near
-
-    def on_asking_ended(self, sender: NodeId, source: Address | None, ended: AskingEnded) -> None:
-        if source is None:
-            self._asking_ended(sender, ended.seq)
-
-    def _asking_ended(self, asker: NodeId, seq: int) -> None:
-        if self._server is not None:
-            self._server.asking_ended(asker, seq)
 
     # ---- links and members
 
@@ -274,7 +199,7 @@ class StorePart:
         if self._server is not None:
             self._server.link_opened(peer.path)
         elif self._is_server(peer.path):
-            self._out_of_reach_since = None
+            self._whom.out_of_reach_since = None
             self._out.send_message(peer, self._founding.question())
         self._router.retry_now()
 
@@ -282,7 +207,7 @@ class StorePart:
         if not self._links.lost(peer):
             return
         self._together.lost(peer)
-        self._passing.lost(peer)
+        self._answering.passing.lost(peer)
         if self._server is not None:
             self._server.peer_gone(peer.path)
             self._server.link_lost(peer.path)
@@ -298,7 +223,7 @@ class StorePart:
             return
         if self._server is not None and self._is_server(peer.path):
             self._server.send_failed(peer.path)
-            self._passing.lost(peer)
+            self._answering.passing.lost(peer)
             self._router.link_lost(peer)
         elif self._router.sent_to(peer) or (self._server is not None and self._server.waiting.holds(peer.path)):
             self._out.reset_link(peer)
@@ -346,75 +271,9 @@ class StorePart:
         self._copying.cancel(request_id)
         self._router.cancel(request_id)
 
-    def _target(self, request: StoreAsk) -> NodeId | None:
-        """Who can answer `request` now."""
-        server = self._server
-        if server is None or server.problem:
-            return self._another()
-        if is_for_any(request) or server.leads:
-            return self._out.node
-        if server.leader is None:
-            return self._another(server.missing()) if server.why_not_now() else None
-        return self._links.node(server.leader.path)
-
-    def _another(self, missing: Sequence[Path] = ()) -> NodeId | None:
-        """Another server that is linked here and not `missing`, the nearest: where this one has lost the leader, that one
-        may have it."""
-        linked = (self._links.node(path) for path in self._distances.servers() if path not in missing)
-        return next((node for node in linked if node is not None), None)
-
     def _shun(self, server: NodeId) -> None:
         if self._distances.shun(server.path) and self._server is None:
             self._choose()
-
-    def _problem(self, request: StoreAsk) -> str:
-        """Why nobody will answer for a while; empty: somebody may in a moment."""
-        if self._founding.group is None:
-            return self._founding.problem or (NO_STORE if not self._settings.servers else self._not_founded())
-        if self._server is not None and not self._server.problem:
-            return self._server.why_not_now()
-        return self._out_of_reach()
-
-    def _out_of_reach(self) -> str:
-        """Why no server can be asked for a while; empty: one can, or may in a moment."""
-        since = self._out_of_reach_since
-        if since is None or self._out.now - since < LEADERLESS:
-            return ""
-        servers = ", ".join(dict.fromkeys(member.path for member in self._founding.members))
-        return f"no server of the store can be reached from {self._path}: {servers} do not answer"
-
-    def _unled(self) -> str:
-        """Why nobody writes for this agent, which is no server; empty: somebody does, or may in a moment."""
-        if self._founding.group is None or self._server is not None:
-            return ""
-        server = self._near.leaderless(LEADERLESS)
-        if (problem := self._out_of_reach()) or server is None:
-            return problem
-        gone = ", ".join(self._distances.missing_servers())
-        missing = f"; missing: {gone}" if gone else ""
-        return f"{server} knows no server that leads{missing} (as seen from {self._path}); writes go on when one does"
-
-    def _not_founded(self) -> str:
-        since = self._out_of_reach_since
-        if since is not None and self._out.now - since < LEADERLESS:
-            return ""
-        return (
-            f"the store is not founded yet: all of {', '.join(self._settings.servers)} must have been up together once"
-        )
-
-    def _serve_own(self, asked: Asked) -> None:
-        assert self._server is not None
-        me = self._out.node
-        self._serve(self._server, me, asked, lambda answered: self._router.answered(me, answered))
-
-    def _serve(self, server: Server, asker: NodeId, asked: Asked, answer: Answer) -> None:
-        request = asked.request
-        if isinstance(request, ReadKeys) and not is_linearizable(request, server.age):
-            server.read_here(request, answer, asked.seq)
-        elif isinstance(request, ReadKeys) and not server.leads:  # a bounded read, and what is here is too old
-            self._pass_on(server, asker, asked, answer)
-        else:
-            server.ask(asker, asked, answer)
 
     # ---- becoming a server, and ceasing to be one
 
@@ -452,6 +311,7 @@ class StorePart:
         server.reconfigured = self._reconfigured
         server.settled = self._router.retry_now
         server.ended = self._server_ended
+        server.told_changes = self._face.tell
         self._near.stop()
         self._want_links()
         server.start()
@@ -463,7 +323,7 @@ class StorePart:
     def _end_server(self) -> None:
         server, self._server = self._server, None
         self._diverged = ""
-        self._out_of_reach_since = self._out.now
+        self._whom.out_of_reach_since = self._out.now
         if server is not None:
             self._belonging.left_behind = server.end()
 
@@ -488,7 +348,7 @@ class StorePart:
             voters = self._server.replica.raft.configuration.voters
             self._server.tick(self._distances.to_majority(voters))
             self._mark_diverged()
-        self._passing.sweep()
+        self._answering.passing.sweep()
 
     def _want_links(self) -> None:
         """Servers hold links to each other; who has no log yet, to those of whom it heard."""
@@ -503,9 +363,9 @@ class StorePart:
         alive = self._distances.living_servers()
         open_ = next((path for path in alive if self._links.is_open(path)), None)
         if open_ is not None:
-            self._out_of_reach_since = None
-        elif self._out_of_reach_since is None:
-            self._out_of_reach_since = self._out.now
+            self._whom.out_of_reach_since = None
+        elif self._whom.out_of_reach_since is None:
+            self._whom.out_of_reach_since = self._out.now
         if self._founding.group is not None:
             self._near.follow(self._founding.group, [path for path in alive if self._links.is_open(path)])
         is_nearest = open_ == next(iter(alive), None)
@@ -520,5 +380,5 @@ class StorePart:
 
     @property
     def view(self) -> StoreView:
-        unled = self._unled()
+        unled = self._whom.unled()
         return view(self._founding, self._server, self._near, self._links, self._diverged, unled, self._out.now)

@@ -4,7 +4,7 @@ It tells consensus which links are up, and finds out by itself whether a leader 
 connection that this server saw waives the leader's lease here (`consensus.raft`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dislocate.core.boundary.events import Event, LeaderDeposed, LeaderElected, ServersChanged
@@ -99,6 +99,7 @@ class Server:
         self.reconfigured: Callable[[int, Configuration], None] = lambda _index, _configuration: None
         self.settled: Callable[[], None] = lambda: None  # a leader is known again
         self.ended: Callable[[str], None] = lambda _reason: None
+        self.told_changes: Callable[[Sequence[KeyChange]], None] = lambda _changes: None  # empty: anything may have
         self._out = out
         self._members = members
         self._links = links
@@ -242,6 +243,7 @@ class Server:
     def _replaced(self) -> None:
         self.waiting.replaced(self.replica.machine)
         self.telling.replaced(self.replica.machine)
+        self.told_changes(())
 
     def time_reached(self, timer: Timer) -> None:
         self._timers[type(timer)](timer)
@@ -395,6 +397,7 @@ class Server:
         if changes:
             self.waiting.changed(changes, self.replica.machine)
             self.telling.changed(changes)
+            self.told_changes(changes)
 
     def _failed(self, problem: str) -> None:
         self._ended(problem)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dislocate.core.identity import NodeId, Path
+from dislocate.core.membership.dialling import dial
 from dislocate.core.membership.members import Member, Members
-from dislocate.core.membership.messages import Hello
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.streams import Stream
 from dislocate.core.units import MILLISECOND, SECOND
@@ -120,16 +120,6 @@ class ServerLinks:
         attempt = self._attempts[path]
         member = self._members.get(path)
         if member is not None and member.is_living:
-            self._dial(member)
+            dial(self._out, self._members, member, owner=OWNER)
         wait = min(RETRY_MAX, RETRY_FIRST << min(attempt + 2, 10))
         self._schedule(path, attempt + 1, wait + self._stream.below(wait))
-
-    def _dial(self, member: Member) -> None:
-        """Introduce ourselves, so that the other side knows our key, and dial."""
-        record = member.record
-        is_home = member.node.datacenter == self._members.datacenter
-        me = self._members.get(self._path)
-        if me is not None:
-            self._out.send_facts(record.gossip if is_home else record.wan_gossip, Hello(me.record, False), ())
-        address = record.links if is_home else record.wan_links
-        self._out.open_link(member.node, address, record.public_key, owner=OWNER)
