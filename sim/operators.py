@@ -40,7 +40,9 @@ def steer(world: World, fault: Fault) -> None:
 
         def request(path: Path, node: Path = node) -> SteerRun | None:
             run = world.truth.runs.latest(fault.run)
-            return None if run is None else SteerRun(run, Verb(fault.verb), f"operator@{path}", _unix(world, path), node)
+            return (
+                None if run is None else SteerRun(run, Verb(fault.verb), f"operator@{path}", _unix(world, path), node)
+            )
 
         _Asking(world, request, "")
 
