@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dislocate.core.boundary.runs import Batch, Direction, NodeState, NodeTask, RunPlan, RunRecord, RunState
+from dislocate.core.boundary.runs import Batch, Direction, Hold, NodeState, NodeTask, RunPlan, RunRecord, RunState
 from dislocate.core.boundary.spec import Join
 from dislocate.core.identity import Path
 from dislocate.core.runs import records
@@ -135,6 +135,9 @@ def _hold(moving: Moving, body: HoldRun) -> str:
 def _release(moving: Moving, body: ReleaseRun) -> str:
     record = moving.record
     claim(record.hold in END_BY_THEMSELVES, "hold", f"run {record.id} waits for an operator to resume it")
+    failed = moving.counts().get(NodeState.FAILED, 0)
+    out_of_reach = record.hold is Hold.BUDGET and moving.is_spent and failed <= record.budget
+    claim(not out_of_reach, "budget", f"{moving.bad()} nodes failed or are out of reach and {record.budget} may")
     moving.change(state=goes_on_as(record.direction), hold=None, words=body.words[:RUN_WORDS])
     return "release"
 
