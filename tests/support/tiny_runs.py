@@ -261,7 +261,11 @@ class TinyStore:
                 fields = {"direction": Direction.REVERT, "epoch": record.epoch + 1, "batch": last, "hold": None}
                 self.write(before, granted, state=RunState.REVERTING, words=words, retries=(), **fields)
             case MarkNodes(marks=marks):
-                self.write(before, [_moved(before, mark.node, mark.state) for mark in marks])
+                here = (*before.batch_nodes, *record.retries)
+                back = [mark.node for mark in marks if mark.state is NodeState.PENDING and mark.node not in here]
+                gone = [mark.node for mark in marks if mark.state is NodeState.UNREACHABLE]
+                again = (*(node for node in record.retries if node not in gone), *back)
+                self.write(before, [_moved(before, mark.node, mark.state) for mark in marks], retries=again)
             case JoinNodes(nodes=nodes):
                 batches = (*before.plan.batches, Batch(nodes[0].partition("/")[0], nodes))
                 self._put(plan_key(record.id), RunPlan((*before.plan.targets, *nodes), batches))
@@ -309,8 +313,9 @@ def illegal(before: Picture, step: RunStep) -> str:
         case RevertRun():
             return "" if record.state in (RunState.RUNNING, RunState.PAUSED) and is_apply else "not now"
         case FinishRun(state=state):
-            is_through = not before.in_flight and before.batch is None
-            return "" if state is RunState.FAILED or (going and is_through) else "not through"
+            is_through = not before.in_flight and before.batch is None and not record.retries
+            is_failed = state is RunState.FAILED and len(before.failed) > record.budget
+            return "" if is_failed or (going and is_through) else "not through"
         case MarkNodes(marks=marks):
             moves = [(before.state(mark.node), mark.state) for mark in marks]
             return "" if marks and all(move in MARKS for move in moves) else f"no such move: {moves}"
@@ -321,7 +326,6 @@ MARKS = (
     (NodeState.GRANTED, NodeState.UNREACHABLE),
     (NodeState.STARTED, NodeState.UNKNOWN),
     (NodeState.UNREACHABLE, NodeState.PENDING),
-    (NodeState.UNREACHABLE, NodeState.GRANTED),
 )
 
 
