@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from dislocate.core.boundary.runs import (
+    OVER,
     Batch,
     Direction,
     Frozen,
@@ -19,6 +20,7 @@ from dislocate.core.boundary.runs import (
     RunPlan,
     RunRecord,
     RunState,
+    Verb,
 )
 from dislocate.core.boundary.spec import Command, Freeze, Gate, RunSpec, Strategy
 from dislocate.core.boundary.store import KeyChange, KeyValue
@@ -243,6 +245,31 @@ class TinyStore:
         )
         self._tell([self._put(node_key("7", node), moved)])
 
+    def steer(self, verb: Verb, node: Path = "") -> bool:
+        """An operator's verb, where it is legal; False: it is not."""
+        before = self.picture()
+        record, state = before.record, before.state(node)
+        if record.state in OVER:
+            return False
+        match verb:
+            case Verb.PAUSE if record.hold is not Hold.OPERATOR:
+                self.write(before, state=RunState.PAUSED, hold=Hold.OPERATOR)
+            case Verb.RESUME if record.state is RunState.PAUSED:
+                is_apply = record.direction is Direction.APPLY
+                self.write(before, state=RunState.RUNNING if is_apply else RunState.REVERTING, hold=None)
+            case Verb.PROMOTE if record.direction is Direction.APPLY and before.batch is not None:
+                self.write(before, promoted=record.batch)
+            case Verb.SKIP if _may_skip(before, node):
+                again = tuple(one for one in record.retries if one != node)
+                self.write(before, [_moved(before, node, NodeState.SKIPPED)], retries=again)
+            case Verb.RETRY if record.direction is Direction.APPLY and state in RETRYABLE:
+                moved = msgspec.structs.replace(_moved(before, node, NodeState.PENDING), epoch=record.epoch + 1)
+                again = (*(one for one in record.retries if one != node), node)
+                self.write(before, [moved], retries=again, epoch=record.epoch + 1)
+            case _:
+                return False
+        return True
+
     def _apply(self, before: Picture, step: RunStep) -> None:
         record = before.record
         match step:
@@ -261,7 +288,11 @@ class TinyStore:
                 fields = {"direction": Direction.REVERT, "epoch": record.epoch + 1, "batch": last, "hold": None}
                 self.write(before, granted, state=RunState.REVERTING, words=words, retries=(), **fields)
             case MarkNodes(marks=marks):
-                self.write(before, [_moved(before, mark.node, mark.state) for mark in marks])
+                here = (*before.batch_nodes, *record.retries)
+                back = [mark.node for mark in marks if mark.state is NodeState.PENDING and mark.node not in here]
+                gone = [mark.node for mark in marks if mark.state is NodeState.UNREACHABLE]
+                again = (*(node for node in record.retries if node not in gone), *back)
+                self.write(before, [_moved(before, mark.node, mark.state) for mark in marks], retries=again)
             case JoinNodes(nodes=nodes):
                 batches = (*before.plan.batches, Batch(nodes[0].partition("/")[0], nodes))
                 self._put(plan_key(record.id), RunPlan((*before.plan.targets, *nodes), batches))
@@ -281,6 +312,16 @@ class TinyStore:
     def _tell(self, changes: list[KeyChange]) -> None:
         for listener in self.listeners:
             listener(changes)
+
+
+RETRYABLE = (NodeState.FAILED, NodeState.UNREACHABLE, NodeState.UNKNOWN, NodeState.SKIPPED)
+
+
+def _may_skip(before: Picture, node: Path) -> bool:
+    if before.record.direction is Direction.REVERT:
+        return before.is_to_be_reverted(node) or before.state(node) in (NodeState.GRANTED, NodeState.UNKNOWN)
+    skippable = (NodeState.PENDING, NodeState.GRANTED, NodeState.UNREACHABLE, NodeState.UNKNOWN, NodeState.FAILED)
+    return before.state(node) in skippable
 
 
 def illegal(before: Picture, step: RunStep) -> str:
@@ -309,8 +350,9 @@ def illegal(before: Picture, step: RunStep) -> str:
         case RevertRun():
             return "" if record.state in (RunState.RUNNING, RunState.PAUSED) and is_apply else "not now"
         case FinishRun(state=state):
-            is_through = not before.in_flight and before.batch is None
-            return "" if state is RunState.FAILED or (going and is_through) else "not through"
+            is_through = not before.in_flight and before.batch is None and not record.retries
+            is_failed = state is RunState.FAILED and len(before.failed) > record.budget
+            return "" if is_failed or (going and is_through) else "not through"
         case MarkNodes(marks=marks):
             moves = [(before.state(mark.node), mark.state) for mark in marks]
             return "" if marks and all(move in MARKS for move in moves) else f"no such move: {moves}"
@@ -321,12 +363,13 @@ MARKS = (
     (NodeState.GRANTED, NodeState.UNREACHABLE),
     (NodeState.STARTED, NodeState.UNKNOWN),
     (NodeState.UNREACHABLE, NodeState.PENDING),
-    (NodeState.UNREACHABLE, NodeState.GRANTED),
 )
 
 
 def _moved(before: Picture, node: Path, state: NodeState) -> NodeTask:
     task = before.tasks.get(node) or NodeTask(node=node, state=state)
+    if state is NodeState.SKIPPED:
+        return msgspec.structs.replace(task, state=state, direction=before.record.direction)
     if state is NodeState.GRANTED:
         record = before.record
         return msgspec.structs.replace(task, state=state, direction=record.direction, epoch=record.epoch)
@@ -383,12 +426,12 @@ class TinyRun:
         self.leading = Leading(self.out, self.store, self.fleet, lambda _targets: self.matching)
         self.leading.start()
 
-    def run(self, time: str, *, work: bool = True) -> list[str]:
-        """Let so much time pass; what happened in it, line by line."""
+    def run(self, time: str, *, work: bool = True, at: Callable[[int], None] = lambda _now: None) -> list[str]:
+        """Let so much time pass, and tell it `at` each moment; what happened in it, line by line."""
         end = self.now + parse_duration(time)
         while True:
-            at = max(self.now, min(self.out.deadline(), end))
-            self.now = self.out.now = at
+            self.now = self.out.now = max(self.now, min(self.out.deadline(), end))
+            at(self.now)
             self._fire()
             self.store.commit()
             if work:

@@ -137,10 +137,11 @@ def test_an_unreachable_node_that_is_back_waits_for_its_turn():
     assert line(after(run)) == "mark fra/a1=pending"
 
 
-def test_one_whose_batch_is_closed_is_granted_again_when_nobody_is_in_flight():
+def test_one_whose_batch_was_closed_without_it_comes_before_the_next():
     nodes = "fra/a1=unreachable fra/a2=done fra/a3=done"
-    assert line(after(picture(FLEET, nodes, batch=2, budget=1))) == "mark fra/a1=granted"
-    assert after(picture(FLEET, f"{nodes} wdc/b1=started wdc/b2=done", batch=2, budget=1)) is None
+    assert line(after(picture(FLEET, nodes, batch=2, budget=1))) == "mark fra/a1=pending"
+    run = picture(FLEET, "fra/a2=done fra/a3=done", batch=2, retries=("fra/a1",))
+    assert line(after(run)) == "open fra/a1"
 
 
 def test_nodes_within_reach_are_opened_without_the_others():
@@ -286,8 +287,9 @@ def test_a_gate_that_flaps_does_not_keep_the_run_for_ever():
     assert steps.index("revert") == 12
 
 
-def test_a_failing_gate_does_what_the_strategy_says():
-    run = gated("fra/a1=done fra/a2=done", strategy={"on_failure": OnFailure.PAUSE})
+@pytest.mark.parametrize("on_failure", [OnFailure.PAUSE, OnFailure.ABORT])
+def test_a_failing_gate_pauses_what_is_not_to_be_reverted(on_failure):
+    run = gated("fra/a1=done fra/a2=done", strategy={"on_failure": on_failure})
     step = after(run, "2s", instances=instances("fra/a1 critical, fra/a2 passing"))
     assert line(step) == "hold: failure"
     assert "'dislocate run promote 7'" in step.words

@@ -46,7 +46,7 @@ class Clocks:
     def __init__(self, gauges: Sequence[Gauge] = GAUGES) -> None:
         self._gauges = gauges
         self._picture: Picture | None = None
-        self._at = (-1, -1)  # epoch and batch that the clocks below are about
+        self._at = (Direction.APPLY, -1)  # the batch that the clocks below are about
         self.begun = 0  # for the deadline; 0: not yet
         self.out: dict[Path, int] = {}  # by node: out of reach
         self.states: dict[Path, tuple[tuple[NodeState, int], int]] = {}  # by node: its state and epoch, since
@@ -99,8 +99,8 @@ class Clocks:
             self.begun = 0
         elif not self.begun or was_late:
             self.begun = now
-        if self._at != (record.epoch, record.batch):
-            self._at = (record.epoch, record.batch)
+        if self._at != (record.direction, record.batch):
+            self._at = (record.direction, record.batch)
             self.late, self.steady, self.judged, self._judged_nodes = {}, None, (), NO_NODES
 
     def _observe_tasks(self, picture: Picture, now: int) -> None:

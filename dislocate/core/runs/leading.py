@@ -25,9 +25,11 @@ from dislocate.core.runs.picture import Picture, Seen
 from dislocate.core.runs.records import ACTIVE, decode, nodes_prefix, plan_key, spec_key
 from dislocate.core.runs.rollout import decide
 from dislocate.core.store.keys import Keys
-from dislocate.core.tunables import RUN_RETRY, RUN_TICK
+from dislocate.core.tunables import RUN_NODES, RUN_RETRY, RUN_TICK
 
 RUNS = "records/runs/"  # where nodes' parts are: news of a run under way comes from there too
+
+JOIN_TRIES = 3  # each after RUN_RETRY
 
 
 class RunTick(Timer, frozen=True):
@@ -49,6 +51,7 @@ class Controlled:
         self._plan: tuple[int, RunPlan] | None = None
         self._frozen: Frozen | None = None
         self._proposed: tuple[int, int] | None = None  # the version it was for, and when
+        self.tries = 0  # proposals for that version
 
     def read(self, keys: Keys) -> Picture | None:
         """The run as the store has it; what did not change is not decoded again.  None: it is not under way any more."""
@@ -66,6 +69,7 @@ class Controlled:
         return self._proposed is None or version > self._proposed[0] or now - self._proposed[1] >= RUN_RETRY
 
     def proposed(self, version: int, now: int) -> None:
+        self.tries = self.tries + 1 if self._proposed is not None and self._proposed[0] == version else 1
         self._proposed = (version, now)
 
     def _read_plan(self, keys: Keys) -> RunPlan:
@@ -180,7 +184,7 @@ class Leading:
 
     def _control(self, one: Controlled, picture: Picture) -> None:
         now, version = self._out.now, picture.record.version
-        seen = self._see(picture)
+        seen = self._see(one, picture)
         one.clocks.observe(picture, seen, now)
         if not one.may_propose(version, now):
             return
@@ -189,26 +193,32 @@ class Leading:
             one.proposed(version, now)
             self._out.count("run_steps")
 
-    def _see(self, picture: Picture) -> Seen:
+    def _see(self, one: Controlled, picture: Picture) -> Seen:
         services = dict.fromkeys((*picture.strategy.floor, *(gate.service for gate in picture.spec.gates)))
         return Seen(
             unix=self._out.unix(),
             away=frozenset(node for node in picture.concerned if not self._fleet.is_reachable(node)),
             instances={service: self._fleet.instances(service) for service in services},
-            joiners=self._joiners(picture),
+            joiners=self._joiners(one, picture),
         )
 
-    def _joiners(self, picture: Picture) -> tuple[Path, ...]:
-        """Nodes that fit the targets only now: of one data center, as many as may go together, once all others are through."""
+    def _joiners(self, one: Controlled, picture: Picture) -> tuple[Path, ...]:
+        """Nodes that fit the targets only now: of one data center, as many as may go together, once all others are through.
+        Where they are refused time after time, such as for a plan that would be too large, the run ends without them."""
         record, strategy = picture.record, picture.strategy
         is_time = record.state is RunState.RUNNING and picture.batch is None and not picture.in_flight
-        if strategy.join is not Join.APPLY or not is_time:
+        if strategy.join is not Join.APPLY or not is_time or one.tries >= JOIN_TRIES:
             return ()
-        known = dict.fromkeys(picture.nodes)
-        late = [n for n in self._matching(picture.spec.targets) if n not in known and self._fleet.is_reachable(n)]
+        late = [node for node in self._matching(picture.spec.targets) if self._may_join(picture, node)]
         if not late:
             return ()
         datacenter = f"{late[0].partition('/')[0]}/"
         beside = [node for node in late if node.startswith(datacenter)]
-        size = amount(strategy.batch, len(beside) + sum(node.startswith(datacenter) for node in known))
-        return tuple(beside[: max(1, size)])
+        size = amount(strategy.batch, len(beside) + sum(node.startswith(datacenter) for node in picture.nodes))
+        return tuple(beside[: max(1, size)][: max(0, RUN_NODES - len(picture.nodes))])
+
+    def _may_join(self, picture: Picture, node: Path) -> bool:
+        """Whether it is within reach, and no target of this run or of another one under way."""
+        others = (one.picture for one in self._runs.values() if one.picture is not None)
+        taken = picture.has(node) or any(other.has(node) for other in others)
+        return not taken and self._fleet.is_reachable(node)

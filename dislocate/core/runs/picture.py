@@ -44,6 +44,14 @@ class Picture(Struct, frozen=True, dict=True):
         return tuple(node for batch in self.plan.batches for node in batch.nodes)
 
     @cached_property
+    def _known(self) -> dict[Path, None]:
+        return dict.fromkeys(self.nodes)
+
+    def has(self, node: Path) -> bool:
+        """Whether it is a target."""
+        return node in self._known
+
+    @cached_property
     def batch(self) -> Batch | None:
         """The batch that is under way or comes next; None: there is none any more."""
         at = self.record.batch
@@ -101,17 +109,19 @@ class Picture(Struct, frozen=True, dict=True):
 
     @cached_property
     def waiting(self) -> tuple[Path, ...]:
-        """Nodes that are to be granted: those to be tried again first, else those of the present batch."""
-        if self.record.direction is Direction.REVERT:
-            return self.again + tuple(n for n in self.batch_nodes if self.is_to_be_reverted(n) and n not in self.again)
-        return self.again + tuple(
-            n for n in self.batch_nodes if self.state(n) is NodeState.PENDING and n not in self.again
-        )
+        """Nodes that are to be granted: those to be tried again first, then those of the present batch."""
+        return tuple(dict.fromkeys((*self.again, *filter(self.is_due, self.batch_nodes))))
 
     @cached_property
     def again(self) -> tuple[Path, ...]:
-        """Nodes that an operator wants tried again, and that are not yet."""
-        return tuple(n for n in self.record.retries if self.state(n) not in (*IN_FLIGHT, NodeState.UNREACHABLE))
+        """Nodes to be tried again, or that came too late for their batch, and that are not granted yet."""
+        return tuple(filter(self.is_due, self.record.retries))
+
+    def is_due(self, node: Path) -> bool:
+        """Whether it may be granted once its turn comes."""
+        if self.record.direction is Direction.REVERT:
+            return self.is_to_be_reverted(node)
+        return self.state(node) is NodeState.PENDING
 
     def is_to_be_reverted(self, node: Path) -> bool:
         """Whether a revert has yet to grant it: it began once, is not in flight, and was not taken back or left."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from dislocate.core.boundary.runs import Hold, NodeState, RunState
+from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState
 from dislocate.core.boundary.spec import OnFailure
 from dislocate.core.identity import Path
 from dislocate.core.runs.clocks import Clocks
@@ -101,8 +101,8 @@ def failures(case: Case) -> RunStep | None:
 
 
 def losses(case: Case) -> RunStep | None:
-    """More nodes failed, are out of reach or in doubt than may; those that are back already do not count."""
-    if not _is_lost(case):
+    """More nodes failed, are out of reach or in doubt than may."""
+    if not case.picture.is_spent:
         return None
     bad = (*case.picture.failed, *case.picture.lost)
     words = f"{_spent(case, bad)} failed, are out of reach or did not report; it goes on by itself once they are back"
@@ -115,13 +115,13 @@ def gates(case: Case) -> RunStep | None:
         return None
     for one in case.clocks.judged:
         if one.has_failed(case.now):
-            mend = f"'dislocate run promote {case.id}' and 'run resume {case.id}', or 'dislocate run revert {case.id}'"
-            return _on_failure(case, f"a gate fails: {one.reading.words}", mend)
+            return _on_bad_gate(case, f"a gate fails: {one.reading.words}")
     blind = next((one for one in case.clocks.judged if one.is_blind(case.now)), None)
     if blind is None:
         return None
     words = f"a gate has no data: {blind.reading.words}; it goes on by itself once there is some"
-    return HoldRun(*case.head, Hold.GATE, f"{words}, or without it: 'dislocate run promote {case.id}'")
+    mend = "promote" if case.picture.batch is not None else "abort"  # which leaves it as it is
+    return HoldRun(*case.head, Hold.GATE, f"{words}, or without it: 'dislocate run {mend} {case.id}'")
 
 
 def release(case: Case) -> RunStep | None:
@@ -129,7 +129,7 @@ def release(case: Case) -> RunStep | None:
     match case.picture.record.hold:
         case Hold.FREEZE if frozen_until(case.picture.spec.freezes, case.seen.unix) is None:
             return ReleaseRun(*case.head, "the freeze window is over")
-        case Hold.BUDGET if not _is_lost(case):
+        case Hold.BUDGET if not case.picture.is_spent:
             return ReleaseRun(*case.head, "enough nodes are back")
         case Hold.BUDGET if len(case.picture.failed) > case.picture.record.budget:
             return ReleaseRun(*case.head, f"what was out of reach is back, and failed: {names(case.picture.failed)}")
@@ -161,11 +161,12 @@ def out_of_reach(case: Case) -> RunStep | None:
 
 
 def back(case: Case) -> RunStep | None:
-    """Nodes that were out of reach before they began, and are not any more: they wait for their turn again."""
+    """Nodes that were out of reach before they began, and are not any more: they wait for their turn again, and where their
+    batch was closed without them, come before the next one."""
+    if case.picture.record.direction is Direction.REVERT:
+        return None  # which grants them as they are
     returned = [node for node in case.picture.those(NodeState.UNREACHABLE) if case.is_near(node)]
-    due = dict.fromkeys((*case.picture.batch_nodes, *case.picture.record.retries))
-    marks = [Mark(node, NodeState.PENDING, "within reach again") for node in returned if node in due]
-    return _marked(case, marks or _grants_again(case, returned))
+    return _marked(case, [Mark(node, NodeState.PENDING, "within reach again") for node in returned])
 
 
 def left_behind(case: Case) -> RunStep | None:
@@ -255,11 +256,6 @@ def finish_reverted(case: Case) -> RunStep | None:
 # ---- what the rules share
 
 
-def _is_lost(case: Case) -> bool:
-    away = [n for n in case.picture.lost if case.picture.state(n) is NodeState.UNKNOWN or not case.is_near(n)]
-    return len(case.picture.failed) + len(away) > case.picture.record.budget
-
-
 def _on_failure(case: Case, words: str, mend: str) -> RunStep:
     match case.picture.strategy.on_failure:
         case OnFailure.REVERT:
@@ -268,6 +264,14 @@ def _on_failure(case: Case, words: str, mend: str) -> RunStep:
             return HoldRun(*case.head, Hold.FAILURE, f"{words}; {mend}")
         case OnFailure.ABORT:
             return FinishRun(*case.head, RunState.FAILED, f"{words}; what was done was left as it is")
+
+
+def _on_bad_gate(case: Case, words: str) -> RunStep:
+    """Nodes did what they were told, so no budget is spent: what is not to be reverted is paused."""
+    if case.picture.strategy.on_failure is OnFailure.REVERT:
+        return RevertRun(*case.head, words)
+    mend = f"'dislocate run promote {case.id}' and 'run resume {case.id}', or 'dislocate run revert {case.id}'"
+    return HoldRun(*case.head, Hold.FAILURE, f"{words}; {mend}")
 
 
 def _spent(case: Case, bad: Sequence[Path]) -> str:
@@ -281,17 +285,6 @@ def _why(case: Case, node: Path) -> str:
 
 def _marked(case: Case, marks: Sequence[Mark]) -> RunStep | None:
     return MarkNodes(*case.head, tuple(marks)) if marks else None
-
-
-def _grants_again(case: Case, returned: Sequence[Path]) -> list[Mark]:
-    """Nodes of a batch that was closed without them: granted at once, but only of one batch, and beside nobody."""
-    picture = case.picture
-    is_time = picture.record.state is RunState.RUNNING and not picture.in_flight
-    if not returned or not is_time or len(picture.failed) + len(picture.lost) - 1 > picture.record.budget:
-        return []
-    together = next(batch.nodes for batch in picture.plan.batches if returned[0] in batch.nodes)
-    nodes = _opening(case, [node for node in returned if node in together]).nodes
-    return [Mark(node, NodeState.GRANTED, "within reach again") for node in nodes]
 
 
 def _wanted(case: Case) -> tuple[Path, ...]:
