@@ -155,6 +155,9 @@ class Worker:
         if record.state not in MOVING or self._refused.get(record.id) == record.version or self._drift.is_enforcing:
             return False
         journal = self._journals.get(record.id, PURPOSES[record.direction])
+        applied = self._journals.get(record.id, Purpose.APPLY)
+        if record.direction is Direction.REVERT and applied is not None and not applied.answered:
+            return False  # first it is known what is to be taken back
         if journal is None or journal.state is None:
             return self._out.node.path in record.granted or journal is not None
         is_final = journal.state in FINAL and journal.epoch == record.epoch
