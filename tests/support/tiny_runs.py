@@ -155,7 +155,8 @@ class TinyStore:
         record, task = self.records.get(request.run), self.tasks[request.run]
         if record is None or record.state not in (RunState.RUNNING, RunState.REVERTING):
             return Refused("conflict", "run", "it is not running")
-        if request.epoch != record.epoch or task.state not in IN_FLIGHT:
+        is_its_turn = request.epoch == record.epoch and task.direction is record.direction
+        if not is_its_turn or task.state not in IN_FLIGHT:
             return Refused("conflict", "epoch", "not for you")
         self.tasks[request.run] = replace(
             task,
@@ -169,11 +170,24 @@ class TinyStore:
 
     def _report(self, request: ReportTask) -> Any:
         task = self.tasks[request.run]
-        if request.epoch != task.epoch:
+        if request.epoch != task.epoch or not task.ask:
             return Refused("conflict", "epoch", "an older epoch")
         self.reports.append(request)
         self.tasks[request.run] = replace(task, state=request.state, steps=request.steps, words=request.words)
+        self.grant_back(request.run)
         return Done()
+
+    def grant_back(self, run: str) -> None:
+        """What the leader does while a run is taken back: who has reported is granted that."""
+        record, task = self.records.get(run), self.tasks[run]
+        if (
+            record is not None
+            and record.state is RunState.REVERTING
+            and task.state in (NodeState.DONE, NodeState.FAILED)
+        ):
+            granted = replace(task, state=NodeState.GRANTED, direction=Direction.REVERT, epoch=record.epoch)
+            self.tasks[run] = granted
+            self.put(replace(record, version=record.version + 1, granted=(NODE.path,)))
 
     # ---- what tests do
 
@@ -255,9 +269,10 @@ class TinyRuns:
         return spec
 
     def revert_run(self, run: str = "1") -> None:
-        """Take it back, and grant that."""
-        record = self.store.records.get(run) or self.store.over[run]
-        self.store.tasks[run] = replace(self.store.tasks[run], state=NodeState.GRANTED)
+        """Take it back: who is in flight is to report first, who was only granted does not begin."""
+        record, task = self.store.records.pop(run, None) or self.store.over[run], self.store.tasks[run]
+        if task.state is NodeState.GRANTED:
+            self.store.tasks[run] = replace(task, state=NodeState.PENDING)
         self.store.put(
             replace(
                 record,
@@ -265,9 +280,10 @@ class TinyRuns:
                 direction=Direction.REVERT,
                 version=record.version + 1,
                 epoch=record.epoch + 1,
-                granted=(NODE.path,),
+                granted=(),
             )
         )
+        self.store.grant_back(run)
 
     def end_run(self, run: str = "1", state: RunState = RunState.DONE) -> None:
         self.store.over[run] = replace(self.store.records.pop(run), state=state)

@@ -283,6 +283,7 @@ def test_a_run_that_is_over_is_taken_back_from_the_journal_after_a_restart(world
 
 def test_a_revert_of_what_was_never_begun_here_is_done_at_once(world):
     world.begin_run(SITE, granted=())
+    world.store.tasks["1"] = msgspec.structs.replace(world.store.tasks["1"], state=NodeState.FAILED)
     world.revert_run()
     world.run()
     assert world.states == [NodeState.REVERTED]
@@ -417,21 +418,32 @@ def test_an_agent_that_comes_back_when_the_run_is_over_says_how_far_it_came(worl
     assert world.host.applied() == ["file /etc/site"]
 
 
-def test_an_agent_that_comes_back_when_the_run_is_taken_back_reports_and_then_reverts(world):
-    world.begin_run(SITE, SEED)
-    while not world.host.done:
+@pytest.mark.parametrize("point", range(POINTS))
+def test_an_agent_that_ends_anywhere_and_comes_back_when_the_run_is_taken_back_reverts_what_it_did(point):
+    world = TinyRuns()
+    apply(world)
+    for _ in range(point):
         world._step(world.now + SECOND)
-    task = world.store.tasks["1"]
     world.revert_run()
-    world.store.tasks["1"] = task
     world.start()
-    world.run("10s")
-    assert world.states == [NodeState.FAILED]
-    world.store.tasks["1"] = msgspec.structs.replace(task, state=NodeState.GRANTED)
-    world.store.change("1")
-    world.run("10s")
-    assert world.states == [NodeState.FAILED, NodeState.REVERTED]
-    assert world.host.states["file /etc/site"] == "absent"
+    world.run("30s")
+    began = world.store.tasks["1"].touched
+    assert world.states == ([world.states[0], NodeState.REVERTED] if began else [])
+    assert world.host.states.get("file /etc/motd", "absent") == "absent"
+    assert world.host.states.get("file /etc/site", "absent") == "absent"
+
+
+@pytest.mark.parametrize("point", range(POINTS))
+def test_an_agent_that_ends_anywhere_and_comes_back_when_the_run_is_over_has_reported_once(point):
+    world = TinyRuns()
+    apply(world)
+    for _ in range(point):
+        world._step(world.now + SECOND)
+    world.end_run(state=RunState.ABORTED)
+    world.start()
+    world.run("30s")
+    assert len(set(world.states)) == world.store.tasks["1"].touched
+    assert not world.worker._carrying
 
 
 def test_nothing_is_changed_before_the_intent_is_durable(world):
