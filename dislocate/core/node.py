@@ -31,6 +31,7 @@ from dislocate.core.boundary.inputs import (
     Stopped,
     Stored,
     StoreFailed,
+    TaskProgressed,
     TimeReached,
 )
 from dislocate.core.boundary.requests import (
@@ -45,6 +46,7 @@ from dislocate.core.boundary.requests import (
     SetMaintenance,
     Watch,
 )
+from dislocate.core.boundary.runs import Visit
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.store import StoreRequest, StoreView
 from dislocate.core.boundary.views import DatacenterView, HistoryEntry, MemberView
@@ -64,6 +66,8 @@ from dislocate.core.membership.swim import Swim
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
+from dislocate.core.runs import messages as run_messages
+from dislocate.core.runs.part import Fleet, RunsPart
 from dislocate.core.store import messages as store_messages
 from dislocate.core.store.part import StorePart
 from dislocate.core.streams import Streams
@@ -95,6 +99,8 @@ class Node:
         self._repair = Repair(settings, streams, out, self._members, self._ledger)
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
         self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
+        fleet = Fleet(self._members, self._wan, self._catalog)
+        self._runs = RunsPart(streams, out, self._members, self._store.face, fleet, recovered)
         self._reassembly = Reassembly()
         self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
@@ -124,6 +130,7 @@ class Node:
             RequestCancelled: self._request_cancelled,
             CheckCompleted: self._catalog.check_completed,
             LoadReported: self._catalog.host_load_reported,
+            TaskProgressed: self._runs.task_progressed,
             Stopped: self._swim.stopped,
         }
         self._messages: dict[type, MessageHandler] = {
@@ -155,6 +162,10 @@ class Node:
             store_messages.Unfollow: self._store.answering.on_unfollow,
             store_messages.FollowedState: self._store.near.on_state,
             store_messages.FollowedChanges: self._store.near.on_changes,
+            run_messages.VisitAsked: self._runs.hosting.on_asked,
+            run_messages.VisitEnded: self._runs.hosting.on_ended,
+            run_messages.VisitOutput: self._runs.visits.on_output,
+            run_messages.VisitAnswered: self._runs.visits.on_answered,
             Fragment: self._fragment_received,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
@@ -178,6 +189,7 @@ class Node:
             **self._catalog.timers(),
             **self._repair.timers(),
             **self._store.timers(),
+            **self._runs.timers(),
         }
         self._requests: dict[type, Callable[[int, Any], None]] = {
             Register: self._catalog.register,
@@ -190,6 +202,7 @@ class Node:
             Watch: self._catalog.watch,
             Leave: self._swim.leave,
             Forget: self._swim.forget,
+            Visit: self._runs.visit,
             **dict.fromkeys(get_args(StoreRequest), self._store.request),
         }
 
@@ -205,6 +218,7 @@ class Node:
         self._catalog.start()
         self._repair.start()
         self._store.start()
+        self._runs.start()
         return self._finish_turn()
 
     def handle(self, input_: Input, now: int) -> list[Effect]:
@@ -343,6 +357,7 @@ class Node:
         self._swim.link_opened(opened.peer)
         self._wan.link_opened(opened.peer)
         self._store.link_opened(opened.peer)
+        self._runs.link_opened(opened.peer)
 
     def _link_lost(self, lost: LinkLost) -> None:
         self._out.link_lost(lost.peer)
@@ -350,6 +365,7 @@ class Node:
         self._swim.link_lost(lost.peer, lost.reason)
         self._wan.link_lost(lost.peer, lost.reason)
         self._store.link_lost(lost.peer)
+        self._runs.link_lost(lost.peer, lost.reason)
 
     def _connect_tried(self, tried: ConnectTried) -> None:
         self._store.connect_tried(tried)
@@ -359,6 +375,7 @@ class Node:
         if isinstance(failed.target, NodeId):
             self._wan.send_failed(failed.target, failed.reason)
             self._store.send_failed(failed.target)
+            self._runs.send_failed(failed.target)
         else:
             self._swim.send_failed(failed.target, failed.reason)
 
@@ -372,6 +389,7 @@ class Node:
     def _request_cancelled(self, cancelled: RequestCancelled) -> None:
         self._catalog.request_cancelled(cancelled.request_id)
         self._store.cancel(cancelled.request_id)
+        self._runs.cancel(cancelled.request_id)
 
     def _look_for_stall(self, now: int) -> None:
         """Nothing came for long: only a timer that was due and not served tells of a stall."""

@@ -44,6 +44,7 @@ from dislocate.core.membership.messages import (
     Welcome,
     WhoIsThere,
 )
+from dislocate.core.runs.messages import VisitAnswered, VisitAsked, VisitEnded, VisitOutput
 from dislocate.core.store.messages import (
     Answered,
     AnsweredTogether,
@@ -119,6 +120,10 @@ Message: TypeAlias = (
     | Fragment
     | AskedTogether
     | AnsweredTogether
+    | VisitAsked
+    | VisitOutput
+    | VisitAnswered
+    | VisitEnded
 )
 
 

@@ -91,13 +91,8 @@ class Carrying:
     def resources(self) -> tuple[Resource, ...]:
         return tuple(work.resource for work in self.works)
 
-    def begin(self, more: tuple[StoredRecord, ...] = ()) -> None:
-        """Write that it is begun, with `more` in the same transaction, and begin: the first look need not wait for that."""
-        self._out.store((*more, self._journals.put(self.journal)), sync=True)
-        self.go_on()
-
     def go_on(self) -> None:
-        """What is next, until something has to be waited for."""
+        """What is next, until something has to be waited for; called once to begin."""
         while True:
             action = next_action(self.journal, self.works, self._looks, self._fresh, self._expected)
             match action:

@@ -161,7 +161,7 @@ class Drift:
         self._enforcing = Carrying(
             self._out, self._journals, self._writing, kept, works, journal, self._enforced, first_task=self._tasks
         )
-        self._enforcing.begin()
+        self._enforcing.go_on()
 
     def _enforced(self, journal: Journal) -> None:
         assert self._enforcing is not None

@@ -8,6 +8,8 @@
 Each record is rewritten at every step.  An entry without a result is an intent: written before its effect, so that a start
 after a crash knows what may have happened; what a change notifies is owed from the same write on that says that it changed.
 
+A journal begins before the grant is asked for, so that an agent which ends before the answer knows that it may be counted in.
+
 Invariant: there is at most one intent without a result in a journal, and it is its last entry; a journal with a state is over,
 and is reported until somebody answered.  The key has no attempt in it: what was done once is not done again when a run is
 granted anew.  What is next is `actions`' to say.
@@ -79,7 +81,8 @@ class Journal(Struct, frozen=True, omit_defaults=True, kw_only=True):
     name: str  # of the run's specification
     purpose: Purpose
     number: int  # of this agent's journals: a later one is higher
-    epoch: int  # that granted it
+    epoch: int  # that granted it, or that it was asked for under
+    asked: bool = False  # a grant was asked for, and it is not known that it came: nothing was done for it
     entries: tuple[Entry, ...] = ()
     doubts: tuple[Entry, ...] = ()  # of earlier attempts that failed, and may have changed something
     owed: tuple[str, ...] = ()  # ids of resources that were notified and are not done yet
@@ -143,11 +146,29 @@ def settled(journal: Journal, resource: Resource, outcome: TaskOutcome) -> Journ
 
 
 def ended(journal: Journal, state: NodeState, kind: str = "", words: str = "") -> Journal:
-    return replace(journal, state=state, kind=kind, words=words[:REPORT_WORDS], answered=False)
+    return replace(journal, state=state, kind=kind, words=words[:REPORT_WORDS], answered=False, asked=False)
+
+
+def asked_for(journal: Journal, epoch: int) -> Journal:
+    """A grant is asked for under `epoch`: to be durable before."""
+    return replace(journal, epoch=epoch, asked=True)
+
+
+def refused(journal: Journal) -> Journal | None:
+    """The grant did not come; None: nothing is left to remember."""
+    is_new = journal.state is None and not journal.entries and not journal.doubts
+    return None if is_new else replace(journal, asked=False)
+
+
+def is_open(journal: Journal) -> bool:
+    """Whether the store may count this node in without a report being under way."""
+    return journal.state is None or journal.asked
 
 
 def closed(journal: Journal, words: str) -> Journal:
     """It will not be gone on with: what was begun is lost."""
+    if journal.state is not None:
+        return replace(journal, asked=False, answered=False)  # nothing was done since
     intent = journal.intent
     if intent is not None:
         lost = replace(intent, result=TaskResult.FAILED, kind="lost", words=words)
@@ -159,7 +180,7 @@ def closed(journal: Journal, words: str) -> Journal:
 def granted_again(journal: Journal, epoch: int) -> Journal:
     """Another attempt: what was done stays done, what failed or was as it should be is looked at again."""
     if journal.state is None:
-        return replace(journal, epoch=epoch)
+        return replace(journal, epoch=epoch, asked=False)
     kept = tuple(one for one in journal.entries if one.result is TaskResult.CHANGED or one.result is None)
     doubts = tuple(one for one in journal.entries if one.result is TaskResult.FAILED and one.begun)
     return replace(
@@ -171,6 +192,7 @@ def granted_again(journal: Journal, epoch: int) -> Journal:
         kind="",
         words="",
         answered=False,
+        asked=False,
     )
 
 
@@ -270,12 +292,17 @@ class Journals:
         self._by_key[journal.run, journal.purpose] = journal
         return encode_record(journal.key, journal)
 
+    def drop(self, journal: Journal) -> StoredRecord:
+        """Forget it; the record that deletes it."""
+        del self._by_key[journal.run, journal.purpose]
+        return StoredRecord(journal.key, None)
+
     def drop_old(self, needed: Iterable[str]) -> tuple[StoredRecord, ...]:
         """Forget all but the newest runs, those `needed`, and what nobody heard the end of; records that delete them."""
         newest: dict[str, int] = {}
         for journal in self._by_key.values():
             newest[journal.run] = max(newest.get(journal.run, 0), journal.number)
-        open_ = [one.run for one in self._by_key.values() if one.state is None or not one.answered]
+        open_ = [one.run for one in self._by_key.values() if is_open(one) or not one.answered]
         order = sorted(newest, key=lambda run: -newest[run])
         keeps = dict.fromkeys([*order[:RUNS_REMEMBERED], *needed, *open_])
         gone = [run for run in dict.fromkeys([*self._kept, *newest]) if run not in keeps]

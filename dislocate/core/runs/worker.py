@@ -41,9 +41,12 @@ from dislocate.core.runs.journal import (
     Journals,
     Kept,
     Purpose,
+    asked_for,
     closed,
     ended,
     granted_again,
+    is_open,
+    refused,
     report,
 )
 from dislocate.core.runs.records import ACTIVE, decode, node_key, over_key
@@ -55,6 +58,7 @@ from dislocate.core.units import SECOND
 
 LOOK_AGAIN = 1 * SECOND  # the store did not answer, or has not all of it yet
 ASKS_A_START = 1_000  # numbers of askings that a start of an agent has, which begins at least a millisecond later
+STOPPED = "the agent ended while it did this"
 MOVING = (RunState.RUNNING, RunState.REVERTING)
 FINAL = (NodeState.DONE, NodeState.REVERTED)
 
@@ -77,13 +81,11 @@ class Worker:
         self._drift = Drift(out, self._journals, self._writing)
         self._drift.over = self._look
         self._drift.is_free = lambda: self._carrying is None and self._asking is None
-        self._orphans = tuple(  # of an earlier start
-            one.key for one in self._journals.all() if one.state is None and one.purpose is not Purpose.ENFORCE
-        )
         self._asking: str | None = None  # the run that is asked about
         self._carrying: Carrying | None = None
         self._refused: dict[str, int] = {}  # by run: the version at which it was refused
         self._records: dict[str, tuple[int, RunRecord]] = {}  # by key: as of which revision
+        self._closing: dict[str, None] = {}  # keys of journals whose end is not durable yet
         self._asks = 0
         self._tasks = 0
         self._timer = 0
@@ -134,8 +136,7 @@ class Worker:
         self._refused = {record.id: self._refused[record.id] for record in active if record.id in self._refused}
         if self._carrying is not None or self._asking is not None:
             return
-        if self._orphans:
-            self._tend_orphans(active)
+        self._tend_left(active)
         for record in active:
             if self._asking is None and self._carrying is None and self._wants(record):
                 self._drift.yield_()
@@ -155,7 +156,10 @@ class Worker:
         if record.state not in MOVING or self._refused.get(record.id) == record.version or self._drift.is_enforcing:
             return False
         journal = self._journals.get(record.id, PURPOSES[record.direction])
-        if journal is None or journal.state is None:
+        applied = self._journals.get(record.id, Purpose.APPLY)
+        if record.direction is Direction.REVERT and applied is not None and not applied.answered:
+            return False  # first it is known what is to be taken back
+        if journal is None or is_open(journal):
             return self._out.node.path in record.granted or journal is not None
         is_final = journal.state in FINAL and journal.epoch == record.epoch
         return journal.answered and not is_final and self._out.node.path in record.granted
@@ -164,22 +168,32 @@ class Worker:
 
     def _take_up(self, record: RunRecord) -> None:
         self._asking = record.id
-        kept = self._journals.kept(record.id)
-        if kept is not None:
-            self._ask(record, kept)
-            return
 
-        def then(fetched: Kept | None) -> None:
-            if fetched is None:
+        def then(kept: Kept | None) -> None:
+            if kept is None:
                 self._not_now()
             else:
-                self._ask(record, fetched)
+                self._prepare(record, kept)
 
-        fetch(self._store, self._out.node.path, record, then)
+        kept = self._journals.kept(record.id)
+        if kept is not None:
+            then(kept)
+        else:
+            fetch(self._store, self._out.node.path, record, then)
 
     def _not_now(self) -> None:
         self._asking = None
         self._look_later()
+
+    def _prepare(self, record: RunRecord, kept: Kept) -> None:
+        """That it is asked for is durable before."""
+        purpose = PURPOSES[record.direction]
+        journal = self._journals.get(record.id, purpose)
+        if journal is None:
+            name, number = kept.frozen.spec.name, self._journals.next_number()
+            journal = Journal(run=record.id, name=name, purpose=purpose, number=number, epoch=record.epoch)
+        records = (self._journals.keep(record.id, kept), self._journals.put(asked_for(journal, record.epoch)))
+        self._writing.write(records, lambda: self._ask(record, kept))
 
     def _ask(self, record: RunRecord, kept: Kept) -> None:
         node, asked_at = self._out.node, self._out.now
@@ -200,37 +214,38 @@ class Worker:
         elif isinstance(result, Refused) and result.kind != "unavailable":
             self._asking = None
             self._refused[record.id] = record.version
+            self._forget_asking(record)
             self._look()
         else:
             self._not_now()
 
+    def _forget_asking(self, record: RunRecord) -> None:
+        """It was refused.  What was begun stays open: it is asked for at the next version, or closed."""
+        journal = self._journals.get(record.id, PURPOSES[record.direction])
+        assert journal is not None
+        left = refused(journal)
+        self._out.store((self._journals.drop(journal) if left is None else self._journals.put(left),), sync=False)
+
     def _granted(self, granted: Granted, kept: Kept) -> None:
-        applied = self._journals.get(granted.run, Purpose.APPLY)
-        if granted.direction is Direction.REVERT and applied is None:
+        if granted.direction is Direction.REVERT and self._journals.get(granted.run, Purpose.APPLY) is None:
             self._ask_what_was_done(granted, kept)
-            return
-        self._begin(granted, kept)
+        else:
+            self._begin(granted, kept)
 
     # ---- doing
 
     def _begin(self, granted: Granted, kept: Kept) -> None:
         resources = ordered(kept.frozen.spec)
-        purpose = PURPOSES[granted.direction]
-        before = self._journals.get(granted.run, purpose)
-        if before is not None:
-            journal = granted_again(before, granted.epoch)
-        else:
-            name, number = kept.frozen.spec.name, self._journals.next_number()
-            journal = Journal(run=granted.run, name=name, purpose=purpose, number=number, epoch=granted.epoch)
-        if purpose is Purpose.APPLY:
+        asked = self._journals.get(granted.run, PURPOSES[granted.direction])
+        assert asked is not None
+        if granted.direction is Direction.APPLY:
             works = work_to_apply(resources)
         else:
             works = work_to_revert(resources, self._journals.get(granted.run, Purpose.APPLY))
-        self._carry(journal, kept, works, granted.expected)
+        self._carry(granted_again(asked, granted.epoch), kept, works, granted.expected)
 
     def _carry(self, journal: Journal, kept: Kept, works: tuple[Work, ...], expected: str) -> None:
         self._asking = None
-        self._orphans = tuple(key for key in self._orphans if key != journal.key)
         self._carrying = Carrying(
             self._out,
             self._journals,
@@ -243,7 +258,7 @@ class Worker:
             first_task=self._tasks,
         )
         self._out.notify(TaskBegun(journal.run, journal.epoch, journal.purpose.value))
-        self._carrying.begin((self._journals.keep(journal.run, kept),))
+        self._carrying.go_on()
 
     def _over(self, journal: Journal) -> None:
         """It has ended, durably."""
@@ -268,34 +283,34 @@ class Worker:
                 self._begin(granted, kept)
                 return
             self._asking = None
-            name, number = kept.frozen.spec.name, self._journals.next_number()
-            journal = Journal(
-                run=granted.run, name=name, purpose=Purpose.REVERT, number=number, epoch=granted.epoch, fits=True
-            )
+            asked = self._journals.get(granted.run, Purpose.REVERT)
+            assert asked is not None
             words = "this agent's disk has no journal of the run, so nobody knows here what it changed: look there"
-            self._end_unworked(ended(journal, NodeState.REVERT_FAILED, "lost", words), kept)
+            self._close(ended(asked, NodeState.REVERT_FAILED, "lost", words))
 
         self._store.ask(ReadKeys(node_key(granted.run, self._out.node.path)), then)
 
-    # ---- what an earlier start left
+    # ---- what is left open
 
-    def _tend_orphans(self, active: Sequence[RunRecord]) -> None:
-        """What was begun and is not to be gone on with is reported as it stands."""
+    def _tend_left(self, active: Sequence[RunRecord]) -> None:
+        """What was begun, or asked for, and is not to be gone on with is reported as it stands."""
         under_way = {record.id: record for record in active}
-        for journal in [one for one in self._journals.all() if one.key in self._orphans]:
+        for journal in self._journals.all():
+            if journal.purpose is Purpose.ENFORCE or not is_open(journal) or journal.key in self._closing:
+                continue
             record = under_way.get(journal.run)
-            if record is not None and PURPOSES[record.direction] is not journal.purpose:
-                self._close(closed(journal, "the agent ended while it did this, and the run is taken back since"))
-            elif record is None:
+            if record is None:
                 self._ask_whether_over(journal)
+            elif PURPOSES[record.direction] is not journal.purpose:
+                self._close(closed(journal, f"{STOPPED}, and the run is taken back since"))
 
     def _ask_whether_over(self, journal: Journal) -> None:
         """What is held here of `system/` may be from before the run began: only the store knows."""
 
         def then(result: Any) -> None:
             self._asking = None
-            if isinstance(result, KeysRead) and result.keys and journal.key in self._orphans:
-                self._close(closed(journal, "the agent ended while it did this, and the run was over when it was back"))
+            if isinstance(result, KeysRead) and result.keys:
+                self._close(closed(journal, f"{STOPPED}, and the run was over when it was back"))
                 self._look()
             else:
                 self._look_later()
@@ -305,14 +320,14 @@ class Worker:
             self._store.ask(ReadKeys(over_key(journal.run)), then)
 
     def _close(self, journal: Journal) -> None:
-        self._orphans = tuple(key for key in self._orphans if key != journal.key)
-        self._end_unworked(journal, None)
-
-    def _end_unworked(self, journal: Journal, kept: Kept | None) -> None:
         """Over without anything having been done about it now."""
-        keeps = () if kept is None else (self._journals.keep(journal.run, kept),)
+        self._closing[journal.key] = None
 
-        self._writing.write((*keeps, self._journals.put(journal)), lambda: self._reports.send(journal))
+        def then() -> None:
+            del self._closing[journal.key]
+            self._reports.send(journal)
+
+        self._writing.write((self._journals.put(journal),), then)
 
     # ---- reporting
 

@@ -1,0 +1,118 @@
+"""The runs' part of an agent: the worker, visits, and on the server that leads the control of all runs.
+
+Here they are put together and given the store (`store.face`) and the fleet, as membership and the catalog see it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from dislocate.core.boundary.inputs import TaskProgressed
+from dislocate.core.boundary.runs import Visit
+from dislocate.core.boundary.settings import Recovered
+from dislocate.core.boundary.store import KeyChange
+from dislocate.core.boundary.values import MemberState
+from dislocate.core.boundary.views import InstanceView
+from dislocate.core.catalog.catalog import Catalog
+from dislocate.core.identity import NodeId, Path
+from dislocate.core.membership.members import Members
+from dislocate.core.membership.wan import Wan
+from dislocate.core.outbox import Outbox
+from dislocate.core.runs.door import FleetDoor, StoreDoor
+from dislocate.core.runs.hosting import Hosting
+from dislocate.core.runs.visits import Visits
+from dislocate.core.runs.worker import Worker
+from dislocate.core.streams import Streams
+
+
+class Leads(Protocol):
+    """What controls the runs while this agent leads: `leading.Leading`."""
+
+    def timers(self) -> dict[type, Callable[[Any], None]]: ...
+    def start(self) -> None: ...
+    def changed(self, changes: Sequence[KeyChange]) -> None: ...
+
+
+MakesLeading = Callable[[Outbox, StoreDoor, FleetDoor], Leads]
+
+
+class Fleet:
+    """The fleet as this node sees it: a `FleetDoor`."""
+
+    def __init__(self, members: Members, wan: Wan, catalog: Catalog) -> None:
+        self._members = members
+        self._wan = wan
+        self._catalog = catalog
+
+    def is_reachable(self, path: Path) -> bool:
+        """Whether the node is alive and its data center within reach."""
+        member = self._members.get(path)
+        if member is None or not member.is_living:
+            return False
+        datacenter = member.node.datacenter
+        return datacenter == self._members.datacenter or self._wan.is_reachable(datacenter)
+
+    def nodes(self) -> tuple[Path, ...]:
+        """Everybody known that has not left, by path."""
+        return tuple(sorted(member.path for member in self._members if member.state is not MemberState.LEFT))
+
+    def tags(self, path: Path) -> tuple[str, ...]:
+        member = self._members.get(path)
+        return () if member is None else member.record.tags
+
+    def instances(self, service: str) -> tuple[InstanceView, ...]:
+        view = self._catalog.service(service)
+        return () if view is None else view.instances
+
+    def services(self) -> tuple[str, ...]:
+        return self._catalog.names()
+
+
+class RunsPart:
+    """One agent's part."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        out: Outbox,
+        members: Members,
+        store: StoreDoor,
+        fleet: FleetDoor,
+        recovered: Recovered,
+        leading: MakesLeading | None = None,
+    ) -> None:
+        self.hosting = Hosting(out)
+        self.visits = Visits(out, members, self.hosting, fleet.is_reachable)
+        self._worker = Worker(out, store, streams, recovered)
+        self._leading = None if leading is None else leading(out, store, fleet)
+        if self._leading is not None:
+            store.listeners.append(self._leading.changed)
+
+    def timers(self) -> dict[type, Callable[[Any], None]]:
+        leading = {} if self._leading is None else self._leading.timers()
+        return {**self._worker.timers(), **self.visits.timers(), **leading}
+
+    def start(self) -> None:
+        self._worker.start()
+        if self._leading is not None:
+            self._leading.start()
+
+    def task_progressed(self, progressed: TaskProgressed) -> None:
+        task_id, outcome = progressed.task_id, progressed.outcome
+        if not self._worker.task_progressed(task_id, outcome):
+            self.hosting.task_progressed(task_id, outcome)
+
+    def visit(self, request_id: int, request: Visit) -> None:
+        self.visits.request(request_id, request)
+
+    def cancel(self, request_id: int) -> None:
+        self.visits.cancel(request_id)
+
+    def link_opened(self, peer: NodeId) -> None:
+        self.visits.link_opened(peer)
+
+    def link_lost(self, peer: NodeId, reason: str) -> None:
+        self.hosting.link_lost(peer)
+        self.visits.link_lost(peer, reason)
+
+    def send_failed(self, peer: NodeId) -> None:
+        self.visits.send_failed(peer)
