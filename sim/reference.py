@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, get_args
 
 from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.runs import RunRequest
 from dislocate.core.boundary.store import (
     Compare,
     Delete,
@@ -25,7 +26,6 @@ from dislocate.core.boundary.store import (
     RevokeLease,
     Transact,
 )
-from dislocate.core.boundary.runs import RunRequest
 from dislocate.core.runs.ledger import RunsLedger
 from dislocate.core.runs.steps import RunStep
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, decode_command

@@ -4,6 +4,7 @@ risk than the strategy allows.
 What was granted is read from the log as the servers agreed on it (`book`); what was done, from the hosts themselves.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -286,7 +287,7 @@ class WhatHappenedIsAudited(RunInvariant):
         self.exercised += len(entries)
         if len(entries) < self._moves:
             raise self.violated("the log", f"has {len(entries)} entries of audit for {self._moves} moves of runs")
-        for earlier, later in zip(entries, entries[1:], strict=False):
+        for earlier, later in itertools.pairwise(entries):
             if later["number"] != earlier["number"] + 1 or later["before"] != earlier["hash"]:
                 raise self.violated("the log", f"entry {later['number']} of the audit does not follow the one before")
 

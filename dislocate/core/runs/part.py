@@ -3,36 +3,26 @@
 Here they are put together and given the store (`store.face`) and the fleet, as membership and the catalog see it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from dislocate.core.boundary.inputs import TaskProgressed
 from dislocate.core.boundary.runs import Visit
 from dislocate.core.boundary.settings import Recovered
-from dislocate.core.boundary.store import KeyChange
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.catalog.catalog import Catalog
-from dislocate.core.identity import NodeId, Path
+from dislocate.core.identity import NodeId, Path, split_path
 from dislocate.core.membership.members import Members
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
 from dislocate.core.runs.door import FleetDoor, StoreDoor
 from dislocate.core.runs.hosting import Hosting
+from dislocate.core.runs.leading import Leading
+from dislocate.core.runs.targeting import Candidate, parse_target
 from dislocate.core.runs.visits import Visits
 from dislocate.core.runs.worker import Worker
 from dislocate.core.streams import Streams
-
-
-class Leads(Protocol):
-    """What controls the runs while this agent leads: `leading.Leading`."""
-
-    def timers(self) -> dict[type, Callable[[Any], None]]: ...
-    def start(self) -> None: ...
-    def changed(self, changes: Sequence[KeyChange]) -> None: ...
-
-
-MakesLeading = Callable[[Outbox, StoreDoor, FleetDoor], Leads]
 
 
 class Fleet:
@@ -67,6 +57,18 @@ class Fleet:
         return self._catalog.names()
 
 
+def candidates(fleet: FleetDoor) -> list[Candidate]:
+    """Everybody who may be a target, as this node sees them."""
+    services: dict[Path, dict[str, None]] = {}
+    for name in fleet.services():
+        for instance in fleet.instances(name):
+            services.setdefault(instance.node, {})[name] = None
+    return [
+        Candidate(path, *split_path(path, "node"), fleet.tags(path), tuple(services.get(path, ())))
+        for path in fleet.nodes()
+    ]
+
+
 class RunsPart:
     """One agent's part."""
 
@@ -78,23 +80,18 @@ class RunsPart:
         store: StoreDoor,
         fleet: FleetDoor,
         recovered: Recovered,
-        leading: MakesLeading | None = None,
     ) -> None:
         self.hosting = Hosting(out)
         self.visits = Visits(out, members, self.hosting, fleet.is_reachable)
         self._worker = Worker(out, store, streams, recovered)
-        self._leading = None if leading is None else leading(out, store, fleet)
-        if self._leading is not None:
-            store.listeners.append(self._leading.changed)
+        self._leading = Leading(out, store, fleet, lambda targets: parse_target(targets).select(candidates(fleet)))
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
-        leading = {} if self._leading is None else self._leading.timers()
-        return {**self._worker.timers(), **self.visits.timers(), **leading}
+        return {**self._worker.timers(), **self.visits.timers(), **self._leading.timers()}
 
     def start(self) -> None:
         self._worker.start()
-        if self._leading is not None:
-            self._leading.start()
+        self._leading.start()
 
     def task_progressed(self, progressed: TaskProgressed) -> None:
         task_id, outcome = progressed.task_id, progressed.outcome

@@ -21,6 +21,7 @@ PATH_LENGTH = 1024  # characters; Linux allows 4096 bytes
 COPIES = 64  # of one process on a node
 OPERATORS = ("system/", RECORDS)  # keys that templates and runs may not write
 
+_FACT = re.compile(r"^\{\{ ?facts\.[a-z_]+ ?\}\}(?=/)")  # each node's own place, where several share a machine
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MODE = re.compile(r"0?[0-7]{3,4}", re.ASCII)
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?", re.ASCII)
@@ -171,11 +172,13 @@ def check_words(text: str, field: str, length: int, *, may_be_empty: bool = Fals
 
 
 def check_path(path: str, field: str) -> None:
-    """Raises `LocalError` unless `path` is absolute and says plainly where it leads."""
+    """Raises `LocalError` unless `path` is absolute, or below a fact of the node, and says plainly where it leads."""
+    path = _FACT.sub("/fact", path, count=1)
     parts = path.split("/")
     is_plain = path == "/" or not any(part in ("", ".", "..") for part in parts[1:])
     if not path.startswith("/") or not is_plain or len(path) > PATH_LENGTH or _CONTROL.search(path):
-        raise LocalError(field, got=path, expected="an absolute path without '..', such as '/etc/motd'")
+        expected = "an absolute path without '..', such as '/etc/motd', or one below '{{ facts.state_dir }}'"
+        raise LocalError(field, got=path, expected=expected)
 
 
 def check_span(nanoseconds: int, field: str, *, may_be_zero: bool = False) -> None:
