@@ -63,7 +63,7 @@ class SimulatedHost(Struct):
         name, state, wanted = resource_id(resource), self.state(resource_id(resource)), digest_of(resource)
         if isinstance(resource, Command):
             return self._look_at_command(task, name)
-        if isinstance(resource, File) and resource.validate == ("false",) and state != wanted:
+        if isinstance(resource, File) and resource.validate[:1] == ("false",) and state != wanted:
             return TaskOutcome(TaskResult.WOULD_CHANGE, state, wanted)
         result = TaskResult.SAME if state == wanted else TaskResult.WOULD_CHANGE
         return TaskOutcome(result, state, wanted)
@@ -88,7 +88,7 @@ class SimulatedHost(Struct):
             return self._revert(task, name, now)
         if isinstance(resource, Command) and resource.run[0] == "false":
             return _failed("apply", "false: exit code 1")
-        if isinstance(resource, File) and resource.validate == ("false",):
+        if isinstance(resource, File) and resource.validate[:1] == ("false",):
             return _failed("validate", "false: exit code 1")
         wanted = digest_of(resource)
         is_unguarded = isinstance(resource, Command) and (resource.once or resource.only_notified)

@@ -51,6 +51,11 @@ class RunInvariant(Invariant):
         return run
 
 
+def is_handler(run: BookedRun, effect: Effect) -> bool:
+    """Whether the resource is there for others to notify."""
+    return any(one.only_notified and resource_id(one) == effect.resource for one in run.spec.resources)
+
+
 class NothingWithoutAGrant(RunInvariant):
     """A host is changed only while the log says that its node was granted that and has not reported yet."""
 
@@ -63,13 +68,16 @@ class NothingWithoutAGrant(RunInvariant):
         if run.spec.enforce and state is NodeState.DONE and effect.verb is TaskVerb.APPLY:
             return
         wanted = TaskVerb.APPLY if run.granted_as.get(path) is Direction.APPLY else TaskVerb.REVERT
-        if state not in (NodeState.STARTED, NodeState.UNKNOWN) or effect.verb is not wanted:
+        is_right = effect.verb is wanted or is_handler(run, effect)  # a service reloads what was taken back, too
+        if state not in (NodeState.STARTED, NodeState.UNKNOWN) or not is_right:
             words = f"was {state.value} in run {run.id} when it did {effect.verb.value} {effect.resource}"
             raise self.violated(path, words)
 
 
 class NoEffectTwice(RunInvariant):
-    """What a run does to a resource of a node it does once, and takes back at most once, whoever dies on the way."""
+    """What a run does to a resource of a node it does once, and takes back at most once, whoever dies on the way.
+
+    A handler is owed until it is known to have run, so it may run again."""
 
     name = "no effect twice"
 
@@ -79,7 +87,7 @@ class NoEffectTwice(RunInvariant):
 
     def changed(self, path: Path, effect: Effect) -> None:
         run = self.book_of(path, effect)
-        if run.spec.enforce:
+        if run.spec.enforce or is_handler(run, effect):
             return
         self.exercised += 1
         key = (effect.run, path, effect.resource)
@@ -130,7 +138,9 @@ class OneBatchAtATime(RunInvariant):
 
 
 class NothingBeginsWhileHeld(RunInvariant):
-    """A node is granted, and begins, only while the run goes on: not while it is paused, awaits approval or is over."""
+    """A node is granted, and begins, only while the run goes on: not while it is paused, awaits approval or is over.
+
+    One that had begun before its agent was restarted goes on: what is in flight ends."""
 
     name = "nothing begins while held"
 
@@ -138,10 +148,9 @@ class NothingBeginsWhileHeld(RunInvariant):
         if not isinstance(event, NodeMoved) or event.now not in (NodeState.GRANTED.value, NodeState.STARTED.value):
             return
         self.exercised += 1
-        is_back = event.before == NodeState.UNREACHABLE.value
-        if run.state not in (RunState.RUNNING, RunState.REVERTING) and not (
-            is_back and event.now == NodeState.GRANTED.value
-        ):
+        goes_on = event.before in (NodeState.STARTED.value, NodeState.UNKNOWN.value)
+        is_in_flight = goes_on and run.state is RunState.PAUSED
+        if run.state not in (RunState.RUNNING, RunState.REVERTING) and not is_in_flight:
             raise self.violated(event.node, f"is {event.now} in run {run.id}, which is {run.state.value}")
 
 

@@ -1,6 +1,8 @@
 """Granting: a node asks for what the leader granted it, and reports what it made of it.
 
-Invariants: a node that was not granted, under an older epoch, or while the run is paused or its budget spent, does not begin;
+Invariants: a node that was not granted, under an older epoch, or while the run is paused or its budget spent, does not begin
+(one that had begun, and was restarted, goes on while it is paused: what is in flight ends, or a budget that it spends itself
+would never be whole again);
 one report counts for one start, and the same again changes nothing.  A node in flight may always report: also to a run that is
 paused or over, so that its record is true.  Neither touches the run's record, which every agent follows, save when a report
 makes a spent budget whole again: then those that were refused are to ask anew.
@@ -25,14 +27,17 @@ from dislocate.core.runs.transitions import ASKABLE, REPORTABLE, REPORTS
 def ask(draft: Draft, body: AskGrant) -> Granted:
     """Raises `Illegal`."""
     record = _run(draft, body.run)
-    going_on = record.state in (RunState.RUNNING, RunState.REVERTING)
-    claim(
-        going_on, "run", f"run {record.id} is {record.state.value}: nothing begins, {body.node} is prompted when it may"
-    )
     fenced = f"run {record.id} is at epoch {record.epoch}, not {body.epoch}: what was granted before must not begin"
     claim(body.epoch == record.epoch, "epoch", fenced)
     moving = Moving(draft, record)
     task = moving.task(body.node)
+    is_in_flight = record.state is RunState.PAUSED and task.state in (NodeState.STARTED, NodeState.UNKNOWN)
+    may_begin = record.state in (RunState.RUNNING, RunState.REVERTING) or is_in_flight
+    claim(
+        may_begin,
+        "run",
+        f"run {record.id} is {record.state.value}: nothing begins, {body.node} is prompted when it may",
+    )
     claim(
         task.state in ASKABLE, "node", f"{body.node} is {task.state.value} in run {record.id}: it waits for its grant"
     )

@@ -153,9 +153,12 @@ class Worker:
 
     def _wants(self, record: RunRecord) -> bool:
         """Whether this node is to ask for a grant now."""
-        if record.state not in MOVING or self._refused.get(record.id) == record.version or self._drift.is_enforcing:
-            return False
         journal = self._journals.get(record.id, PURPOSES[record.direction])
+        has_begun = record.state is RunState.PAUSED and journal is not None and journal.state is None
+        if not (record.state in MOVING or has_begun):
+            return False
+        if self._refused.get(record.id) == record.version or self._drift.is_enforcing:
+            return False
         applied = self._journals.get(record.id, Purpose.APPLY)
         if record.direction is Direction.REVERT and applied is not None and not applied.answered:
             return False  # first it is known what is to be taken back
