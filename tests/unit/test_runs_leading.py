@@ -4,6 +4,7 @@ import pytest
 
 from dislocate.core.boundary.runs import Hold, RunState
 from dislocate.core.boundary.spec import Freeze, Gate, Join
+from dislocate.core.boundary.store import KeyValue
 from dislocate.core.outbox import NEVER
 from dislocate.core.runs import leading
 from dislocate.core.runs.steps import JoinNodes
@@ -105,6 +106,24 @@ def test_what_did_not_change_is_not_decoded_again(monkeypatch):
     decoded.clear()
     run.run("4s", work=False)
     assert decoded == []
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["system/runs/7", "records/runs/7/plan", "records/runs/7/spec", "records/runs/7/nodes/fra/a1"]
+)
+@pytest.mark.parametrize("value", [b"no record", b"\xff", b"[]"])
+def test_what_cannot_be_read_is_left_alone_and_ends_no_agent(spoilt, value):
+    run = begun()
+    run.store.begin(picture("fra: fra/x1", id="8", strategy=QUICK))
+    run.store.keys.put(KeyValue(spoilt, value, 99, 99, 1))
+    run.run("5s", work=False)
+    assert [step.run for step in run.store.applied] == ["8"]
+
+
+def test_a_run_without_its_plan_is_left_alone():
+    run = begun()
+    run.store.keys.remove("records/runs/7/plan")
+    assert run.run("5s", work=False) == []
 
 
 # ---- leaders that die
