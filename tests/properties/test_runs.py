@@ -10,7 +10,8 @@ from dislocate.core.runs.picture import IN_FLIGHT
 from dislocate.core.runs.steps import OpenBatch, RunStep
 from dislocate.core.tunables import RUN_RETRY
 from dislocate.core.units import SECOND
-from tests.support.tiny_runs import TinyRun, TinyStore, instances, picture, said
+from tests.support.tiny_control import TinyRun, TinyStore
+from tests.support.tiny_runs import instances, picture, said
 
 PLANS = (
     "canary: fra/a1 | fra: fra/a2 fra/a3 | wdc: wdc/b1 wdc/b2",

@@ -9,8 +9,9 @@ from dislocate.core.outbox import NEVER
 from dislocate.core.runs import leading
 from dislocate.core.runs.steps import JoinNodes
 from dislocate.core.units import HOUR, SECOND
-from tests.support import tiny_runs
-from tests.support.tiny_runs import TinyRun, instances, picture
+from tests.support import tiny_control
+from tests.support.tiny_control import TinyRun
+from tests.support.tiny_runs import instances, picture
 
 THREE = "canary: fra/a1 | fra: fra/a2 fra/a3 | tok: tok/c1 tok/c2 | wdc: wdc/b1 wdc/b2"
 ALL_OF_IT = [
@@ -296,8 +297,8 @@ def test_late_joiners_get_batches_of_their_own_before_the_end():
 
 
 def test_a_joiner_that_is_refused_time_after_time_does_not_keep_the_run(monkeypatch):
-    real = tiny_runs.illegal
-    monkeypatch.setattr(tiny_runs, "illegal", lambda before, step: isinstance(step, JoinNodes) or real(before, step))
+    real = tiny_control.illegal
+    monkeypatch.setattr(tiny_control, "illegal", lambda before, step: isinstance(step, JoinNodes) or real(before, step))
     assert late(Join.APPLY) == ALL_OF_IT
 
 
