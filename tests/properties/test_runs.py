@@ -10,7 +10,8 @@ from dislocate.core.runs.picture import IN_FLIGHT
 from dislocate.core.runs.steps import OpenBatch, RunStep
 from dislocate.core.tunables import RUN_RETRY
 from dislocate.core.units import SECOND
-from tests.support.tiny_runs import TinyRun, TinyStore, instances, picture, said
+from tests.support.tiny_control import TinyRun, TinyStore
+from tests.support.tiny_runs import instances, picture, said
 
 PLANS = (
     "canary: fra/a1 | fra: fra/a2 fra/a3 | wdc: wdc/b1 wdc/b2",
@@ -22,18 +23,22 @@ FLOOR = 0.5
 HEALTHS = ("passing", "critical", "starting", "unattended")
 
 NODE = st.sampled_from(NODES)
-TIMES = st.sampled_from(("0s", "100ms", "1s", "3s", "6s", "15s"))
+PLACE = st.sampled_from((*NODES, "fra/*", "wdc/*"))
+STEPS = (Verb.PAUSE, Verb.RESUME, Verb.PROMOTE, Verb.SKIP, Verb.RETRY)
+TIMES = st.sampled_from(("0s", "1s", "3s", "6s", "15s"))
 HAPPENINGS = st.one_of(
-    st.tuples(st.just("time"), TIMES),
-    st.tuples(st.just("work"), NODE),
-    st.tuples(st.just("fail"), NODE),
-    st.tuples(st.just("away"), st.sampled_from((*NODES, "fra/*", "wdc/*"))),
-    st.tuples(st.just("back"), st.sampled_from((*NODES, "fra/*", "wdc/*"))),
-    st.tuples(st.just("leader"), st.none()),
-    st.tuples(st.just("lost"), st.none()),
+    st.tuples(st.just("works"), TIMES),  # nodes begin what they are granted, and report
+    st.tuples(st.just("idles"), TIMES),  # they do not
+    st.tuples(st.just("begins"), NODE),
+    st.tuples(st.just("breaks"), NODE),
+    st.tuples(st.just("away"), PLACE),
+    st.tuples(st.just("back"), PLACE),
+    st.tuples(st.sampled_from(("leader", "lost")), st.none()),
     st.tuples(st.just("health"), st.tuples(NODE, st.sampled_from(HEALTHS))),
-    st.tuples(st.sampled_from((Verb.PAUSE, Verb.RESUME, Verb.PROMOTE, Verb.SKIP, Verb.RETRY)), NODE),
+    st.tuples(st.sampled_from(STEPS), NODE),
 )
+BAD = st.lists(NODE, max_size=3, unique=True)
+AWAY = st.lists(PLACE, max_size=2)
 
 
 class Watched(TinyStore):
@@ -86,12 +91,12 @@ class Fleet:
     def do(self, what, how) -> None:
         run, store = self.run, self.store
         match what:
-            case "time":
-                self.pass_(how)
-            case "work" | "fail":
-                run.bad = {how: "broken"} if what == "fail" else {}
+            case "works" | "idles":
+                self.pass_(how, work=what == "works")
+            case "begins":
                 run.work(how)
-                run.bad = {}
+            case "breaks":
+                run.bad[how] = "broken"
             case "away":
                 run.fleet.away.append(how)
             case "back":
@@ -134,9 +139,11 @@ def runs(draw):
 
 
 @settings(deadline=None, max_examples=200)
-@given(runs(), st.lists(HAPPENINGS, max_size=40))
-def test_a_run_is_controlled_legally_and_comes_to_an_end(begun, happenings):
+@given(runs(), BAD, AWAY, st.lists(HAPPENINGS, min_size=8, max_size=40))
+def test_a_run_is_controlled_legally_and_comes_to_an_end(begun, bad, away, happenings):
     fleet = Fleet(begun)
+    fleet.run.bad.update(dict.fromkeys(bad, "broken"))
+    fleet.run.fleet.away += away
     for what, how in happenings:
         note(f"{what} {how}")
         fleet.do(what, how)
@@ -148,18 +155,19 @@ def test_a_run_is_controlled_legally_and_comes_to_an_end(begun, happenings):
         now = fleet.store.picture()
         if now.record.state in OVER:
             break
-        _operate(fleet.store, now)
+        _operate(fleet.run, now)
     assert fleet.store.refused == []
     assert now.record.state in OVER, f"{now.record} {now.tasks}"
     _ends_in_one_state(now)
 
 
-def _operate(store, now) -> None:
+def _operate(run, now) -> None:
     """What words tell an operator to do."""
     if now.record.hold in (Hold.OPERATOR, Hold.FAILURE, Hold.DEADLINE):
+        run.bad.clear()
         for node in now.failed:
-            store.steer(Verb.RETRY, node)
-        store.steer(Verb.RESUME)
+            run.store.steer(Verb.RETRY, node)
+        run.store.steer(Verb.RESUME)
 
 
 def _ends_in_one_state(now) -> None:

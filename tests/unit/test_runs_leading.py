@@ -4,12 +4,14 @@ import pytest
 
 from dislocate.core.boundary.runs import Hold, RunState
 from dislocate.core.boundary.spec import Freeze, Gate, Join
+from dislocate.core.boundary.store import KeyValue
 from dislocate.core.outbox import NEVER
 from dislocate.core.runs import leading
 from dislocate.core.runs.steps import JoinNodes
 from dislocate.core.units import HOUR, SECOND
-from tests.support import tiny_runs
-from tests.support.tiny_runs import TinyRun, instances, picture
+from tests.support import tiny_control
+from tests.support.tiny_control import TinyRun
+from tests.support.tiny_runs import instances, picture
 
 THREE = "canary: fra/a1 | fra: fra/a2 fra/a3 | tok: tok/c1 tok/c2 | wdc: wdc/b1 wdc/b2"
 ALL_OF_IT = [
@@ -105,6 +107,24 @@ def test_what_did_not_change_is_not_decoded_again(monkeypatch):
     decoded.clear()
     run.run("4s", work=False)
     assert decoded == []
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["system/runs/7", "records/runs/7/plan", "records/runs/7/spec", "records/runs/7/nodes/fra/a1"]
+)
+@pytest.mark.parametrize("value", [b"no record", b"\xff", b"[]"])
+def test_what_cannot_be_read_is_left_alone_and_ends_no_agent(spoilt, value):
+    run = begun()
+    run.store.begin(picture("fra: fra/x1", id="8", strategy=QUICK))
+    run.store.keys.put(KeyValue(spoilt, value, 99, 99, 1))
+    run.run("5s", work=False)
+    assert [step.run for step in run.store.applied] == ["8"]
+
+
+def test_a_run_without_its_plan_is_left_alone():
+    run = begun()
+    run.store.keys.remove("records/runs/7/plan")
+    assert run.run("5s", work=False) == []
 
 
 # ---- leaders that die
@@ -277,8 +297,8 @@ def test_late_joiners_get_batches_of_their_own_before_the_end():
 
 
 def test_a_joiner_that_is_refused_time_after_time_does_not_keep_the_run(monkeypatch):
-    real = tiny_runs.illegal
-    monkeypatch.setattr(tiny_runs, "illegal", lambda before, step: isinstance(step, JoinNodes) or real(before, step))
+    real = tiny_control.illegal
+    monkeypatch.setattr(tiny_control, "illegal", lambda before, step: isinstance(step, JoinNodes) or real(before, step))
     assert late(Join.APPLY) == ALL_OF_IT
 
 

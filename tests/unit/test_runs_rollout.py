@@ -414,5 +414,11 @@ def test_a_run_says_what_it_waits_for(run, words):
     assert explain(run) == words
 
 
+def test_a_run_says_what_the_floor_holds_back():
+    run = picture("fra: fra/a1 fra/a2", "fra/a1=started", strategy={"floor": {"web": 0.5}})
+    words = explain(run, instances("fra/a1 passing, fra/a2 passing"))
+    assert words.endswith("for fra/a2 to be granted (1 of 2 web in fra can be used, and 1 must be: fra/a2 waits)")
+
+
 def test_every_state_of_a_node_is_counted_by_name():
     assert picture(FLEET, "fra/a1=done").those(NodeState.PENDING) == ("fra/a2", "fra/a3", "wdc/b1", "wdc/b2")

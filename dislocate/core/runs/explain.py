@@ -1,13 +1,16 @@
 """Explain: what a run waits for, in a sentence, from its records alone.
 
-For people at any agent, which do not see what the leader sees: who is out of reach is known from its marks, and the floor is
-named as what may hold nodes back.
+For people at any agent, which does not see what the leader sees: who is out of reach is known from its marks, and what the
+floor holds back from this agent's own catalog, where it is passed in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from dislocate.core.boundary.runs import Direction, NodeState, RunState
+from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
+from dislocate.core.runs.floor import openable
 from dislocate.core.runs.picture import Picture, count, names
 
 PHRASES = {
@@ -18,15 +21,20 @@ PHRASES = {
 }
 
 
-def explain(picture: Picture) -> str:
-    """'batch 2 of 9, fra: waits for fra/a1 to report; for 2 nodes (fra/a2, fra/a3) to be granted'."""
+Instances: TypeAlias = Mapping[str, Sequence[InstanceView]]
+NOBODY: Instances = {}
+
+
+def explain(picture: Picture, instances: Instances = NOBODY) -> str:
+    """'batch 2 of 9, fra: waits for fra/a1 to report; for 2 nodes (fra/a2, fra/a3) to be granted'.  `instances`: of the
+    services that the floor names."""
     record = picture.record
     match record.state:
         case RunState.AWAITING:
             missing = picture.strategy.approvals - len(record.approved_by)
             return f"waits for {count(missing, 'approval')}: 'dislocate run approve {record.id}'"
         case RunState.RUNNING | RunState.REVERTING:
-            return f"{_where(picture)}: {_waits(picture)}"
+            return f"{_where(picture)}: {_waits(picture, instances)}"
         case RunState.PAUSED:
             flying = f"; {count(len(picture.in_flight))} still in flight" if picture.in_flight else ""
             return f"{_where(picture)}: held ({record.hold.value if record.hold else 'paused'}): {record.words}{flying}"
@@ -41,7 +49,7 @@ def _where(picture: Picture) -> str:
     return f"{verb}batch {picture.record.batch + 1} of {len(picture.plan.batches)}, {picture.batch.wave}"
 
 
-def _waits(picture: Picture) -> str:
+def _waits(picture: Picture, instances: Instances) -> str:
     waits = []
     for state, phrase in PHRASES.items():
         nodes = picture.those(state)
@@ -51,10 +59,8 @@ def _waits(picture: Picture) -> str:
             waits.append(f"for {_those(nodes)} {phrase}")
     pending = [node for node in picture.waiting if picture.state(node) is not NodeState.UNREACHABLE]
     if pending:
-        floor = (
-            f" (the floor of {', '.join(picture.strategy.floor)} may hold them back)" if picture.strategy.floor else ""
-        )
-        waits.append(f"for {_those(pending)} to be granted{floor}")
+        held_back = openable(pending, picture.strategy.floor, instances, picture.in_flight).words
+        waits.append(f"for {_those(pending)} to be granted" + (f" ({held_back})" if held_back else ""))
     if waits:
         return f"waits {'; '.join(waits)}"
     if picture.record.direction is Direction.REVERT:

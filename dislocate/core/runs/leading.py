@@ -11,10 +11,11 @@ it begins to lead.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from dislocate.core.boundary.runs import OVER, Frozen, NodeTask, RunPlan, RunRecord, RunState
 from dislocate.core.boundary.spec import Join
 from dislocate.core.boundary.store import KeyChange, KeyValue
-from dislocate.core.errors import Bug
 from dislocate.core.identity import Path
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.runs.amounts import amount
@@ -54,15 +55,19 @@ class Controlled:
         self.tries = 0  # proposals for that version
 
     def read(self, keys: Keys) -> Picture | None:
-        """The run as the store has it; what did not change is not decoded again.  None: it is not under way any more."""
+        """The run as the store has it; what did not change is not decoded again.  None: it is not under way any more, or not
+        whole.  Nobody's agent may end for that: before these keys were reserved, anybody may have put anything there."""
         found = keys.get(f"{ACTIVE}{self.run}")
         if found is None:
             return None
         if self.picture is not None and not self.is_stale and found.modified == self._modified:
             return self.picture
-        record = decode(found.value, RunRecord)
         self._modified, self.is_stale = found.modified, False
-        self.picture = Picture(record, self._read_plan(keys), self._read_tasks(keys), self._read_spec(keys))
+        try:
+            record = decode(found.value, RunRecord)
+            self.picture = Picture(record, self._read_plan(keys), self._read_tasks(keys), self._read_spec(keys))
+        except (msgspec.MsgspecError, UnicodeDecodeError, LookupError):
+            self.picture = None
         return self.picture
 
     def may_propose(self, version: int, now: int) -> bool:
@@ -96,10 +101,10 @@ class Controlled:
 
 
 def _present(keys: Keys, key: str) -> KeyValue:
-    """A key that is there as long as its run is under way.  Raises `Bug`."""
+    """Raises `LookupError`."""
     found = keys.get(key)
     if found is None:
-        raise Bug(f"{key} is not there, and its run is under way")
+        raise LookupError(key)
     return found
 
 

@@ -189,10 +189,8 @@ def close(case: Case) -> RunStep | None:
 
 
 def open_(case: Case) -> RunStep | None:
-    """Grant to those whose turn it is: of one batch at a time, and not while the budget is spent."""
+    """Grant to those whose turn it is, of one batch at a time.  The budget is not spent: `losses` came first."""
     picture = case.picture
-    if picture.is_spent:
-        return None
     wanted = _wanted(case)
     batch = dict.fromkeys(picture.batch_nodes)
     if not any(node in picture.again for node in wanted) and any(node not in batch for node in picture.in_flight):
