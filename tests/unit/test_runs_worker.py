@@ -14,7 +14,7 @@ from dislocate.core.boundary.runs import (
     TaskVerb,
 )
 from dislocate.core.boundary.spec import Command, Service
-from dislocate.core.boundary.store import ReadKeys
+from dislocate.core.boundary.store import KeyValue, ReadKeys
 from dislocate.core.runs.actions import Carry, Intend, Look, Settle, next_action, work_to_apply
 from dislocate.core.runs.fetching import named_secrets
 from dislocate.core.runs.journal import Journal, Purpose, intended, plan_digest, settled
@@ -571,3 +571,16 @@ def test_secrets_are_found_where_templates_name_them():
     )
     spec = TinyRuns().begin_run(*resources)
     assert named_secrets(spec) == ("db/password", "x")
+
+
+def test_records_that_cannot_be_read_end_no_agent(world):
+    world.disk |= {"run/7/apply": b"\x00", "run/7/spec": b"{}", "run/7/other": b"{}"}
+    world.start()
+    world.begin_run(SITE)
+    world.store.held = _with_a_broken_one(world.store.held)
+    world.run()
+    assert world.states == [NodeState.DONE]
+
+
+def _with_a_broken_one(held):
+    return lambda prefix: (*held(prefix), KeyValue(f"{prefix}9", b"\xff", 1, 1, 1))

@@ -3,13 +3,12 @@
 Here they are put together and given the store (`store.face`) and the fleet, as membership and the catalog see it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from dislocate.core.boundary.inputs import TaskProgressed
 from dislocate.core.boundary.runs import Visit
 from dislocate.core.boundary.settings import Recovered
-from dislocate.core.boundary.store import KeyChange
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.catalog.catalog import Catalog
@@ -25,11 +24,10 @@ from dislocate.core.streams import Streams
 
 
 class Leads(Protocol):
-    """What controls the runs while this agent leads: `leading.Leading`."""
+    """What controls the runs while this agent leads: `leading.Leading`, which listens to the store by itself."""
 
     def timers(self) -> dict[type, Callable[[Any], None]]: ...
     def start(self) -> None: ...
-    def changed(self, changes: Sequence[KeyChange]) -> None: ...
 
 
 MakesLeading = Callable[[Outbox, StoreDoor, FleetDoor], Leads]
@@ -84,8 +82,6 @@ class RunsPart:
         self.visits = Visits(out, members, self.hosting, fleet.is_reachable)
         self._worker = Worker(out, store, streams, recovered)
         self._leading = None if leading is None else leading(out, store, fleet)
-        if self._leading is not None:
-            store.listeners.append(self._leading.changed)
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         leading = {} if self._leading is None else self._leading.timers()
