@@ -18,6 +18,7 @@ from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
 from dislocate.core.runs.door import FleetDoor, StoreDoor
 from dislocate.core.runs.hosting import Hosting
+from dislocate.core.runs.targeting import Candidate, parse_target
 from dislocate.core.runs.visits import Visits
 from dislocate.core.runs.worker import Worker
 from dislocate.core.streams import Streams
@@ -30,7 +31,7 @@ class Leads(Protocol):
     def start(self) -> None: ...
 
 
-MakesLeading = Callable[[Outbox, StoreDoor, FleetDoor], Leads]
+MakesLeading = Callable[[Outbox, StoreDoor, FleetDoor, Callable[[str], tuple[Path, ...]]], Leads]
 
 
 class Fleet:
@@ -64,6 +65,19 @@ class Fleet:
     def services(self) -> tuple[str, ...]:
         return self._catalog.names()
 
+    def matching(self, expression: str) -> tuple[Path, ...]:
+        """The nodes that an expression of targets selects now, by path.  Raises `LocalError` for what is none."""
+        target = parse_target(expression)
+        services: dict[Path, dict[str, None]] = {}
+        for service in self.services():
+            for instance in self.instances(service):
+                services.setdefault(instance.node, {})[service] = None
+        return target.select([self._candidate(path, tuple(services.get(path, ()))) for path in self.nodes()])
+
+    def _candidate(self, path: Path, services: tuple[str, ...]) -> Candidate:
+        datacenter, _, name = path.partition("/")
+        return Candidate(path, datacenter, name, self.tags(path), services)
+
 
 class RunsPart:
     """One agent's part."""
@@ -74,14 +88,14 @@ class RunsPart:
         out: Outbox,
         members: Members,
         store: StoreDoor,
-        fleet: FleetDoor,
+        fleet: Fleet,
         recovered: Recovered,
         leading: MakesLeading | None = None,
     ) -> None:
         self.hosting = Hosting(out)
         self.visits = Visits(out, members, self.hosting, fleet.is_reachable)
         self._worker = Worker(out, store, streams, recovered)
-        self._leading = None if leading is None else leading(out, store, fleet)
+        self._leading = None if leading is None else leading(out, store, fleet, fleet.matching)
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         leading = {} if self._leading is None else self._leading.timers()
