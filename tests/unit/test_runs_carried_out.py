@@ -22,8 +22,8 @@ from dislocate.core.runs.records import active_key, decode, node_key
 from dislocate.core.runs.steps import CloseBatch, OpenBatch, RevertRun, RunStep
 from dislocate.core.units import MILLISECOND
 from tests.support.tiny_fleet import Host
-from tests.support.tiny_runs import TinyHost
 from tests.support.tiny_servers import TinyServers
+from tests.support.tiny_worker import TinyHost
 
 pytest.importorskip("dislocate.core.runs.ledger")
 

@@ -99,7 +99,7 @@ class TinyHost:
 class TinyStore:
     """The store as one node meets it: a `StoreDoor`."""
 
-    def __init__(self, world: "TinyRuns") -> None:
+    def __init__(self, world: "TinyWorker") -> None:
         self.listeners: list[Callable[[Any], None]] = []
         self.leads, self.keys = False, None
         self.records: dict[str, RunRecord] = {}
@@ -207,7 +207,7 @@ class TinyStore:
             listener(())
 
 
-class TinyRuns:
+class TinyWorker:
     """The world of one agent."""
 
     def __init__(self) -> None:
