@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dislocate.core.boundary.effects import Effect
+from dislocate.core.boundary.effects import Effect, Reply, RunTask
 from dislocate.core.boundary.inputs import (
     ClockRead,
     ConnectTried,
@@ -22,10 +22,13 @@ from dislocate.core.boundary.inputs import (
     Requested,
     SendFailed,
     Stored,
+    TaskProgressed,
     TimeReached,
 )
 from dislocate.core.boundary.requests import Leave
+from dislocate.core.boundary.runs import Task, TaskOutcome, TaskResult, TaskVerb, Visit
 from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.spec import Command
 from dislocate.core.boundary.values import ConnectOutcome, Refusal, StoredRecord
 from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.identity import NodeId
@@ -83,6 +86,20 @@ def test_a_replay_does_the_same_again(tmp_path):
     assert report.header.recovered == RECOVERED
     assert report.duration == len(INPUTS) * SECOND
     assert report.digest == replay(frames).digest
+
+
+def test_tasks_of_visits_replay_with_what_they_wrote(tmp_path):
+    task = Task(TaskVerb.APPLY, Command(run=("uptime",), once=True), "", secrets={"db": b"sealed"}, stream=True)
+    inputs: tuple[Input, ...] = (
+        Requested(1, Visit(("fra/a1", "fra/a9"), (task,))),
+        TaskProgressed("visit/1", TaskOutcome(TaskResult.OUTPUT, output=b"up 3 days")),
+        TaskProgressed("visit/1", TaskOutcome(TaskResult.CHANGED, code=0)),
+    )
+    record(tmp_path / "r", inputs).close()
+    seen: list[Effect] = []
+    report = replay(frames_of(tmp_path / "r"), lambda _step, effects: seen.extend(effects))
+    assert (report.matches, report.inputs) == (True, 3)
+    assert [type(effect) for effect in seen if isinstance(effect, RunTask | Reply)] == [RunTask, Reply]
 
 
 def test_a_node_that_does_otherwise_is_found_at_the_first_step_that_differs(tmp_path):

@@ -14,13 +14,13 @@ from dislocate.core.boundary.runs import (
     TaskVerb,
 )
 from dislocate.core.boundary.spec import Command, Service
-from dislocate.core.boundary.store import ReadKeys
+from dislocate.core.boundary.store import KeyValue, ReadKeys
 from dislocate.core.runs.actions import Carry, Intend, Look, Settle, next_action, work_to_apply
 from dislocate.core.runs.fetching import named_secrets
 from dislocate.core.runs.journal import Journal, Purpose, intended, plan_digest, settled
 from dislocate.core.tunables import GRANT_VALID
 from dislocate.core.units import SECOND
-from tests.support.tiny_worker import TinyRuns, file
+from tests.support.tiny_worker import TinyWorker, file
 
 MOTD = file("/etc/motd", "hello", notify=("service nginx",))
 SITE = file("/etc/site", "new")
@@ -31,7 +31,7 @@ ONCE = Command(run=("migrate",), once=True)
 
 @pytest.fixture
 def world():
-    return TinyRuns()
+    return TinyWorker()
 
 
 # ---- from the prompt to the report
@@ -309,7 +309,7 @@ ALL = (MOTD, SITE, SEED, NGINX)
 
 def points(begin):
     """How many things happen in a run that nothing disturbs."""
-    world = TinyRuns()
+    world = TinyWorker()
     begin(world)
     world.run()
     return world.steps
@@ -324,7 +324,7 @@ POINTS = points(apply)
 
 @pytest.mark.parametrize("point", range(POINTS))
 def test_wherever_the_agent_ends_each_resource_is_changed_once_and_the_run_reported(point):
-    world = TinyRuns()
+    world = TinyWorker()
     apply(world)
     world.crash_after = point
     world.run("60s")
@@ -338,7 +338,7 @@ def test_wherever_the_agent_ends_each_resource_is_changed_once_and_the_run_repor
 @pytest.mark.parametrize("second", range(0, POINTS, 3))
 @pytest.mark.parametrize("first", range(0, POINTS, 3))
 def test_nor_when_it_ends_twice(first, second):
-    world = TinyRuns()
+    world = TinyWorker()
     apply(world)
     world.crash_after = first
     world.run("1ms")
@@ -351,7 +351,7 @@ def test_nor_when_it_ends_twice(first, second):
 
 @pytest.mark.parametrize("point", range(POINTS + 10))
 def test_wherever_the_agent_ends_during_a_revert_all_is_as_it_was(point):
-    world = TinyRuns()
+    world = TinyWorker()
     world.host.states |= {"file /etc/motd": "old", "file /etc/site": "older"}
     apply(world)
     world.run()
@@ -371,7 +371,7 @@ def once(world):
 
 @pytest.mark.parametrize("point", range(points(once)))
 def test_a_command_that_is_run_once_is_never_run_twice_but_may_be_lost(point):
-    world = TinyRuns()
+    world = TinyWorker()
     once(world)
     world.crash_after = point
     world.run("60s")
@@ -420,7 +420,7 @@ def test_an_agent_that_comes_back_when_the_run_is_over_says_how_far_it_came(worl
 
 @pytest.mark.parametrize("point", range(POINTS))
 def test_an_agent_that_ends_anywhere_and_comes_back_when_the_run_is_taken_back_reverts_what_it_did(point):
-    world = TinyRuns()
+    world = TinyWorker()
     apply(world)
     for _ in range(point):
         world._step(world.now + SECOND)
@@ -435,7 +435,7 @@ def test_an_agent_that_ends_anywhere_and_comes_back_when_the_run_is_taken_back_r
 
 @pytest.mark.parametrize("point", range(POINTS))
 def test_an_agent_that_ends_anywhere_and_comes_back_when_the_run_is_over_has_reported_once(point):
-    world = TinyRuns()
+    world = TinyWorker()
     apply(world)
     for _ in range(point):
         world._step(world.now + SECOND)
@@ -518,7 +518,7 @@ def test_only_the_newest_run_of_a_name_is_looked_at(world):
 
 @pytest.mark.parametrize("point", range(24))
 def test_wherever_the_agent_ends_while_it_brings_back_what_is_notified_follows(point):
-    world = TinyRuns()
+    world = TinyWorker()
     world.begin_run(MOTD, NGINX, enforce=True)
     world.run()
     world.end_run()
@@ -569,5 +569,18 @@ def test_secrets_are_found_where_templates_name_them():
         file("/a", "{{ secret('db/password') }}"),
         file("/b", '{{ secret("x") }} {{ secret( "db/password" ) }}'),
     )
-    spec = TinyRuns().begin_run(*resources)
+    spec = TinyWorker().begin_run(*resources)
     assert named_secrets(spec) == ("db/password", "x")
+
+
+def test_records_that_cannot_be_read_end_no_agent(world):
+    world.disk |= {"run/7/apply": b"\x00", "run/7/spec": b"{}", "run/7/other": b"{}"}
+    world.start()
+    world.begin_run(SITE)
+    world.store.held = _with_a_broken_one(world.store.held)
+    world.run()
+    assert world.states == [NodeState.DONE]
+
+
+def _with_a_broken_one(held):
+    return lambda prefix: (*held(prefix), KeyValue(f"{prefix}9", b"\xff", 1, 1, 1))

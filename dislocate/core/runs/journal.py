@@ -16,6 +16,7 @@ granted anew.  What is next is `actions`' to say.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from enum import Enum
 from hashlib import blake2b
 
@@ -259,7 +260,8 @@ class Journals:
         self._kept: dict[str, Kept] = {}
         for record in records:
             if record.key.startswith(HEAD) and record.value is not None:
-                self._recover(record.key, record.value)
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError, ValueError):  # no agent may end for a record
+                    self._recover(record.key, record.value)
         self._number = max((one.number for one in self._by_key.values()), default=0)
 
     def _recover(self, key: str, value: bytes) -> None:

@@ -12,11 +12,11 @@ from dislocate.core.boundary.settings import Recovered
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.catalog.catalog import Catalog
-from dislocate.core.identity import NodeId, Path, split_path
+from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
-from dislocate.core.runs.door import FleetDoor, StoreDoor
+from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.hosting import Hosting
 from dislocate.core.runs.leading import Leading
 from dislocate.core.runs.targeting import Candidate, parse_target
@@ -56,17 +56,18 @@ class Fleet:
     def services(self) -> tuple[str, ...]:
         return self._catalog.names()
 
+    def matching(self, expression: str) -> tuple[Path, ...]:
+        """The nodes that an expression of targets selects now, by path.  Raises `LocalError` for what is none."""
+        target = parse_target(expression)
+        services: dict[Path, dict[str, None]] = {}
+        for service in self.services():
+            for instance in self.instances(service):
+                services.setdefault(instance.node, {})[service] = None
+        return target.select([self._candidate(path, tuple(services.get(path, ()))) for path in self.nodes()])
 
-def candidates(fleet: FleetDoor) -> list[Candidate]:
-    """Everybody who may be a target, as this node sees them."""
-    services: dict[Path, dict[str, None]] = {}
-    for name in fleet.services():
-        for instance in fleet.instances(name):
-            services.setdefault(instance.node, {})[name] = None
-    return [
-        Candidate(path, *split_path(path, "node"), fleet.tags(path), tuple(services.get(path, ())))
-        for path in fleet.nodes()
-    ]
+    def _candidate(self, path: Path, services: tuple[str, ...]) -> Candidate:
+        datacenter, _, name = path.partition("/")
+        return Candidate(path, datacenter, name, self.tags(path), services)
 
 
 class RunsPart:
@@ -78,13 +79,13 @@ class RunsPart:
         out: Outbox,
         members: Members,
         store: StoreDoor,
-        fleet: FleetDoor,
+        fleet: Fleet,
         recovered: Recovered,
     ) -> None:
         self.hosting = Hosting(out)
         self.visits = Visits(out, members, self.hosting, fleet.is_reachable)
         self._worker = Worker(out, store, streams, recovered)
-        self._leading = Leading(out, store, fleet, lambda targets: parse_target(targets).select(candidates(fleet)))
+        self._leading = Leading(out, store, fleet, fleet.matching)
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {**self._worker.timers(), **self.visits.timers(), **self._leading.timers()}

@@ -14,6 +14,8 @@ Does not decide who may begin (`ledger`), nor how a resource is brought about (`
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from dislocate.core.boundary.events import TaskBegun, TaskEnded
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import (
@@ -147,7 +149,9 @@ class Worker:
         records: dict[str, tuple[int, RunRecord]] = {}
         for kv in self._store.held(ACTIVE):
             known = self._records.get(kv.key)
-            records[kv.key] = known if known is not None and known[0] == kv.modified else _read(kv)
+            found = known if known is not None and known[0] == kv.modified else _read(kv)
+            if found is not None:
+                records[kv.key] = found
         self._records = records
         return sorted((record for _, record in records.values()), key=lambda one: (one.started_at, len(one.id), one.id))
 
@@ -347,5 +351,9 @@ class Worker:
         self._look()
 
 
-def _read(kv: KeyValue) -> tuple[int, RunRecord]:
-    return kv.modified, decode(kv.value, RunRecord)
+def _read(kv: KeyValue) -> tuple[int, RunRecord] | None:
+    """None where it cannot be read: somebody else's version of us wrote it, and no agent may end for that."""
+    try:
+        return kv.modified, decode(kv.value, RunRecord)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
