@@ -1,88 +1,59 @@
-"""Config runs in two lines: pictures of a run, and a leader's looks at them."""
+"""One agent's worker, in a world small enough to end it after every effect.
 
-from collections.abc import Sequence
+A disk in a dictionary, a host whose resources are texts, and a store that grants and takes reports by the rules of the ledger,
+for one node.  What the worker wants is done one thing at a time; `crash_after` counts them, and the agent that is started then
+has what the disk had, and a host that may have done more.
+"""
+
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
+from dislocate.core.boundary.effects import CancelTask, Notify, RunTask, Store
+from dislocate.core.boundary.events import Event
+from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.runs import (
-    Batch,
+    AskGrant,
     Direction,
     Frozen,
+    Granted,
     NodeState,
     NodeTask,
-    RunPlan,
+    ReportTask,
     RunRecord,
     RunState,
+    Task,
+    TaskOutcome,
+    TaskResult,
+    TaskVerb,
 )
-from dislocate.core.boundary.spec import Command, Freeze, Gate, RunSpec, Strategy
-from dislocate.core.boundary.values import Load, Status
-from dislocate.core.boundary.views import InstanceView
-from dislocate.core.identity import Path
-from dislocate.core.runs.clocks import Clocks
-from dislocate.core.runs.picture import Picture, Seen
-from dislocate.core.runs.rollout import decide
-from dislocate.core.runs.steps import (
-    CloseBatch,
-    FinishRun,
-    HoldRun,
-    JoinNodes,
-    MarkNodes,
-    OpenBatch,
-    ReleaseRun,
-    RevertRun,
-    RunStep,
-)
+from dislocate.core.boundary.settings import Recovered
+from dislocate.core.boundary.spec import Command, File, Resource, RunSpec, Service
+from dislocate.core.boundary.store import KeysRead, KeyValue, ReadKeys
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.identity import NodeId
+from dislocate.core.outbox import Outbox
+from dislocate.core.rumors import Rumors
+from dislocate.core.runs.records import active_key, encode, node_key, over_key, spec_digest, spec_key
+from dislocate.core.runs.resources import resource_id
+from dislocate.core.runs.worker import Worker
+from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND, parse_duration
 
-MONDAY = 1_700_438_400 * SECOND  # 2023-11-20 00:00 UTC
-STATES = {state.value.replace(" ", "-"): state for state in NodeState}
-BEGAN = (NodeState.STARTED, NodeState.DONE, NodeState.FAILED, NodeState.UNKNOWN, NodeState.REVERTED)
+NODE = NodeId("fra", "a1", 1)
+IN_FLIGHT = (NodeState.GRANTED, NodeState.STARTED, NodeState.UNKNOWN)
 
 
-def plan(text: str) -> RunPlan:
-    """'canary: fra/a1 | fra: fra/a2 fra/a3': one batch after the other."""
-    batches = []
-    for part in text.split("|"):
-        wave, _, nodes = part.partition(":")
-        batches.append(Batch(wave.strip(), tuple(nodes.split())))
-    return RunPlan(targets=tuple(sorted(node for batch in batches for node in batch.nodes)), batches=tuple(batches))
+def file(path: str, content: str, **more: Any) -> File:
+    return File(path=path, content=content, **more)
 
 
-def tasks(text: str, direction: Direction = Direction.APPLY) -> dict[Path, NodeTask]:
-    """'fra/a1=done fra/a2=started'; 'fra/a2=failed!' began once all the same, 'fra/a2=done?' did not."""
-    found = {}
-    for part in text.split():
-        node, _, word = part.partition("=")
-        state = STATES[word.rstrip("!")]
-        touched = state in BEGAN or word.endswith("!")
-        found[node] = NodeTask(node=node, state=state, touched=touched, epoch=1, direction=direction)
-    return found
+class Ended(Exception):
+    """The agent's process was killed."""
 
 
-<<<<<<<< HEAD:tests/support/tiny_runs.py
-def picture(
-    batches: str,
-    nodes: str = "",
-    *,
-    gates: Sequence[Gate] = (),
-    freezes: Sequence[Freeze] = (),
-    strategy: dict[str, Any] | None = None,
-    **fields: Any,
-) -> Picture:
-    """A run in the middle; `fields` of its record."""
-    planned = plan(batches)
-    spec = RunSpec(
-        name="web",
-        targets="dc:*",
-        resources=(Command(run=("true",), once=True),),
-        strategy=Strategy(**(strategy or {})),
-        gates=tuple(gates),
-        freezes=tuple(freezes),
-    )
-    record = RunRecord(
-        **{
-            "id": "7",
-            "name": "web",
-========
 class TinyHost:
     """Resources by id; what is not there is absent."""
 
@@ -279,84 +250,119 @@ class TinyWorker:
         given: dict[str, Any] = {
             "id": run,
             "name": spec.name,
->>>>>>>> r_agent:tests/support/tiny_worker.py
             "title": "",
             "state": RunState.RUNNING,
-            "version": 1,
+            "version": 2,
             "epoch": 1,
             "direction": Direction.APPLY,
             "batch": 0,
-            "targets": len(planned.targets),
-            "batches": len(planned.batches),
-            "spec_digest": "",
-            "actor": "ann",
-            "started_at": 0,
-            "changed_at": 0,
-            **fields,
+            "targets": 1,
+            "batches": 1,
+            "spec_digest": spec_digest(spec),
+            "actor": "root",
+            "started_at": 1,
+            "changed_at": 1,
+            "granted": (NODE.path,),
+            **more,
         }
-    )
-    return Picture(record, planned, tasks(nodes, record.direction), Frozen(spec=spec))
+        self.store.put(RunRecord(**given))
+        return spec
 
-
-def instances(text: str, service: str = "web") -> dict[str, tuple[InstanceView, ...]]:
-    """'fra/a1 passing 0.5, fra/a2 critical': one instance on each, with its utilization."""
-    found = []
-    for number, part in enumerate(filter(None, map(str.strip, text.split(",")))):
-        node, status, *load = part.split()
-        found.append(
-            InstanceView(
-                id=f"web-{number}",
-                service=service,
-                node=node,
-                datacenter=node.partition("/")[0],
-                address="10.0.0.1",
-                port=80,
-                status=Status(status),
-                tags=(),
-                meta={},
-                weight=1,
-                load=Load(utilization=float(load[0])) if load else None,
-                as_of=0,
-                reachable=True,
+    def revert_run(self, run: str = "1") -> None:
+        """Take it back: who is in flight is to report first, who was only granted does not begin."""
+        record, task = self.store.records.pop(run, None) or self.store.over[run], self.store.tasks[run]
+        if task.state is NodeState.GRANTED:
+            self.store.tasks[run] = replace(task, state=NodeState.PENDING)
+        self.store.put(
+            replace(
+                record,
+                state=RunState.REVERTING,
+                direction=Direction.REVERT,
+                version=record.version + 1,
+                epoch=record.epoch + 1,
+                granted=(),
             )
         )
-    return {service: tuple(found)}
+        self.store.grant_back(run)
 
+    def end_run(self, run: str = "1", state: RunState = RunState.DONE) -> None:
+        self.store.over[run] = replace(self.store.records.pop(run), state=state)
+        self.store.tell()
 
-class Watch:
-    """A leader that looks at pictures."""
+    def run(self, duration: str = "20s") -> None:
+        """Let the world go on; an agent that ends is started anew."""
+        end = self.now + parse_duration(duration)
+        while True:
+            try:
+                while self._step(end):
+                    pass
+                return
+            except Ended:
+                self.start()
 
-    def __init__(self, unix: int = MONDAY) -> None:
-        self.now = SECOND
-        self.clocks = Clocks()
-        self._unix = unix - self.now
+    # ---- what tests ask
 
-    def after(self, time: str) -> "Watch":
-        self.now += parse_duration(time)
-        return self
+    @property
+    def states(self) -> list[NodeState]:
+        return [report.state for report in self.store.reports]
 
-    def look(self, picture: Picture, *, away: str = "", **seen: Any) -> RunStep | None:
-        facts = Seen(unix=self._unix + self.now, away=frozenset(away.split()), **seen)
-        self.clocks.observe(picture, facts, self.now)
-        return decide(picture, facts, self.clocks, self.now)
+    def happened(self, kind: type) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
 
+    def asked(self, kind: type) -> list[Any]:
+        return [request for request in self.store.asked if type(request) is kind]
 
-def said(step: RunStep) -> str:
-    """One line of a transcript."""
-    match step:
-        case OpenBatch(nodes=nodes):
-            return f"open {' '.join(nodes)}"
-        case CloseBatch():
-            return "close"
-        case HoldRun(hold=hold):
-            return f"hold: {hold.value}"
-        case ReleaseRun():
-            return "release"
-        case RevertRun():
-            return "revert"
-        case MarkNodes(marks=marks):
-            return f"mark {' '.join(f'{mark.node}={mark.state.value}' for mark in marks)}"
-        case JoinNodes(nodes=nodes):
-            return f"join {' '.join(nodes)}"
-        case FinishRun(state=state):
-            return f"finish: {state.value}"
+    # ---- the world
+
+    def later(self, act: Callable[[], None], after: int = 0) -> None:
+        if after:
+            self._delayed.append((self.now + after, act))
+        else:
+            self._inbox.append(act)
+
+    def _step(self, end: int) -> bool:
+        """One thing: an effect, an input, or the next moment at which something is due; False when `end` has come."""
+        if self.out.effects:
+            self._count()
+            self._carry_out(self.out.effects.pop(0))
+        elif self._inbox:
+            self._count()
+            self._inbox.popleft()()
+        else:
+            moments = [self.out.deadline(), *(at for at, _ in self._delayed)]
+            self.out.now = self.now = min(end, max(self.now, min(moments)))
+            while (timer := self.out.due()) is not None:
+                self._timers[type(timer)](timer)
+            for one in [one for one in self._delayed if one[0] <= self.now]:
+                self._delayed.remove(one)
+                self._inbox.append(one[1])
+            return self.now < end or bool(self.out.effects or self._inbox)
+        return True
+
+    def _count(self) -> None:
+        if self.crash_after is not None and self.steps == self.crash_after:
+            self.crash_after = None
+            raise Ended
+        self.steps += 1
+
+    def _carry_out(self, effect: Any) -> None:
+        match effect:
+            case Store(seq) if self.disk_says:
+                self.later(lambda: self.out.store_failed(seq, self.disk_says))
+            case Store(seq, records):
+                for record in records:
+                    if record.value is None:
+                        self.disk.pop(record.key, None)
+                    else:
+                        self.disk[record.key] = record.value
+                self.later(lambda: self.out.stored(seq))
+            case RunTask(task_id, task):
+                outcome = self.host.do(task)
+                if self.answers_tasks:
+                    self.later(lambda: self.worker.task_progressed(task_id, outcome))
+            case Notify(event):
+                self.events.append(event)
+            case CancelTask():
+                pass
+            case _:
+                raise AssertionError(effect)
