@@ -13,7 +13,7 @@ SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 
-_IN_A_SCHEMA = {"type": "string", "format": "duration", "examples": ["5s"]}
+_IN_A_SCHEMA = {"format": "words", "examples": ["5s"]}  # the edge describes it as text
 Duration: TypeAlias = Annotated[
     int, Meta(extra={"unit": "duration"}, extra_json_schema=_IN_A_SCHEMA)
 ]  # nanoseconds; in a file '5s'

@@ -305,7 +305,7 @@ def test_runs_are_listed_the_latest_first_over_or_not(api, runs):
 def test_a_run_that_does_not_exist_is_not_found(api):
     problem = api.problem("GET", "/api/runs/17")
     assert (problem.status, problem.field) == (404, "run")
-    assert "dislocate run list" in problem.hint
+    assert "GET /api/runs shows" in problem.hint
 
 
 # ---- steering

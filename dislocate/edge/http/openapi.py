@@ -41,10 +41,13 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
 
 
 def _in_words(schema: Any) -> None:
-    """Defaults of durations as they are written."""
+    """Durations are text, their defaults too."""
     if isinstance(schema, dict):
-        if schema.get("format") == "duration" and isinstance(schema.get("default"), int):
-            schema["default"] = format_duration(schema["default"])
+        if schema.get("format") == "words":
+            del schema["format"]
+            schema["type"] = "string"
+            if isinstance(schema.get("default"), int):
+                schema["default"] = format_duration(schema["default"])
         schema = list(schema.values())
     for part in schema if isinstance(schema, list) else ():
         _in_words(part)

@@ -93,7 +93,7 @@ def read_record(call: Call, run: str, consistency: Consistency = Consistency.LIN
         record = _read_one(call, key, RunRecord, consistency)
         if record is not None:
             return record
-    raise not_found("run", run, f"There is no run {run!r}", "`dislocate run list` or GET /api/runs shows what there is")
+    raise not_found("run", run, f"There is no run {run!r}", "GET /api/runs shows what there is")
 
 
 def read_plan(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunPlan:

@@ -68,7 +68,7 @@ def delete_secret(call: Call) -> DeletedAnswer:
     name = _name(call)
     if not _present(call, name)[1]:
         known = [each.key.removeprefix(records.SECRETS) for each in read_all(call, records.SECRETS)]
-        hint = f"`dislocate secret list` or GET /api/secrets shows all{nearest(name, known)}"
+        hint = f"GET /api/secrets shows all{nearest(name, known)}"
         raise not_found("name", name, f"There is no secret {name!r}", hint)
     done = call.ask_store(Transact((), (Delete(records.secret_key(name)),)))
     return DeletedAnswer(revision=done.revision, deleted=len(done.results[0]))
