@@ -147,7 +147,7 @@ def _turned(info: inspect.Type, value: Any, field: str, turn: Callable[[Any, str
                 key: _turned(types[key], item, _join(field, key), turn) if key in types else item
                 for key, item in value.items()
             }
-        case inspect.ListType() | inspect.VarTupleType() if isinstance(value, list):
+        case inspect.ListType() | inspect.VarTupleType() if isinstance(value, list | tuple):
             return [_turned(info.item_type, item, f"{field}[{at}]", turn) for at, item in enumerate(value)]
         case inspect.DictType() if isinstance(value, dict):
             return {key: _turned(info.value_type, item, _join(field, key), turn) for key, item in value.items()}

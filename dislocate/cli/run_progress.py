@@ -62,14 +62,21 @@ class Progress:
     def _run(self, run: dict[str, Any]) -> list[str]:
         before, self.run = self.run, {**self.run, **run}
         if not before:
-            return [headline(self.run), *([f"waits {run['waits']}"] if run.get("waits") else [])]
+            waits = [f"waits {run['waits']}"] if run.get("waits") else []
+            return [headline(self.run), *waits, *self._hint()]
         lines = []
         if (before["state"], before["hold"]) != (run["state"], run["hold"]):
             words = f": {run['words']}" if run["words"] else ""
-            lines.append(f"run {run['id']}: {_state(before)} -> {_state(run)}{words}")
+            lines += [f"run {run['id']}: {_state(before)} -> {_state(run)}{words}", *self._hint()]
         if before["batch"] != run["batch"] and run["state"] == "running" and run["batch"] < run["batches"]:
             lines.append(f"batch {run['batch'] + 1} of {run['batches']}")
         return lines
+
+    def _hint(self) -> list[str]:
+        """What to type where the run waits for somebody."""
+        if self.run["state"] not in ("awaiting approval", "paused"):
+            return []
+        return [next_command(self.run["id"], self.run["state"], self.run["hold"])]
 
     def _node(self, node: str, part: dict[str, Any]) -> list[str]:
         before, self.nodes[node] = self.nodes.get(node), part

@@ -7,11 +7,14 @@ from click.testing import CliRunner
 
 from dislocate.cli import run_progress
 from dislocate.cli.main import cli
-from dislocate.cli.run_progress import Progress, _picture, interesting
+from dislocate.cli.run_progress import Progress, _follow_live, _picture, interesting
+from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
 from dislocate.core.boundary.store import Uncertain
 from dislocate.core.runs.records import audit_key
+from dislocate.core.units import SECOND
+from dislocate.run_files import read_spec
 from tests.support.fake_backend import FakeBackend, member
 from tests.support.fake_runs import FakeRuns, seal
 from tests.support.tiny_store import served
@@ -116,6 +119,13 @@ def test_a_plan_in_a_file_binds_the_start_and_a_stale_one_is_refused(shell, tmp_
 
 
 # ---- start
+
+
+def test_what_a_file_says_arrives_as_it_says_it(shell):
+    extra = 'timeout = "7s"\n[strategy]\nsoak = "90s"\n[[gates]]\nservice = "shop.web"\nwindow = "3s"\n'
+    shell.run("run", "start", shell.spec(SPEC + extra), "--detach")
+    assert shell.runs.started[0].spec == read_spec(shell.file)
+    assert shell.runs.started[0].spec.gates[0].window == 3 * SECOND
 
 
 def test_a_start_follows_the_run_and_ends_with_0_when_it_is_done(shell):
@@ -318,7 +328,49 @@ def test_a_secret_comes_from_a_prompt_a_file_or_standard_input_and_never_from_an
     assert "dislocate secret list shows" in shell.says("secret", "delete", "tls/ke", code=1)
 
 
+# ---- an agent that goes away
+
+
+def test_without_an_agent_nothing_begins(shell, monkeypatch):
+    shell.url = "http://127.0.0.1:1"
+    assert "no agent at" in shell.says("run", "start", shell.file, code=3)
+    assert "no agent at" in shell.says("exec", "*", "--", "true", code=3)
+
+
+def test_a_run_whose_agent_is_lost_goes_on_and_says_where_to_look(shell, monkeypatch):
+    monkeypatch.setattr(run_progress, "TRIES", 3)
+    events, asked = AgentConnection.events, iter([1])
+
+    def lost(agent, path, since=None):
+        if not next(asked, None):
+            raise NoAgent(agent.where, "Connection refused")
+        yield next(events(agent, path, since))
+
+    monkeypatch.setattr(AgentConnection, "events", lost)
+    said = shell.says("run", "start", shell.file, code=3)
+    assert "ended the watch; asking again" in said
+    assert "run 1 goes on without it: dislocate run watch 1 --agent ANOTHER" in said
+
+
+def test_a_command_whose_agent_is_lost_names_those_nobody_knows_of(shell, monkeypatch):
+    def lost(agent, *_):
+        yield {"event": "start", "nodes": ["fra/a1", "fra/a2"]}
+        yield {"event": "done", "node": "fra/a1", "ok": True, "code": 0, "kind": "", "words": "", "took": 0.1}
+
+    monkeypatch.setattr(AgentConnection, "lines", lost)
+    assert "nobody knows of fra/a2" in shell.says("exec", "dc:fra", "--", "true", code=1)
+
+
 # ---- the view
+
+
+def test_on_a_terminal_the_last_picture_stays_as_lines(shell, capsys):
+    shell.run("run", "start", shell.file, "--detach")
+    play(shell, lambda: shell.runs.move("1", RunState.DONE))
+    progress = Progress()
+    _follow_live(AgentConnection(shell.url), "1", progress)
+    assert progress.run["state"] == "done"
+    assert "DATACENTER  DONE" in capsys.readouterr().out
 
 
 def test_the_view_of_a_large_run_shows_what_matters_first():
@@ -343,7 +395,8 @@ def test_each_thing_is_told_once():
     assert progress.take("node", {"node": "fra/a1", "part": part("started")}) == []
     assert progress.take("run", RUN) == []
     assert progress.take("run", {**RUN, "state": "paused", "hold": "gate", "words": "no data"}) == [
-        "run 7: running -> paused (gate): no data"
+        "run 7: running -> paused (gate): no data",
+        "it goes on by itself; to take it back: dislocate run revert 7",
     ]
 
 

@@ -306,6 +306,8 @@ def test_a_run_that_does_not_exist_is_not_found(api):
     problem = api.problem("GET", "/api/runs/17")
     assert (problem.status, problem.field) == (404, "run")
     assert "GET /api/runs shows" in problem.hint
+    assert api.problem("GET", "/api/runs/web").status == 404
+    assert api.problem("POST", "/api/runs/1%2F2/pause", {}).status == 404
 
 
 # ---- steering

@@ -37,7 +37,9 @@ class Role(IntEnum):
     READ = 1  # look
     REGISTER = 2  # add, remove and report for instances of this host
     WRITE = 3  # drain, maintain, forget, leave; change keys of the store
-    OPERATE = 4  # have commands run; change keys under 'system/' and the servers of the store
+    OPERATE = (
+        4  # have commands run; change keys under 'system/' and 'records/', runs, secrets and the servers of the store
+    )
 
     @property
     def label(self) -> str:

@@ -87,13 +87,25 @@ def _secret(call: Call, name: str, found: KeyValue | None, targets: Iterable[Pat
 # ---- runs
 
 
+def run_of(call: Call) -> str:
+    """The number of the run that the path names.  Raises `Rejected` for what can be none."""
+    run = call.path["run"]
+    if not (run.isascii() and run.isdigit() and len(run) <= 16):
+        raise _no_run(run[:100])
+    return run
+
+
 def read_record(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunRecord:
     """The run, under way or over.  Raises `Rejected` where there is none."""
     for key in (records.active_key(run), records.over_key(run)):
         record = _read_one(call, key, RunRecord, consistency)
         if record is not None:
             return record
-    raise not_found("run", run, f"There is no run {run!r}", "GET /api/runs shows what there is")
+    raise _no_run(run)
+
+
+def _no_run(run: str) -> Rejected:
+    return not_found("run", run, f"There is no run {run!r}", "GET /api/runs shows what there is")
 
 
 def read_plan(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunPlan:

@@ -20,6 +20,7 @@ from dislocate.core.runs import records
 from dislocate.edge.answers import Answer
 from dislocate.edge.http.call import EVENT_STREAM, Call
 from dislocate.edge.http.problems import Rejected, encode
+from dislocate.edge.http.run_reads import run_of
 from dislocate.edge.http.watch import KEEP_ALIVE, RETRY, frame
 from dislocate.edge.run_answers import NodeAnswer, RunAnswer, node_answer, run_summary
 
@@ -45,7 +46,7 @@ def is_reachable(node: Any, path: Path) -> bool:
 
 
 def watch_run(call: Call, read: Callable[[Call, str], RunAnswer]) -> "RunStream":
-    run = call.path["run"]
+    run = run_of(call)
     revision = call.ask_store(ReadKeys(records.active_key(run))).revision
     status = read(call, run)
     call.set_header("Cache-Control", "no-store")

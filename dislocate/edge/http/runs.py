@@ -33,6 +33,7 @@ from dislocate.edge.http.run_reads import (
     read_record,
     read_spec,
     read_tasks,
+    run_of,
     stale,
 )
 from dislocate.edge.run_answers import (
@@ -118,7 +119,7 @@ def _last_number(found: tuple[KeyValue, ...]) -> int:
 
 
 def get_run(call: Call) -> RunAnswer:
-    return whole_run(call, call.path["run"], consistency_of(call))
+    return whole_run(call, run_of(call), consistency_of(call))
 
 
 def whole_run(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunAnswer:
@@ -146,7 +147,7 @@ def consistency_of(call: Call) -> Consistency:
 
 
 def _steer(call: Call, verb: Verb) -> SteeredAnswer:
-    run, body = call.path["run"], call.body
+    run, body = run_of(call), call.body
     if verb in OF_A_NODE:
         _check_node(call, run, body.node)
     elif body.node:
