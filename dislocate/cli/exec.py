@@ -67,7 +67,7 @@ class Told:
 @click.command("exec", context_settings={"ignore_unknown_options": True})
 @click.argument("target")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--at-once", type=click.IntRange(1, 500), default=20, show_default=True, help="Nodes at a time.")
+@click.option("--at-once", type=click.IntRange(1, 100), default=20, show_default=True, help="Nodes at a time.")
 @click.option("--timeout", default="60s", show_default=True, metavar="DURATION", help="For one node.")
 @CONFIRM
 @agent_command

@@ -13,7 +13,7 @@ from dislocate.core.units import SECOND, Duration, format_duration
 from dislocate.edge.bodies import Body, Encoding, Number, Text
 
 AT_ONCE = 20  # nodes; each holds a link for the time of its visit
-AT_ONCE_MOST = 500
+AT_ONCE_MOST = 100
 
 Targets = Annotated[str, Meta(description="an expression such as 'dc:fra & service:shop.web', or '*'")]
 

@@ -22,6 +22,7 @@ from dislocate.edge.run_bodies import AT_ONCE, RunBody, spec_of
 from dislocate.edge.run_targets import targets_of
 
 NODE_WITHIN = 60  # seconds that one node gets to look
+SIDE_BY_SIDE = 8  # visits of one node each: an agent makes 16, and others want theirs
 MARGIN = 10  # seconds besides, in which the core says who did not answer
 
 
@@ -73,7 +74,7 @@ def look(
     if not names.secrets:
         return _visit(call, targets, tasks({}))
     ask: Callable[[Path], VisitResult] = lambda node: _visit(call, (node,), tasks(names.sealed_for(node)))[0]  # noqa: E731
-    return tuple(Pool(AT_ONCE).imap(ask, targets))
+    return tuple(Pool(SIDE_BY_SIDE).imap(ask, targets))
 
 
 def _visit(call: Call, nodes: tuple[Path, ...], tasks: tuple[Task, ...]) -> tuple[VisitResult, ...]:
