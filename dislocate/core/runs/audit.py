@@ -1,7 +1,7 @@
 """The audit: who did what to which run, as a chain in which every entry has the hash of the one before.
 
 Invariant: an entry that was changed, taken out or put between others later does not fit any more, nor does any after it.
-The oldest entries go (`tunables.AUDIT_KEPT`), so a chain may begin later than at 1; what was before it cannot be verified.
+The oldest entries go (`tunables.RUN_AUDIT_KEPT`), so a chain may begin later than at 1; what was before it cannot be verified.
 It shows what was tampered with; it does not keep somebody who writes all disks from making another chain: keep the latest
 hash elsewhere to notice that too.
 """
