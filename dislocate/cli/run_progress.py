@@ -62,7 +62,7 @@ class Progress:
     def _run(self, run: dict[str, Any]) -> list[str]:
         before, self.run = self.run, {**self.run, **run}
         if not before:
-            waits = [f"waits {run['waits']}"] if run.get("waits") else []
+            waits = [run["waits"]] if run.get("waits") else []
             return [headline(self.run), *waits, *self._hint()]
         lines = []
         if (before["state"], before["hold"]) != (run["state"], run["hold"]):
@@ -132,7 +132,7 @@ def overview(progress: Progress) -> Iterator[str]:
     if run.get("title"):
         yield run["title"]
     if run.get("waits"):
-        yield f"waits {run['waits']}"
+        yield run["waits"]
     elif run["words"]:
         yield run["words"]
     yield ""

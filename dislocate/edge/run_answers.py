@@ -99,7 +99,7 @@ class BatchAnswer(Answer, frozen=True):
 class RunAnswer(RunSummary, frozen=True, kw_only=True):
     """One run in full."""
 
-    waits: str  # for what, in words
+    waits: str  # for what, in a sentence
     approved_by: tuple[str, ...]
     counts: dict[str, int]  # nodes in each state
     plan: tuple[BatchAnswer, ...]
@@ -225,14 +225,14 @@ def batch_answers(batches: Iterable[Batch]) -> tuple[BatchAnswer, ...]:
 
 
 def waits_of(record: RunRecord, plan: RunPlan, nodes: Mapping[Path, NodeAnswer], approvals: int) -> str:
-    """For what the run waits; empty where it is over."""
+    """For what the run waits, in a sentence; empty where it is over."""
     match record.state:
         case RunState.AWAITING:
             missing = max(1, approvals - len(record.approved_by))
-            return f"for {missing} approval{'s' if missing > 1 else ''} by others than {record.actor}"
+            return f"waits for {missing} approval{'s' if missing > 1 else ''} by others than {record.actor}"
         case RunState.PAUSED:
             hold = record.hold.value if record.hold is not None else "unknown"
-            return f"it is held ({hold}): {record.words}" if record.words else f"it is held ({hold})"
+            return f"held ({hold}): {record.words}" if record.words else f"held ({hold})"
         case RunState.RUNNING | RunState.REVERTING:
             return _goes_on(record, plan, nodes)
     return ""
@@ -249,13 +249,13 @@ def _goes_on(record: RunRecord, plan: RunPlan, nodes: Mapping[Path, NodeAnswer])
         if paths := [path for path, answer in nodes.items() if answer.state is state]:
             parts.append(f"for {named(paths)} {words}")
     if parts:
-        return "; ".join(parts)
+        return f"waits {'; '.join(parts)}"
     if 0 <= record.batch < len(plan.batches):
         batch = plan.batches[record.batch]
         if out := [path for path in batch.nodes if path in nodes and not nodes[path].reachable]:
-            return f"for {named(out)} to be in reach again"
-        return f"for batch {record.batch + 1} of {len(plan.batches)} ({batch.wave}) to begin or to settle"
-    return "for the leader"
+            return f"waits for {named(out)} to be in reach again"
+        return f"waits for batch {record.batch + 1} of {len(plan.batches)} ({batch.wave}) to begin or to settle"
+    return "waits for the leader"
 
 
 def named(paths: Sequence[Path]) -> str:

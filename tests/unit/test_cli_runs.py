@@ -223,7 +223,7 @@ def test_a_status_shows_data_centers_nodes_and_what_it_waits_for(shell):
     shell.runs.kill("wdc/b2")
     shell.runs.move("1", RunState.PAUSED, hold=Hold.FAILURE, words="1 node failed")
     said = shell.says("run", "status", "web")
-    assert "waits it is held (failure): 1 node failed" in said
+    assert "held (failure): 1 node failed" in said
     assert [line.split() for line in said.splitlines() if line.startswith(("fra ", "wdc "))] == [
         ["fra", "1", "0", "1", "1", "0"],
         ["wdc", "0", "0", "2", "0", "0"],

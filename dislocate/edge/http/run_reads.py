@@ -64,7 +64,7 @@ def _text(call: Call, key: str, found: KeyValue | None) -> str:
     if found is None:
         near = key[: key.rfind("/") + 1]
         close = nearest(key, [each.key for each in read_all(call, near)]) if near else ""
-        expected = f"a key that is there{close}; set it: dislocate kv put {key} VALUE"
+        expected = f"the key {key!r} to be there{close}; set it: dislocate kv put {key} VALUE"
         raise LocalError("resources", got=f"key({key!r})", expected=expected)
     try:
         return found.value.decode()
@@ -75,11 +75,12 @@ def _text(call: Call, key: str, found: KeyValue | None) -> str:
 def _secret(call: Call, name: str, found: KeyValue | None, targets: Iterable[Path]) -> Secret:
     if found is None:
         known = [each.key.removeprefix(records.SECRETS) for each in read_all(call, records.SECRETS)]
-        expected = f"a secret that is there{nearest(name, known)}; put it: dislocate secret put {name} --targets ..."
+        mend = f"put it: dislocate secret put {name} --targets EXPRESSION"
+        expected = f"the secret {name!r} to be there{nearest(name, known)}; {mend}"
         raise LocalError("resources", got=f"secret({name!r})", expected=expected)
     secret = records.decode(found.value, Secret)
     if missing := [path for path in targets if path not in secret.sealed]:
-        expected = f"one that {named(missing)} can read: put it again, for all targets"
+        expected = f"the secret {name!r} to be one that {named(missing)} can read: put it again, for all targets"
         raise LocalError("resources", got=f"secret({name!r})", expected=expected)
     return secret
 
