@@ -9,7 +9,7 @@ as it is.  Does not know any format: the struct is the format.
 import functools
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path as FilePath
@@ -20,7 +20,7 @@ import msgspec
 from msgspec import inspect
 
 from dislocate.core.errors import ConfigError, LocalError
-from dislocate.core.units import parse_duration
+from dislocate.core.units import format_duration, parse_duration
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ def parse_json(text: bytes, type_: type[T]) -> T:
 
 def typed(table: Any, type_: type[T]) -> T:
     """What was read from a file as `type_`, a Struct; its durations are words.  Raises `ConfigError`."""
-    table = _in_nanoseconds(inspect.type_info(type_), table, "")
+    table = _turned(inspect.type_info(type_), table, "", parse_duration)
     try:
         return msgspec.convert(table, type_)
     except msgspec.ValidationError as error:
@@ -131,26 +131,33 @@ def typed(table: Any, type_: type[T]) -> T:
         raise ConfigError(mistake.field, got=mistake.got, expected=mistake.expected) from None
 
 
-def _in_nanoseconds(info: inspect.Type, value: Any, field: str) -> Any:
-    """`value` with all its durations as numbers.  Raises `LocalError`."""
+def in_words(value: msgspec.Struct) -> Any:
+    """The reverse of `typed`: tables and lists as in a file, with durations as words."""
+    return _turned(
+        inspect.type_info(type(value)), msgspec.to_builtins(value), "", lambda number, _: format_duration(number)
+    )
+
+
+def _turned(info: inspect.Type, value: Any, field: str, turn: Callable[[Any, str], Any]) -> Any:
+    """`value` with all its durations turned into numbers, or into words.  Raises what `turn` does."""
     match info:
         case inspect.StructType() if isinstance(value, dict):
             types = {one.encode_name: one.type for one in info.fields}
             return {
-                key: _in_nanoseconds(types[key], item, _join(field, key)) if key in types else item
+                key: _turned(types[key], item, _join(field, key), turn) if key in types else item
                 for key, item in value.items()
             }
-        case inspect.ListType() | inspect.VarTupleType() if isinstance(value, list):
-            return [_in_nanoseconds(info.item_type, item, f"{field}[{at}]") for at, item in enumerate(value)]
+        case inspect.ListType() | inspect.VarTupleType() if isinstance(value, list | tuple):
+            return [_turned(info.item_type, item, f"{field}[{at}]", turn) for at, item in enumerate(value)]
         case inspect.DictType() if isinstance(value, dict):
-            return {key: _in_nanoseconds(info.value_type, item, _join(field, key)) for key, item in value.items()}
+            return {key: _turned(info.value_type, item, _join(field, key), turn) for key, item in value.items()}
         case inspect.Metadata(extra={"unit": "duration"}):
-            return parse_duration(value, field)
+            return turn(value, field)
         case inspect.Metadata():
-            return _in_nanoseconds(info.type, value, field)
+            return _turned(info.type, value, field, turn)
         case inspect.UnionType():
             member = _member(info, value)
-            return value if member is None else _in_nanoseconds(member, value, field)
+            return value if member is None else _turned(member, value, field, turn)
         case _:
             return value
 

@@ -30,6 +30,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "leave": ("dislocate.cli.change", "Say goodbye for good, and end the agent."),
     "kv": ("dislocate.cli.kv", "Keys of the replicated store: get, put, delete, list, watch."),
     "lock": ("dislocate.cli.lock", "Run a command while holding a lock, and only then."),
+    "run": ("dislocate.cli.run", "Config runs: plan, start, watch and steer a change of the fleet."),
+    "exec": ("dislocate.cli.exec", "Run a command on many nodes at once."),
+    "secret": ("dislocate.cli.secret", "Values that only the nodes they are for can read."),
     "servers": ("dislocate.cli.servers", "The servers of the store: list, add, remove, transfer."),
     "store": ("dislocate.cli.store", "The store as a whole: status, backup, restore."),
     "sim": ("dislocate.cli.sim", "Run scenarios in virtual time."),
@@ -49,7 +52,7 @@ class LazyGroup(click.Group):
             close = get_close_matches(cmd_name, COMMANDS, n=1)
             ctx.fail(f"no command {cmd_name!r}" + (f", did you mean {close[0]!r}?" if close else ""))
         module, _ = COMMANDS[cmd_name]
-        command = getattr(import_module(module), cmd_name.replace("-", "_"))
+        command = getattr(import_module(module), f"{cmd_name}_" if cmd_name == "exec" else cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -18,6 +18,8 @@ EXIT_NO_AGENT = 3
 _COMMANDS = {
     "GET /api/servers lists": "dislocate servers list shows",
     "GET /api/members lists": "dislocate members shows",
+    "GET /api/runs shows": "dislocate run list shows",
+    "GET /api/secrets shows": "dislocate secret list shows",
     "GET /api/services lists": "dislocate services shows",
 }
 

@@ -156,6 +156,27 @@ class AgentConnection:
         finally:
             connection.close()
 
+    def lines(self, method: str, path: str, body: object) -> Iterator[Any]:
+        """The JSON objects of an answer that has one a line, as they come.  Raises `NoAgent` or `Problem`."""
+        connection = self._connection(QUIET_TIMEOUT)
+        try:
+            headers = {"Content-Type": "application/json"}
+            response = self._request(connection, method, path, json.dumps(body).encode(), headers)
+            if response.status != 200:
+                _answer(response.status, response.read())
+            for line in response:
+                if line.strip():
+                    yield json.loads(line)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NoAgent(self.where, error) from error
+        finally:
+            connection.close()
+
+    def speak_as(self, actor: str) -> None:
+        """Say who asks, for records; a token's name counts more."""
+        if actor.isascii() and actor.isprintable():
+            self._headers["X-Dislocate-Actor"] = actor
+
     def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         if self.where.startswith("unix:"):
             return _UnixConnection(self.where.removeprefix("unix:"), timeout)

@@ -13,7 +13,10 @@ SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 
-Duration: TypeAlias = Annotated[int, Meta(extra={"unit": "duration"})]  # nanoseconds; in a file '5s'
+_IN_A_SCHEMA = {"format": "words", "examples": ["5s"]}  # the edge describes it as text
+Duration: TypeAlias = Annotated[
+    int, Meta(extra={"unit": "duration"}, extra_json_schema=_IN_A_SCHEMA)
+]  # nanoseconds; in a file '5s'
 
 _SCALES = {"ns": 1, "us": MICROSECOND, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": 24 * HOUR}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)", re.ASCII)

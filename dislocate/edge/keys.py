@@ -1,8 +1,8 @@
 """From what people write about keys to requests of the store: what may be a key, a value, a time to live.
 
 Shared by HTTP and `agent.sock`, so that both refuse the same with the same words.  `cas` is compare-and-set: the revision of
-the key's last change, as every answer says it (`revision`), or 0 for "there is no such key".  Keys under 'system/' belong to
-operators.  Does not ask anybody: the store judges again, since not every request comes from here.
+the key's last change, as every answer says it (`revision`), or 0 for "there is no such key".  Keys under 'system/' and
+'records/' belong to operators.  Does not ask anybody: the store judges again, since not every request comes from here.
 """
 
 import re
@@ -25,12 +25,14 @@ from dislocate.core.boundary.store import (
     Transact,
 )
 from dislocate.core.errors import LocalError
+from dislocate.core.runs.records import RECORDS
 from dislocate.core.store import validation
 from dislocate.core.tunables import LEASE_TTL_MAX, LEASE_TTL_MIN, VALUE_BYTES
 from dislocate.core.units import format_duration
 
 NUMBER_LIMIT = (1 << 63) - 1
 SYSTEM = "system/"
+OPERATORS = (SYSTEM, RECORDS)  # what only operators change; what runs write there, nobody does by hand
 NOT_ALL = "deleting everything is not offered"
 
 
@@ -69,7 +71,7 @@ def check_ttl(ttl: int, field: str = "ttl") -> int:
 
 def is_system(key: str, *, is_prefix: bool = False) -> bool:
     """Whether `key`, or some key that begins with it, belongs to operators."""
-    return key.startswith(SYSTEM) or (is_prefix and SYSTEM.startswith(key))
+    return key.startswith(OPERATORS) or (is_prefix and any(theirs.startswith(key) for theirs in OPERATORS))
 
 
 def touches_system(request: Transact) -> bool:

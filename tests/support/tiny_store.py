@@ -162,12 +162,19 @@ def served_store(role: Role = Role.OPERATE) -> Iterator[tuple[str, TinyStore, Fa
     """The URL of the API, the store and the backend behind it."""
     backend, store = FakeBackend(), TinyStore()
     backend.result = store
-    app = make_app(backend, SELF, Access(loopback=role), EdgeCounters())
+    with served(backend, role) as url:
+        yield url, store, backend
+
+
+@contextmanager
+def served(backend: FakeBackend, role: Role = Role.OPERATE, **options: Any) -> Iterator[str]:
+    """The URL of the API in front of `backend`."""
+    app = make_app(backend, SELF, Access(loopback=role), EdgeCounters(), **options)
     with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", store, backend
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()

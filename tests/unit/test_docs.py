@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from msgspec.structs import FieldInfo, fields
@@ -16,9 +17,12 @@ from dislocate.config import (
     StoreTable,
     parse_config,
 )
+from dislocate.core.boundary.runs import Hold, RunState, Verb
+from dislocate.core.boundary.spec import Freeze, Gate, Resource, ResourceBase, Strategy
 from dislocate.edge.bodies import CheckBody
 from dislocate.edge.http.access import load_tokens
 from dislocate.edge.http.app import all_operations
+from dislocate.run_files import parse_spec, read_spec
 from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS
 from sim.invariants import INVARIANTS
 from sim.run import simulate
@@ -116,11 +120,13 @@ def test_every_toml_block_is_accepted_by_what_reads_it(page, marks, text, tmp_pa
             parse_scenario(text)
         case ["scenario", "part"]:
             parse_scenario(SCENARIO_HEAD + text)
+        case ["run"]:
+            parse_spec(text, ".toml", tmp_path)
         case ["tokens"]:
             (tmp_path / "tokens.toml").write_text(text)
             assert load_tokens(str(tmp_path / "tokens.toml"))
         case _:
-            pytest.fail(f"{page}: mark the block 'config', 'scenario' or 'tokens', or a 'part' of one")
+            pytest.fail(f"{page}: mark the block 'config', 'scenario', 'run' or 'tokens', or a 'part' of one")
 
 
 def test_the_configuration_of_the_readme_is_accepted():
@@ -215,6 +221,34 @@ def test_the_http_page_has_every_route_with_its_role():
     told = [tuple(cell.strip("`") for cell in row[:3]) for row in rows("http-api.md", "# HTTP API")]
     wanted = [(each.method, each.path.replace(":path", ""), each.role.label) for each in all_operations()]
     assert sorted(told) == sorted(wanted)
+
+
+@pytest.mark.parametrize(("table", "struct"), [(0, Strategy), (1, Gate), (2, Freeze)])
+def test_the_page_of_runs_has_every_field_of_how_carefully(table, struct):
+    told = [name for row in rows("runs.md", "## How carefully", table) for name in _CODE.findall(row[0])]
+    assert told == [field.encode_name for field in fields(struct)]
+
+
+def test_the_page_of_runs_has_every_kind_of_resource_with_its_fields():
+    shared = [field.encode_name for field in fields(ResourceBase)]
+    assert named("runs.md", "## Resources", 0) == shared
+    told = {row[0].strip("`"): _CODE.findall(row[1]) for row in rows("runs.md", "## Resources", 1)}
+    for kind in get_args(Resource):
+        own = {field.encode_name for field in fields(kind)} - set(shared)
+        assert own <= set(told[kind.__struct_config__.tag]), kind
+    assert len(told) == len(get_args(Resource))
+
+
+def test_the_page_of_runs_has_every_verb_and_state():
+    assert [row[0].split()[1] for row in rows("runs.md", "## Steer it", 0)] == [verb.value for verb in Verb]
+    told = [name for row in rows("runs.md", "## Steer it", 1) for name in _CODE.findall(row[0])]
+    paused = {f"paused ({hold.value})" for hold in Hold}
+    assert {*told} == {state.value for state in RunState} - {"paused"} | paused
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.[ty]*ml")), ids=lambda path: path.name)
+def test_every_example_of_a_run_is_accepted(path):
+    assert read_spec(path).resources
 
 
 def test_every_command_in_the_documentation_exists():

@@ -2,13 +2,27 @@
 
 import json
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dislocate.core.boundary.spec import Command, File, OnFailure
+from dislocate.core.boundary.spec import (
+    Command,
+    File,
+    Gate,
+    OnFailure,
+    Process,
+    RunSpec,
+    Service,
+    ServiceAction,
+    Strategy,
+)
 from dislocate.core.errors import ConfigError
 from dislocate.core.tunables import SPEC_BYTES
 from dislocate.core.units import MINUTE, SECOND
 from dislocate.run_files import read_spec
+from dislocate.strict import in_words, parse_json
 
 TOML = """
 name = "web"
@@ -155,6 +169,31 @@ def test_files_that_cannot_be_read_are_named(read, tmp_path):
         read(b"\xff\xfe")
     with pytest.raises(ConfigError, match=f"at most {SPEC_BYTES} bytes"):
         read("#" * (SPEC_BYTES + 1))
+
+
+spans = st.integers(1, 10**15)
+specs = st.builds(
+    RunSpec,
+    name=st.just("web"),
+    targets=st.just("*"),
+    resources=st.lists(
+        st.one_of(
+            st.builds(File, path=st.text(), content=st.text(), timeout=spans),
+            st.builds(Command, run=st.lists(st.text()).map(tuple), timeout=spans),
+            st.builds(Service, unit=st.text(), drain_for=spans, action=st.sampled_from(ServiceAction)),
+            st.builds(
+                Process, name=st.text(), run=st.just(("x",)), ready_within=spans, environment=st.just({"A": "5s"})
+            ),
+        )
+    ).map(tuple),
+    strategy=st.builds(Strategy, soak=spans, batch=st.one_of(st.integers(), st.text()), floor=st.just({"a": 0.5})),
+    gates=st.lists(st.builds(Gate, service=st.text(), window=spans)).map(tuple),
+)
+
+
+@given(specs)
+def test_what_is_written_in_words_is_read_as_it_was(spec):
+    assert parse_json(msgspec.json.encode(in_words(spec)), RunSpec) == spec
 
 
 def test_a_file_has_its_content_from_one_place(read):

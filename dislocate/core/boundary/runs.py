@@ -297,6 +297,14 @@ class Frozen(Record, frozen=True):
     revision: int = 0
 
 
+class Secret(Record, frozen=True):
+    """`records/secrets/NAME`: a value that each of these nodes can open for itself, and nobody else."""
+
+    version: int  # grows each time that it is put
+    sealed: dict[Path, bytes]
+    digest: str = ""  # hex, over what is sealed: another one is another value, and no guess can be tried on it
+
+
 class AuditEntry(Record, frozen=True):
     """`records/audit/NUMBER`: who did what; each has the hash of the one before."""
 

@@ -5,7 +5,10 @@ batches.  Invariant: each target is in exactly one batch; no batch has more node
 Does not know who is reachable: what becomes of a batch is the controller's affair.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+
+import msgspec
 
 from dislocate.core.boundary.runs import Batch, RunPlan
 from dislocate.core.boundary.spec import RunSpec
@@ -29,6 +32,11 @@ def make_plan(
         raise LocalError("targets", got=len(paths), expected=f"at most {RUN_NODES} nodes: split the run by data center")
     batches = tuple(_batches(spec, _by_datacenter(spec, paths)))
     return RunPlan(targets=paths, batches=batches, revision=revision, expected=expected or {})
+
+
+def plan_digest(looks: Iterable[tuple[str, str]]) -> str:
+    """Hex, over (id, digest of how it is) of all resources in their order: what a plan is bound to on one node."""
+    return blake2b(msgspec.json.encode(list(looks)), digest_size=16).hexdigest()
 
 
 def _by_datacenter(spec: RunSpec, paths: Sequence[Path]) -> dict[str, tuple[Path, ...]]:

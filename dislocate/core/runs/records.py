@@ -62,6 +62,10 @@ def audit_key(number: int) -> str:
     return f"{AUDIT}{number:016d}"
 
 
+def secret_key(name: str) -> str:
+    return f"{SECRETS}{name}"
+
+
 def encode(record: object) -> bytes:
     """JSON, the same bytes for equal records."""
     return msgspec.json.encode(record)

@@ -9,6 +9,8 @@ A name that is not ours in `Host` means DNS rebinding, so only IP literals, 'loc
 
 import hashlib
 import os
+import pwd
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -24,6 +26,8 @@ from dislocate.core.errors import ConfigError
 from dislocate.edge.http.problems import Rejected, problem
 from dislocate.strict import one_of
 
+_ACTOR = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
+
 PEER_UID = "dislocate.peer_uid"  # in the WSGI environment of a connection on the unix socket; set by `server`
 
 
@@ -33,7 +37,9 @@ class Role(IntEnum):
     READ = 1  # look
     REGISTER = 2  # add, remove and report for instances of this host
     WRITE = 3  # drain, maintain, forget, leave; change keys of the store
-    OPERATE = 4  # have commands run; change keys under 'system/' and the servers of the store
+    OPERATE = (
+        4  # have commands run; change keys under 'system/' and 'records/', runs, secrets and the servers of the store
+    )
 
     @property
     def label(self) -> str:
@@ -67,6 +73,16 @@ class Access(Struct, frozen=True, kw_only=True):
             detail = "The token in 'Authorization' is not one of this agent's"
             raise _unauthorized(detail, "'Authorization: Bearer SECRET' with a token of security.tokens_file")
         return max(by_place or token.role, token.role)
+
+    def name_of(self, environ: Mapping[str, Any]) -> str:
+        """Who asks, for records: the name of the token; else of the user on the unix socket, or 'loopback', which may say
+        in `X-Dislocate-Actor` who it is, since whoever has this host could do anything anyway."""
+        secret = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2]
+        token = self.tokens.get(hashlib.sha256(secret.strip().encode("latin-1", "replace")).hexdigest())
+        if token is not None:
+            return token.name
+        claimed = environ.get("HTTP_X_DISLOCATE_ACTOR", "")
+        return claimed if _ACTOR.fullmatch(claimed) else _user(environ.get(PEER_UID))
 
     def require(self, role: Role | None, needed: Role, what: str) -> None:
         """Raises `Rejected` unless `role` suffices; says which is needed and how to get it."""
@@ -119,6 +135,15 @@ class Access(Struct, frozen=True, kw_only=True):
 
     def _is_ours(self, name: str) -> bool:
         return name == "localhost" or name in self.names or _is_ip(name)
+
+
+def _user(uid: int | None) -> str:
+    if uid is None:
+        return "loopback"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"
 
 
 def _host_name(host: str) -> str:

@@ -15,16 +15,19 @@ import falcon
 import gevent
 import msgspec
 
+from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.backend import Backend
-from dislocate.edge.http import health, instances, kv, leases, members, servers, services, watch
+from dislocate.edge.http import exec as exec_
+from dislocate.edge.http import health, instances, kv, leases, members, runs, secrets, servers, services, watch
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
 from dislocate.edge.keys import NOT_ALL
 from dislocate.edge.metrics import EdgeCounters
-from dislocate.strict import decode
+from dislocate.edge.template_names import References, named_in_templates
+from dislocate.strict import decode, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +47,20 @@ def make_app(
     *,
     more: tuple[Operation, ...] = (),
     stream_limit: int = 64,
+    references: Callable[[RunSpec], References] = named_in_templates,
+    seal: Callable[[bytes, bytes], bytes] | None = None,
 ) -> Callable[..., Iterable[bytes]]:
-    """The WSGI application of one agent; `more` are operations of other parts (pick, kv, runs)."""
-    agent = Agent(backend=backend, node=node, access=access, counters=counters, streams=StreamSlots(stream_limit))
+    """The WSGI application of one agent; `more` are operations of other parts.  `references`: which keys and secrets the
+    templates of a specification name; `seal`: a value to a node's public key."""
+    agent = Agent(
+        backend=backend,
+        node=node,
+        access=access,
+        counters=counters,
+        streams=StreamSlots(stream_limit),
+        references=references,
+        seal=seal,
+    )
     operations = all_operations(more)
     app: Any = falcon.App(middleware=[_Gate(agent)])
     app.req_options.auto_parse_qs_csv = False
@@ -87,6 +101,9 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
         *kv.OPERATIONS,
         *leases.OPERATIONS,
         *servers.OPERATIONS,
+        *runs.OPERATIONS,
+        *exec_.OPERATIONS,
+        *secrets.OPERATIONS,
         *more,
         Operation(
             method="GET",
@@ -124,7 +141,8 @@ def _responder(agent: Agent, operation: Operation) -> Any:
         call.path = path
         if operation.body is not None:
             _check_type(request)
-            call.body = decode(_read_body(request, BODY_LIMIT) or b"{}", operation.body)
+            read = parse_json if operation.in_words else decode
+            call.body = read(_read_body(request, BODY_LIMIT) or b"{}", operation.body)
         elif operation.raw_limit:
             call.body = _read_body(request, operation.raw_limit)
         response.content_type = operation.media

@@ -14,6 +14,7 @@ from falcon import Response as HttpResponse
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Request, Result
+from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.boundary.store import GrantLease, ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
@@ -24,6 +25,7 @@ from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.problems import Rejected, problem, refused, store_refused, uncertain
 from dislocate.edge.keys import named_as_asked
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.edge.template_names import References, named_in_templates
 from dislocate.strict import one_of
 
 JSON = "application/json"
@@ -67,6 +69,8 @@ class Agent(Struct, frozen=True, kw_only=True):
     access: Access
     counters: EdgeCounters
     streams: StreamSlots
+    references: Callable[[RunSpec], References] = named_in_templates
+    seal: Callable[[bytes, bytes], bytes] | None = None  # a value to a node's public key
 
 
 class Query(Struct, frozen=True):
@@ -96,6 +100,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     respond: Responder
     answer: type | tuple[type, ...] | None = None  # one of these; None: bytes or a stream of `media`
     body: type | None = None  # JSON of this shape
+    in_words: bool = False  # its durations are words, as in a file
     raw_limit: int = 0  # else: that many bytes, whatever they are; 0: no body
     queries: tuple[Query, ...] = ()
     media: str = JSON
@@ -147,6 +152,13 @@ class Call:
         except TimeoutError:
             return None
         return _judged(request, result)
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for records of runs: 'alice' by her token, else 'user@dc/name' of this agent."""
+        name = self.agent.access.name_of(self._request.env)
+        is_token = bool(self._request.get_header("Authorization"))
+        return name if is_token else f"{name}@{self.agent.node.path}"
 
     def is_abandoned(self) -> bool:
         """Whether the caller hung up, so that waiting on would only hold its connection."""

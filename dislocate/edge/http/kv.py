@@ -95,7 +95,7 @@ def list_keys(call: Call) -> KeysAnswer:
 def post_transaction(call: Call) -> TransactionAnswer:
     request = transaction_of(call.body)
     if touches_system(request):
-        call.require(Role.OPERATE, "changing keys under 'system/'")
+        call.require(Role.OPERATE, "changing keys of operators")
     return transaction_answer(call.ask_store(request))
 
 
@@ -109,7 +109,7 @@ def _cas(call: Call) -> int | None:
 
 def _require_system(call: Call, key: str, *, is_prefix: bool = False) -> None:
     if is_system(key, is_prefix=is_prefix):
-        call.require(Role.OPERATE, "changing keys under 'system/'")
+        call.require(Role.OPERATE, "changing keys of operators")
 
 
 def _change(call: Call, key: str, request: Transact, cas: int | None) -> Any:

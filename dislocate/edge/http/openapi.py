@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from dislocate import __version__
+from dislocate.core.units import format_duration
 from dislocate.edge.http.call import BYTES, Operation, types_of
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem
 
@@ -18,6 +19,7 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
     for operation in operations:
         types.update((type_, None) for type_ in (*types_of(operation.answer), operation.body) if type_)
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    _in_words(components)
     references = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -36,6 +38,19 @@ def describe(operations: tuple[Operation, ...]) -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _in_words(schema: Any) -> None:
+    """Durations are text, their defaults too."""
+    if isinstance(schema, dict):
+        if schema.get("format") == "words":
+            del schema["format"]
+            schema["type"] = "string"
+            if isinstance(schema.get("default"), int):
+                schema["default"] = format_duration(schema["default"])
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list) else ():
+        _in_words(part)
 
 
 def _operation(operation: Operation, references: dict[type, Any]) -> dict[str, Any]:

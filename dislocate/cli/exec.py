@@ -1,0 +1,111 @@
+"""`dislocate exec TARGET -- CMD`: a command on many nodes at once."""
+
+import json
+from base64 import b64decode
+from typing import Any
+
+import click
+
+from dislocate.cli.output import EXIT_FAILED, agent_command, fail
+from dislocate.cli.run_plan import those
+from dislocate.cli.run_spec import CONFIRM, operator
+from dislocate.client.connection import AgentConnection
+
+
+class Told:
+    """What nodes have told so far: whole lines are printed, the rest of one waits for its end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._rests: dict[str, str] = {}
+        self.nodes: list[str] = []
+        self.bad: dict[str, str] = {}  # by node, why
+        self.ended: list[str] = []
+        self.is_over = False
+
+    def take(self, line: dict[str, Any]) -> None:
+        if self._as_json:
+            click.echo(json.dumps(line))
+        match line["event"]:
+            case "start":
+                self.nodes = line["nodes"]
+            case "output":
+                self._output(line["node"], line)
+            case "done" | "unreachable":
+                self._end(line["node"], line)
+            case "end":
+                self.is_over = True
+
+    def missing(self) -> list[str]:
+        """Nodes of which nobody said what became of the command."""
+        return [node for node in self.nodes if node not in self.ended]
+
+    def _output(self, node: str, line: dict[str, Any]) -> None:
+        text = line["text"]
+        if line.get("encoding") == "base64":
+            text = b64decode(text).decode(errors="replace")
+        *whole, self._rests[node] = (self._rests.get(node, "") + text).split("\n")
+        for each in whole:
+            self._say(node, each)
+
+    def _end(self, node: str, line: dict[str, Any]) -> None:
+        if rest := self._rests.pop(node, ""):
+            self._say(node, rest)
+        self.ended.append(node)
+        if line["event"] == "unreachable":
+            self.bad[node] = f"not reached: {line['words']}"
+        elif not line["ok"]:
+            code = f"exit code {line['code']}" if line["code"] is not None else line["kind"] or "failed"
+            self.bad[node] = f"{code}: {line['words']}" if line["words"] else code
+
+    def _say(self, node: str, text: str) -> None:
+        if not self._as_json:
+            width = max((len(each) for each in self.nodes), default=0)
+            click.echo(f"{node.ljust(width)} | {text}")
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("target")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--at-once", type=click.IntRange(1, 100), default=20, show_default=True, help="Nodes at a time.")
+@click.option("--timeout", default="60s", show_default=True, metavar="DURATION", help="For one node.")
+@CONFIRM
+@agent_command
+def exec_(
+    agent: AgentConnection,
+    as_json: bool,
+    target: str,
+    command: tuple[str, ...],
+    at_once: int,
+    timeout: str,
+    confirm: int | None,
+) -> None:
+    """Run COMMAND on every node of TARGET; what it writes is printed as it comes, a node's name before each line.
+
+    Options stand before TARGET.  Nodes out of reach are named, never left out.  Exits 0 only when the command did, on all
+    of them.  There is no shell unless COMMAND is one; for what is to stay so, there is `dislocate run`.
+
+    \b
+    dislocate exec dc:fra -- uptime
+    dislocate exec --at-once 5 'service:shop.web & !tag:canary' -- systemctl is-active nginx
+    dislocate exec '*' -- sh -c 'df -h / | tail -1'
+    """
+    body = {"targets": target, "command": command, "at_once": at_once, "timeout": timeout, "confirm": confirm or 0}
+    told = Told(as_json)
+    for line in operator(agent).lines("POST", "/api/exec", body):
+        if line["event"] == "problem":
+            fail(line["problem"]["detail"], as_json, EXIT_FAILED, line["problem"])
+        told.take(line)
+    if not told.is_over:
+        words = f"{agent.where} ended before the command did; nobody knows of {those(told.missing())}"
+        fail(words, as_json, EXIT_FAILED)
+    if not as_json:
+        click.echo(_sum(told), err=True)
+    if told.bad:
+        click.get_current_context().exit(EXIT_FAILED)
+
+
+def _sum(told: Told) -> str:
+    good = len(told.nodes) - len(told.bad)
+    lines = [f"{node}: {why}" for node, why in sorted(told.bad.items())]
+    return "\n".join([*lines, f"{good} of {len(told.nodes)} nodes did it"])

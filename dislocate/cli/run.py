@@ -1,0 +1,248 @@
+"""`dislocate run`: plan, start, watch and steer a change of the fleet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
+from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
+from dislocate.cli.run_spec import CONFIRM, body_of, operator, run_id
+from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
+from dislocate.core.boundary.runs import AuditEntry
+from dislocate.core.runs.audit import first_that_does_not_fit
+
+
+@click.group()
+def run() -> None:
+    """Config runs: one file says what is to be so, on which nodes, and how carefully they get there.
+
+    \b
+    dislocate run plan web.toml              what would change, and in which order
+    dislocate run start web.toml             canary, batches, data center after data center
+    dislocate run status 7                   who has it, who has not, and what it waits for
+    dislocate run revert 7                   take it back
+    """
+
+
+run.add_command(plan)
+run.add_command(check)
+
+
+@run.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--plan", "planned", type=click.Path(path_type=Path), help="Only if all is still as `plan --out` found it."
+)
+@click.option("--detach", is_flag=True, help="Do not follow it: it goes on by itself either way.")
+@CONFIRM
+@agent_command
+def start(
+    agent: AgentConnection, as_json: bool, file: Path, planned: Path | None, detach: bool, confirm: int | None
+) -> None:
+    """Start the run that FILE describes, and follow it.  Exits 0 only when it is done everywhere.
+
+    From its start the run is in the store: it goes on when this command, this agent or any server dies.
+
+    \b
+    dislocate run start web.toml
+    dislocate run start web.toml --plan plan.json
+    dislocate run start web.toml --detach
+    """
+    agent = operator(agent)
+    body = body_of(file, confirm)
+    if planned is not None:
+        body["plan"] = bound_to(planned)
+    answer = agent.send("POST", "/api/runs", body, LOOK_TIMEOUT if planned is not None else STORE_TIMEOUT)
+    if detach:
+        row = (answer["id"], body["name"], answer["targets"], answer["state"])
+        show(as_json, answer, ("RUN", "NAME", "NODES", "STATE"), [row], next_command(answer["id"], answer["state"]))
+        return
+    follow(agent, answer["id"], as_json)
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@agent_command
+def watch(agent: AgentConnection, as_json: bool, ident: str) -> None:
+    """Follow RUN, its number or its name, to its end.  Exits 0 only when it is done everywhere.
+
+    \b
+    dislocate run watch 7
+    dislocate run watch web --json
+    """
+    follow(operator(agent), run_id(agent, ident), as_json)
+
+
+@run.command("list")
+@click.option("--limit", type=click.IntRange(1, 128), default=20, show_default=True, help="Look at the latest so many.")
+@agent_command
+def list_(agent: AgentConnection, as_json: bool, limit: int) -> None:
+    """Runs under way, and the latest that are over.
+
+    \b
+    dislocate run list
+    """
+    _show_list(agent, as_json, limit)
+
+
+@run.command()
+@click.argument("ident", metavar="RUN", required=False)
+@click.option("--local", is_flag=True, help="As known here, even while a majority of servers is out of reach.")
+@agent_command
+def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool) -> None:
+    """RUN, its number or its name, node by node, and what it waits for; without RUN, all that are under way.
+
+    \b
+    dislocate run status
+    dislocate run status 7
+    dislocate run status web --json | jq .nodes
+    """
+    if ident is None:
+        _show_list(agent, as_json, 20)
+        return
+    query = "?consistency=local" if local else ""
+    answer = agent.get(f"/api/runs/{segment(run_id(agent, ident))}{query}", STORE_TIMEOUT)
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    progress = Progress()
+    progress.take("status", answer)
+    for line in overview(progress):
+        click.echo(line)
+    if hint := next_command(answer["id"], answer["state"], answer["hold"]):
+        click.echo(f"\n{hint}")
+
+
+def _show_list(agent: AgentConnection, as_json: bool, limit: int) -> None:
+    answer = agent.get(f"/api/runs?limit={limit}", STORE_TIMEOUT)
+    rows = [
+        (
+            one["id"],
+            one["name"],
+            one["state"] + (f" ({one['hold']})" if one["hold"] else ""),
+            f"{min(one['batch'] + 1, one['batches'])}/{one['batches']}" if one["batch"] >= 0 else "-",
+            one["targets"],
+            one["actor"],
+            age(age_of(one["changed_at"])),
+        )
+        for one in answer["runs"]
+    ]
+    columns = ("RUN", "NAME", "STATE", "BATCH", "NODES", "STARTED BY", "CHANGED")
+    show(as_json, answer, columns, rows, "one in full: dislocate run status RUN", "no runs: dislocate run start FILE")
+
+
+# ---- steering
+
+_WHY = click.option("--why", default="", metavar="WORDS", help="For the audit.")
+_VERSION = click.option("--version", type=int, default=0, metavar="N", help="Only if the run is at this version.")
+
+
+def _steer(agent: AgentConnection, as_json: bool, ident: str, verb: str, body: dict[str, Any]) -> None:
+    agent = operator(agent)
+    name = run_id(agent, ident)
+    answer = agent.send("POST", f"/api/runs/{segment(name)}/{verb}", body, STORE_TIMEOUT)
+    hint = f"dislocate run {'status' if verb in ('pause', 'abort') else 'watch'} {name}"
+    show(as_json, answer, ("RUN", "DONE", "VERSION"), [(name, verb, answer["version"])], hint)
+
+
+def _verb(name: str, words: str) -> None:
+    """A verb about a whole run."""
+
+    @run.command(name, help=f"{words}\n\n\b\ndislocate run {name} 7\n")
+    @click.argument("ident", metavar="RUN")
+    @_WHY
+    @_VERSION
+    @agent_command
+    def steer(agent: AgentConnection, as_json: bool, ident: str, why: str, version: int) -> None:
+        _steer(agent, as_json, ident, name, {"words": why, "version": version})
+
+
+def _node_verb(name: str, words: str) -> None:
+    """A verb about one node."""
+
+    @run.command(name, help=f"{words}\n\n\b\ndislocate run {name} 7 fra/a1\n")
+    @click.argument("ident", metavar="RUN")
+    @click.argument("node", metavar="DC/NAME")
+    @_WHY
+    @_VERSION
+    @agent_command
+    def steer(agent: AgentConnection, as_json: bool, ident: str, node: str, why: str, version: int) -> None:
+        _steer(agent, as_json, ident, name, {"node": node, "words": why, "version": version})
+
+
+_verb("approve", "Approve RUN, which somebody else started.")
+_verb("pause", "Begin nothing more in RUN until it is resumed; what is in flight finishes.")
+_verb("resume", "Go on with RUN.")
+_verb("promote", "Count soak and gates of RUN's present batch as passed.")
+_node_verb("skip", "Go on with RUN without this node.")
+_node_verb("retry", "Let this node try its part of RUN again.")
+_verb("abort", "End RUN and leave everything as it is now; what is in flight finishes.")
+_verb("revert", "Take back what RUN did, in reverse order; also when it is over.")
+
+
+# ---- audit
+
+
+@run.group(invoke_without_command=True)
+@click.option("--limit", type=click.IntRange(1), help="The latest so many; all unless given.")
+@click.pass_context
+@agent_command
+def audit(context: click.Context, agent: AgentConnection, as_json: bool, limit: int | None) -> None:
+    """Who did what to which run, and when: a chain in which every entry has the hash of the one before.
+
+    \b
+    dislocate run audit
+    dislocate run audit --limit 20
+    dislocate run audit verify
+    """
+    if context.invoked_subcommand is not None:
+        return
+    entries = _entries(agent)
+    if limit is not None:
+        entries = entries[-limit:]
+    rows = [
+        (one["number"], _time(one["at"]), one["actor"], one["verb"], one["run"] or "-", one.get("evidence", ""))
+        for one in entries
+    ]
+    columns = ("ENTRY", "AT", "WHO", "DID", "RUN", "EVIDENCE")
+    show(as_json, {"entries": entries}, columns, rows, "dislocate run audit verify", "nothing was done yet")
+
+
+@audit.command()
+@agent_command
+def verify(agent: AgentConnection, as_json: bool) -> None:
+    """Compute the chain of the audit anew, here.  Exits 1 when an entry does not fit.
+
+    \b
+    dislocate run audit verify
+    """
+    entries = [msgspec.convert(one, AuditEntry) for one in _entries(agent)]
+    broken = first_that_does_not_fit(entries)
+    if broken is not None:
+        number, why = broken
+        answer = {"entries": len(entries), "broken": number, "words": why}
+        fail(f"the audit does not hold from entry {number} on: {why}", as_json, EXIT_FAILED, answer)
+    last = entries[-1].hash if entries else ""
+    answer = {"entries": len(entries), "broken": None, "hash": last}
+    show(as_json, answer, ("ENTRIES", "HOLDS", "LAST HASH"), [(len(entries), "yes", last or "-")])
+
+
+def _entries(agent: AgentConnection) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    while True:
+        after = f"?after={entries[-1]['number']}" if entries else ""
+        page = agent.get(f"/api/runs/audit{after}", STORE_TIMEOUT)
+        entries += page["entries"]
+        if not page["more"] or not page["entries"]:
+            return entries
+
+
+def _time(unix_ns: int) -> str:
+    """In UTC: operators of several data centers read it."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(unix_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,49 @@
+"""What the commands about runs share: the specification as it is sent, who asks, and which run is meant."""
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dislocate.client.connection import STORE_TIMEOUT, AgentConnection
+from dislocate.core.errors import LocalError
+from dislocate.run_files import read_spec
+from dislocate.strict import in_words, nearest
+
+LATEST = 128  # runs among which a name is looked for
+
+CONFIRM = click.option("--confirm", type=click.IntRange(0), metavar="N", help="Yes, up to so many nodes.")
+
+
+def body_of(file: Path, confirm: int | None = None) -> dict[str, Any]:
+    """The specification in `file`, as it is sent.  Raises `LocalError` that names the file."""
+    try:
+        spec = read_spec(file)
+    except LocalError as error:
+        raise LocalError(f"{file}: {error.field}", got=error.got, expected=error.expected) from None
+    body: dict[str, Any] = in_words(spec)
+    if confirm is not None:
+        body["confirm"] = confirm
+    return body
+
+
+def operator(agent: AgentConnection) -> AgentConnection:
+    """The same, saying who asks."""
+    try:
+        agent.speak_as(getpass.getuser())
+    except (KeyError, OSError, ImportError):
+        return agent
+    return agent
+
+
+def run_id(agent: AgentConnection, text: str) -> str:
+    """The run that `text` means: its number, or the latest of that name.  Raises `LocalError`."""
+    if text.isascii() and text.isdigit():
+        return text
+    runs = agent.get(f"/api/runs?limit={LATEST}", STORE_TIMEOUT)["runs"]
+    found = next((run["id"] for run in runs if run["name"] == text), None)
+    if found is None:
+        mend = nearest(text, [run["name"] for run in runs])
+        raise LocalError("RUN", got=text, expected=f"the number or name of a run{mend}; dislocate run list shows them")
+    return str(found)

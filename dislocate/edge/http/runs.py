@@ -1,0 +1,238 @@
+"""Config runs: start one, see them, steer one.
+
+    POST /api/runs                 a specification as in its file, as JSON   ->  {"id": "7", "state": "running", ...}
+    GET  /api/runs/7               every target with its state, and what the run waits for
+    POST /api/runs/7/pause         approve, pause, resume, promote, skip, retry, abort, revert
+
+Whom a run is about is decided here, at its start, on what this agent knows; from then on the run is data in the store, and
+nothing of it depends on this agent.  Nothing was begun when an answer is a problem other than 504.
+"""
+
+import time
+from typing import Any
+
+from dislocate.core.boundary.requests import Done
+from dislocate.core.boundary.runs import RunRecord, RunStarted, StartRun, SteerRun, Verb
+from dislocate.core.boundary.spec import RunSpec
+from dislocate.core.boundary.store import Consistency, Get, KeyValue, Transact
+from dislocate.core.errors import LocalError
+from dislocate.core.identity import Path, split_path
+from dislocate.core.runs import records
+from dislocate.core.runs.plan import make_plan
+from dislocate.core.runs.spec import check_spec
+from dislocate.core.tunables import TRANSACTION_OPERATIONS
+from dislocate.edge.http import run_audit, run_looks, run_stream
+from dislocate.edge.http.access import Role
+from dislocate.edge.http.call import Call, Operation, Query
+from dislocate.edge.http.problems import not_found
+from dislocate.edge.http.run_reads import (
+    Named,
+    read_all,
+    read_named,
+    read_plan,
+    read_record,
+    read_spec,
+    read_tasks,
+    run_of,
+    stale,
+)
+from dislocate.edge.run_answers import (
+    RunAnswer,
+    RunsAnswer,
+    StartedAnswer,
+    SteeredAnswer,
+    named,
+    run_answer,
+    run_summary,
+)
+from dislocate.edge.run_bodies import PlanBody, RunBody, SteerBody, spec_of
+from dislocate.edge.run_targets import targets_of
+from dislocate.strict import nearest, one_of
+
+LISTED = 20  # runs that a list has unless more are asked for
+LISTED_MOST = TRANSACTION_OPERATIONS
+OF_A_NODE = (Verb.SKIP, Verb.RETRY)
+
+
+def post_run(call: Call) -> StartedAnswer:
+    spec = spec_of(call.body)
+    check_spec(spec)
+    targets = targets_of(call.node, spec.targets, spec.confirm)
+    names = read_named(call, spec, targets)
+    expected: dict[Path, str] = {}
+    if call.body.plan is not None:
+        expected = _still_fitting(call, spec, call.body.plan, targets, names)
+    plan = make_plan(spec, targets, revision=names.revision, expected=expected)
+    started: RunStarted = call.ask_store(StartRun(spec, plan, names.values, call.actor, time.time_ns()))
+    return StartedAnswer(started.run, started.state, len(targets))
+
+
+def _still_fitting(
+    call: Call, spec: RunSpec, plan: PlanBody, targets: tuple[Path, ...], names: Named
+) -> dict[Path, str]:
+    """The digests that nodes are to find, where the plan still holds.  Raises `Rejected` where it does not."""
+    if plan.spec_digest != records.spec_digest(spec):
+        raise stale("the specification was changed since")
+    if changed := sorted(set(targets) ^ set(plan.targets)):
+        raise stale(f"other nodes are meant now: {named(changed)}")
+    if plan.values_digest != names.digest:
+        raise stale("a key or secret that its templates name was changed since")
+    if not plan.digests:
+        return {}
+    now = run_looks.digests_now(call, spec, tuple(path for path in targets if path in plan.digests), names)
+    if changed := sorted(path for path, digest in now.items() if digest != plan.digests[path]):
+        raise stale(f"something was changed since on {named(changed)}")
+    return plan.digests
+
+
+def list_runs(call: Call) -> RunsAnswer:
+    """Those under way, and the latest that are over."""
+    consistency = consistency_of(call)
+    meaning = f"a whole number, 1..{LISTED_MOST}"
+    limit = call.query_number("limit", LISTED_MOST, meaning, smallest=1) or LISTED
+    active = [records.decode(each.value, RunRecord) for each in read_all(call, records.ACTIVE, consistency)]
+    known = {record.id: record for record in active}
+    if consistency is Consistency.LINEARIZABLE:
+        for record in _over(call, limit):
+            known.setdefault(record.id, record)
+    latest = sorted(known.values(), key=lambda record: int(record.id), reverse=True)
+    return RunsAnswer(tuple(run_summary(record) for record in latest[: max(limit, len(active))]))
+
+
+def _over(call: Call, limit: int) -> list[RunRecord]:
+    """Of the latest `limit` that were started, those that are over."""
+    found = call.ask_store(Transact((), (Get(records.LAST),))).results[0]
+    last = _last_number(found)
+    numbers = range(last, max(0, last - limit), -1)
+    if not numbers:
+        return []
+    read = call.ask_store(Transact((), tuple(Get(records.over_key(str(number))) for number in numbers)))
+    return [records.decode(each.value, RunRecord) for result in read.results for each in result]
+
+
+def _last_number(found: tuple[KeyValue, ...]) -> int:
+    """The record is a number, or an object that has it as 'run'."""
+    if not found:
+        return 0
+    last: Any = records.decode(found[0].value, dict[str, Any] | int | str)
+    return int(last.get("run", 0) if isinstance(last, dict) else last)
+
+
+def get_run(call: Call) -> RunAnswer:
+    return whole_run(call, run_of(call), consistency_of(call))
+
+
+def whole_run(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunAnswer:
+    record = read_record(call, run, consistency)
+    plan, tasks = read_plan(call, run, consistency), read_tasks(call, run, consistency)
+    spec = read_spec(call, run, consistency)
+    approvals = 0 if spec is None else spec.strategy.approvals
+    return run_answer(record, plan, tasks, approvals, lambda path: run_stream.is_reachable(call.node, path))
+
+
+def watch_run(call: Call) -> run_stream.RunStream:
+    return run_stream.watch_run(call, whole_run)
+
+
+def consistency_of(call: Call) -> Consistency:
+    """Raises `LocalError`."""
+    known = {each.value: each for each in (Consistency.LINEARIZABLE, Consistency.LOCAL)}
+    text = call.query("consistency", Consistency.LINEARIZABLE.value)
+    if text not in known:
+        raise LocalError("consistency", got=text[:100], expected=one_of(text, known))
+    return known[text]
+
+
+# ---- steering
+
+
+def _steer(call: Call, verb: Verb) -> SteeredAnswer:
+    run, body = run_of(call), call.body
+    if verb in OF_A_NODE:
+        _check_node(call, run, body.node)
+    elif body.node:
+        raise LocalError("node", got=body.node, expected=f"no node: '{verb.value}' is about the whole run")
+    request = SteerRun(run, verb, call.actor, time.time_ns(), body.node, body.version, body.words)
+    result = call.ask_store(request)
+    return SteeredAnswer(run, result.version if isinstance(result, Done) else 0)
+
+
+def _check_node(call: Call, run: str, node: Path) -> None:
+    split_path(node, "node")
+    targets = read_plan(call, run).targets
+    if targets and node not in targets:
+        hint = f"GET /api/runs/{run} shows them{nearest(node, targets)}"
+        raise not_found("node", node, f"{node} is no target of run {run}", hint)
+
+
+_MEANINGS = {
+    Verb.APPROVE: "Approve a run that somebody else started",
+    Verb.PAUSE: "Begin nothing more until it is resumed; what is in flight finishes",
+    Verb.RESUME: "Go on",
+    Verb.PROMOTE: "Count soak and gates of the present batch as passed",
+    Verb.SKIP: "Go on without a node",
+    Verb.RETRY: "Grant to a node again",
+    Verb.ABORT: "End it and leave everything as it is; what is in flight finishes",
+    Verb.REVERT: "Take back what was done, in reverse order; also of a run that is over",
+}
+
+
+def _operation_of(verb: Verb) -> Operation:
+    def respond(call: Call) -> SteeredAnswer:
+        return _steer(call, verb)
+
+    respond.__name__ = f"post_run_{verb.value}"
+    return Operation(
+        method="POST",
+        path=f"/api/runs/{{run}}/{verb.value}",
+        role=Role.OPERATE,
+        summary=_MEANINGS[verb],
+        respond=respond,
+        answer=SteeredAnswer,
+        body=SteerBody,
+    )
+
+
+_CONSISTENCY = Query("consistency", "'linearizable' unless given; 'local': what is known here, even while cut off")
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/api/runs",
+        role=Role.OPERATE,
+        summary="Start a run of a specification; with 'plan' only if everything is still as it was planned",
+        respond=post_run,
+        answer=StartedAnswer,
+        body=RunBody,
+        in_words=True,
+    ),
+    Operation(
+        method="GET",
+        path="/api/runs",
+        role=Role.READ,
+        summary="Runs under way, and the latest that are over",
+        respond=list_runs,
+        answer=RunsAnswer,
+        queries=(Query("limit", f"among the latest so many runs, {LISTED} unless given"), _CONSISTENCY),
+    ),
+    *run_looks.OPERATIONS,
+    *run_audit.OPERATIONS,
+    Operation(
+        method="GET",
+        path="/api/runs/{run}",
+        role=Role.READ,
+        summary="One run: every target with its state, and what the run waits for",
+        respond=get_run,
+        answer=RunAnswer,
+        queries=(_CONSISTENCY,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/runs/{run}/watch",
+        role=Role.READ,
+        summary="Server-sent events 'status' (the whole run), then 'run' and 'node' as they change, 'status' at its end",
+        respond=watch_run,
+        media=run_stream.EVENT_STREAM,
+    ),
+    *(_operation_of(verb) for verb in Verb),
+)

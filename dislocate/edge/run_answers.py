@@ -1,0 +1,306 @@
+"""What the edge answers about runs, as typed values: built from the records in the store, and only here.
+
+Instants are unix seconds and spans are seconds, both as floats.  Every target is in an answer: one that has no record yet is
+'pending', one that cannot be asked is named with the reason.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from dislocate.core.boundary.runs import (
+    AuditEntry,
+    Batch,
+    Direction,
+    NodeState,
+    NodeTask,
+    RunPlan,
+    RunRecord,
+    RunState,
+    VisitResult,
+)
+from dislocate.core.boundary.spec import Resource
+from dislocate.core.identity import Path
+from dislocate.core.runs.plan import plan_digest
+from dislocate.core.runs.spec import resource_id
+from dislocate.core.units import seconds
+from dislocate.edge.answers import Answer
+
+NAMED = 5  # nodes that a sentence names
+
+
+class StartedAnswer(Answer, frozen=True):
+    """The run is in the log: it goes on whatever becomes of this agent."""
+
+    id: str
+    state: RunState
+    targets: int
+
+
+class SteeredAnswer(Answer, frozen=True):
+    """It was done; `version` is that of the run now."""
+
+    id: str
+    version: int
+
+
+class RunSummary(Answer, frozen=True, kw_only=True):
+    """One run."""
+
+    id: str
+    name: str
+    title: str
+    state: RunState
+    hold: str  # why it is paused; empty: it is not
+    version: int
+    direction: Direction
+    batch: int  # position of the batch that is under way, or comes next
+    batches: int
+    targets: int
+    actor: str
+    started_at: float
+    changed_at: float
+    words: str  # why it is as it is
+
+
+class RunsAnswer(Answer, frozen=True):
+    """Runs, the latest first."""
+
+    runs: tuple[RunSummary, ...]
+
+
+class StepAnswer(Answer, frozen=True):
+    """What a node made of one resource."""
+
+    resource: str
+    result: str
+    words: str
+    took: float
+
+
+class NodeAnswer(Answer, frozen=True, kw_only=True):
+    """One node's part."""
+
+    state: NodeState
+    direction: Direction
+    wave: str
+    reachable: bool  # from the agent that answers
+    kind: str  # of a failure
+    words: str
+    took: float
+    steps: tuple[StepAnswer, ...]
+
+
+class BatchAnswer(Answer, frozen=True):
+    """Nodes that go together."""
+
+    wave: str  # 'canary', or data centers
+    nodes: tuple[Path, ...]
+
+
+class RunAnswer(RunSummary, frozen=True, kw_only=True):
+    """One run in full."""
+
+    waits: str  # for what, in a sentence
+    approved_by: tuple[str, ...]
+    counts: dict[str, int]  # nodes in each state
+    plan: tuple[BatchAnswer, ...]
+    nodes: dict[Path, NodeAnswer]
+
+
+class ResourceAnswer(Answer, frozen=True):
+    """How a resource is: 'same', 'would change', 'untold' (a command without a check), 'failed', 'not reached'."""
+
+    id: str
+    result: str
+    kind: str  # of a failure
+    words: str
+    diff: str  # unified
+
+
+class GroupAnswer(Answer, frozen=True):
+    """Nodes that look the same, to the last line."""
+
+    nodes: tuple[Path, ...]
+    resources: tuple[ResourceAnswer, ...]
+
+
+class CheckAnswer(Answer, frozen=True, kw_only=True):
+    """How nodes are; nothing was changed."""
+
+    name: str
+    targets: tuple[Path, ...]
+    groups: tuple[GroupAnswer, ...]
+    unreachable: dict[Path, str]  # why nothing is known of it
+
+
+class PlanAnswer(CheckAnswer, frozen=True, kw_only=True):
+    """What a run would do, and of what the plan holds."""
+
+    plan: tuple[BatchAnswer, ...]
+    spec_digest: str
+    values_digest: str
+    digests: dict[Path, str]
+    revision: int
+
+
+class AuditAnswer(Answer, frozen=True):
+    """Who did what, in order; `more`: ask again with `after` = the last number."""
+
+    entries: tuple[AuditEntry, ...]
+    more: bool
+
+
+class VerifiedAnswer(Answer, frozen=True):
+    """Whether the chain of the audit holds; `hash` of the last entry is worth keeping elsewhere."""
+
+    entries: int
+    first: int
+    last: int
+    hash: str
+    broken: int | None  # the first entry that does not fit
+    words: str
+
+
+class SecretAnswer(Answer, frozen=True):
+    """A secret, without its value."""
+
+    name: str
+    version: int
+    digest: str
+    nodes: tuple[Path, ...]  # that can read it
+
+
+class SecretsAnswer(Answer, frozen=True):
+    secrets: tuple[SecretAnswer, ...]
+
+
+# ---- runs
+
+
+def run_summary(record: RunRecord) -> RunSummary:
+    return RunSummary(**_summary(record))
+
+
+def run_answer(
+    record: RunRecord,
+    plan: RunPlan,
+    tasks: Mapping[Path, NodeTask],
+    approvals: int,
+    is_reachable: Callable[[Path], bool],
+) -> RunAnswer:
+    """Every target, by path."""
+    nodes: dict[Path, NodeAnswer] = {}
+    waves = {path: batch.wave for batch in plan.batches for path in batch.nodes}
+    for path in sorted(waves):
+        task = tasks.get(path, NodeTask(node=path, state=NodeState.PENDING, direction=Direction.APPLY))
+        nodes[path] = node_answer(task, waves[path], is_reachable(path))
+    counts: dict[str, int] = {}
+    for answer in nodes.values():
+        counts[answer.state.value] = counts.get(answer.state.value, 0) + 1
+    return RunAnswer(
+        **_summary(record),
+        waits=waits_of(record, plan, nodes, approvals),
+        approved_by=record.approved_by,
+        counts=counts,
+        plan=batch_answers(plan.batches),
+        nodes=nodes,
+    )
+
+
+def node_answer(task: NodeTask, wave: str, reachable: bool) -> NodeAnswer:
+    steps = tuple(StepAnswer(step.resource, step.result, step.words, seconds(step.took)) for step in task.steps)
+    return NodeAnswer(
+        state=task.state,
+        direction=task.direction,
+        wave=wave,
+        reachable=reachable,
+        kind=task.kind,
+        words=task.words,
+        took=seconds(task.took),
+        steps=steps,
+    )
+
+
+def batch_answers(batches: Iterable[Batch]) -> tuple[BatchAnswer, ...]:
+    return tuple(BatchAnswer(batch.wave, batch.nodes) for batch in batches)
+
+
+def waits_of(record: RunRecord, plan: RunPlan, nodes: Mapping[Path, NodeAnswer], approvals: int) -> str:
+    """For what the run waits, in a sentence; empty where it is over."""
+    match record.state:
+        case RunState.AWAITING:
+            missing = max(1, approvals - len(record.approved_by))
+            return f"waits for {missing} approval{'s' if missing > 1 else ''} by others than {record.actor}"
+        case RunState.PAUSED:
+            hold = record.hold.value if record.hold is not None else "unknown"
+            return f"held ({hold}): {record.words}" if record.words else f"held ({hold})"
+        case RunState.RUNNING | RunState.REVERTING:
+            return _goes_on(record, plan, nodes)
+    return ""
+
+
+def _goes_on(record: RunRecord, plan: RunPlan, nodes: Mapping[Path, NodeAnswer]) -> str:
+    parts = []
+    for state, words in (
+        (NodeState.GRANTED, "to begin"),
+        (NodeState.STARTED, "to report"),
+        (NodeState.UNKNOWN, "to be heard of again"),
+        (NodeState.UNREACHABLE, "to be in reach again"),
+    ):
+        if paths := [path for path, answer in nodes.items() if answer.state is state]:
+            parts.append(f"for {named(paths)} {words}")
+    if parts:
+        return f"waits {'; '.join(parts)}"
+    if 0 <= record.batch < len(plan.batches):
+        batch = plan.batches[record.batch]
+        if out := [path for path in batch.nodes if path in nodes and not nodes[path].reachable]:
+            return f"waits for {named(out)} to be in reach again"
+        return f"waits for batch {record.batch + 1} of {len(plan.batches)} ({batch.wave}) to begin or to settle"
+    return "waits for the leader"
+
+
+def named(paths: Sequence[Path]) -> str:
+    """'fra/a1 and 5 more'."""
+    if len(paths) <= NAMED:
+        return ", ".join(paths)
+    return f"{', '.join(paths[: NAMED - 1])} and {len(paths) - NAMED + 1} more"
+
+
+def _summary(record: RunRecord) -> dict[str, object]:
+    same = ("id", "name", "title", "state", "version", "direction", "batch", "batches", "targets", "actor", "words")
+    return {
+        **{name: getattr(record, name) for name in same},
+        "hold": record.hold.value if record.hold is not None else "",
+        "started_at": seconds(record.started_at),
+        "changed_at": seconds(record.changed_at),
+    }
+
+
+# ---- how nodes look
+
+
+def groups_of(resources: Sequence[Resource], results: Iterable[VisitResult]) -> tuple[GroupAnswer, ...]:
+    """Nodes with equal looks together, the largest group first; those that could not be asked are in none."""
+    groups: dict[tuple[tuple[str, ...], ...], list[Path]] = {}
+    for result in results:
+        if result.unreachable:
+            continue
+        looks = [(each.result.value, each.kind, each.words, each.diff) for each in result.outcomes]
+        looks += [("not reached", "", "", "")] * (len(resources) - len(looks))
+        key = tuple((resource_id(each), *look) for each, look in zip(resources, looks, strict=False))
+        groups.setdefault(key, []).append(result.node)
+    largest = sorted(groups.items(), key=lambda each: (-len(each[1]), each[1]))
+    return tuple(GroupAnswer(tuple(nodes), tuple(ResourceAnswer(*look) for look in key)) for key, nodes in largest)
+
+
+def digests_of(resources: Sequence[Resource], results: Iterable[VisitResult]) -> dict[Path, str]:
+    """By node, of how all of its resources are; without those of which that is not known."""
+    names = [resource_id(resource) for resource in resources]
+    return {
+        result.node: plan_digest(zip(names, [each.before for each in result.outcomes], strict=True))
+        for result in results
+        if not result.unreachable and len(result.outcomes) == len(names)
+    }
+
+
+def unreachable_of(results: Iterable[VisitResult]) -> dict[Path, str]:
+    return {result.node: result.unreachable for result in results if result.unreachable}

@@ -1,0 +1,46 @@
+"""Whom an operator means: expressions resolved on what this agent knows of the fleet.
+
+Nodes that are dead or out of reach are meant too, so that they are told and never missing; those that left are not.
+"""
+
+from typing import Any
+
+from dislocate.core.boundary.values import MemberState
+from dislocate.core.errors import LocalError
+from dislocate.core.identity import Path
+from dislocate.core.runs.spec import CONFIRM_ABOVE
+from dislocate.core.runs.targeting import Candidate, parse_target
+from dislocate.strict import nearest
+
+
+def candidates(node: Any) -> tuple[Candidate, ...]:
+    """Everybody that this agent knows, with the services that have an instance there; `node`: its snapshots."""
+    services: dict[Path, dict[str, None]] = {}
+    for name in node.catalog.names():
+        view = node.catalog.service(name)
+        for instance in view.instances if view is not None else ():
+            services.setdefault(instance.node, {})[name] = None
+    return tuple(
+        Candidate(path, view.node.datacenter, view.node.name, view.tags, tuple(services.get(path, ())))
+        for path, view in sorted(node.members.items())
+        if view.state is not MemberState.LEFT
+    )
+
+
+def targets_of(node: Any, text: str, confirm: int, field: str = "targets") -> tuple[Path, ...]:
+    """The nodes that `text` means, at least one.  Raises `LocalError`: for a mistake in it, for nodes that nobody knows, for
+    none at all, and for more than were confirmed."""
+    target, fleet = parse_target(text, field), candidates(node)
+    if unknown := target.unknown_nodes(fleet):
+        mend = nearest(unknown[0], [candidate.path for candidate in fleet])
+        expected = f"nodes that are known{mend}; `dislocate members` shows all"
+        raise LocalError(field, got=", ".join(unknown), expected=expected)
+    paths = target.select(fleet)
+    if not paths:
+        why = "; ".join(target.strangers(fleet)) or "each term fits some node, but none fits all of them"
+        raise LocalError(field, got=text, expected=f"an expression that some node fits: {why}")
+    limit = confirm or CONFIRM_ABOVE
+    if len(paths) > limit:
+        expected = f"{len(paths)}: so many nodes are meant, and more than {limit} must be confirmed"
+        raise LocalError("confirm", got=confirm, expected=expected)
+    return paths

@@ -1,0 +1,419 @@
+"""What `dislocate run`, `exec` and `secret` print and how they end, with the real API in front of runs that are played."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from dislocate.cli import run_progress
+from dislocate.cli.main import cli
+from dislocate.cli.run_progress import Progress, _follow_live, _picture, interesting
+from dislocate.client.connection import AgentConnection, NoAgent
+from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.runs import Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
+from dislocate.core.boundary.store import Uncertain
+from dislocate.core.runs.records import audit_key
+from dislocate.core.units import SECOND
+from dislocate.run_files import read_spec
+from tests.support.fake_backend import FakeBackend, member
+from tests.support.fake_runs import FakeRuns, seal
+from tests.support.tiny_store import served
+
+SPEC = """
+name = "web"
+targets = "dc:fra"
+[[resources]]
+kind = "file"
+path = "/etc/motd"
+content = "hello"
+"""
+WOULD = TaskOutcome(TaskResult.WOULD_CHANGE, before="d0", after="d1", diff="-old\n+hello\n")
+
+
+class Shell:
+    def __init__(self, url, runs, directory):
+        self.url, self.runs, self.file = url, runs, directory / "web.toml"
+        self.file.write_text(SPEC)
+
+    def run(self, *words, stdin=None, code=0):
+        at = words.index("--") if "--" in words else len(words)
+        typed = [*words[:at], "--agent", self.url, *words[at:]]
+        done = CliRunner().invoke(cli, [str(word) for word in typed], prog_name="dislocate", input=stdin)
+        assert done.exit_code == code, (done.output, done.exception)
+        return done
+
+    def says(self, *words, **options):
+        return self.run(*words, **options).output
+
+    def json(self, *words, **options):
+        return json.loads(self.run(*words, "--json", **options).stdout)
+
+    def spec(self, text):
+        self.file.write_text(text)
+        return self.file
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_progress, "RETRY", 0.01)
+    monkeypatch.setenv("LOGNAME", "ann")
+    runs = FakeRuns(FakeBackend())
+    with served(runs.backend, seal=seal) as url:
+        yield Shell(url, runs, tmp_path)
+
+
+def play(shell, *moves):
+    """Make these moves one after the other, each when the stream looks for changes."""
+    answers, left = shell.runs, iter(moves)
+
+    def moving(request):
+        if type(request).__name__ == "WatchKeys":
+            next(left, lambda: None)()
+        return answers(request)
+
+    shell.runs.backend.result = moving
+
+
+# ---- plan and check
+
+
+def test_a_plan_shows_batches_and_each_difference_once(shell):
+    shell.runs.looks = {"fra/a1": (WOULD,), "fra/a3": (WOULD,)}
+    shell.runs.unreachable = {"fra/a2": "it is dead"}
+    said = shell.says("run", "plan", shell.file)
+    assert "web: 3 nodes in 3 batches" in said
+    assert "1      canary  1      fra/a1" in said
+    assert "fra/a1, fra/a3:\n  ~ file /etc/motd: would change\n      -old\n      +hello\n" in said
+    assert "not known of 1 node:\n  fra/a2: it is dead" in said
+    assert said.endswith(f"dislocate run start {shell.file}\n")
+    assert not shell.runs.started
+
+
+def test_a_template_error_is_shown_with_its_place_and_ends_with_1(shell):
+    words = "content, line 1: 'facts.colour' is undefined, did you mean 'color'?"
+    shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.FAILED, kind="render", words=words),)}
+    assert f"! file /etc/motd: failed (render): {words}" in shell.says("run", "plan", shell.file, code=1)
+
+
+def test_a_check_ends_with_0_only_when_all_is_as_it_should_be(shell):
+    assert "3 nodes, all as they should be" in shell.says("run", "check", shell.file)
+    shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.UNTOLD),)}
+    assert "? file /etc/motd: unknown: this command has no check" in shell.says("run", "check", shell.file, code=1)
+    shell.runs.looks, shell.runs.unreachable = {}, {"fra/a1": "gone"}
+    assert "not all as they should be" in shell.says("run", "check", shell.file, code=1)
+    assert shell.json("run", "check", shell.file, code=1)["unreachable"] == {"fra/a1": "gone"}
+
+
+def test_a_plan_in_a_file_binds_the_start_and_a_stale_one_is_refused(shell, tmp_path):
+    out = tmp_path / "plan.json"
+    assert f"--plan {out}" in shell.says("run", "plan", shell.file, "--out", out)
+    assert shell.json("run", "start", shell.file, "--plan", out, "--detach")["id"] == "1"
+    assert sorted(shell.runs.started[0].plan.expected) == ["fra/a1", "fra/a2", "fra/a3"]
+    shell.runs.looks = {"fra/a2": (WOULD,)}
+    said = shell.says("run", "start", shell.file, "--plan", out, code=1)
+    assert "The plan is stale: something was changed since on fra/a2" in said
+    assert "dislocate run plan FILE --out plan.json" in said
+    out.write_text("{}")
+    assert "it is no plan" in shell.says("run", "start", shell.file, "--plan", out, code=1)
+    assert len(shell.runs.started) == 1
+
+
+# ---- start
+
+
+def test_what_a_file_says_arrives_as_it_says_it(shell):
+    extra = 'timeout = "7s"\n[strategy]\nsoak = "90s"\n[[gates]]\nservice = "shop.web"\nwindow = "3s"\n'
+    shell.run("run", "start", shell.spec(SPEC + extra), "--detach")
+    assert shell.runs.started[0].spec == read_spec(shell.file)
+    assert shell.runs.started[0].spec.gates[0].window == 3 * SECOND
+
+
+def test_a_start_follows_the_run_and_ends_with_0_when_it_is_done(shell):
+    runs = shell.runs
+    play(
+        shell,
+        lambda: runs.move_node("1", "fra/a1", NodeState.STARTED),
+        lambda: runs.move_node("1", "fra/a1", NodeState.DONE, steps=(Step("file /etc/motd", "changed"),)),
+        lambda: runs.move("1", RunState.RUNNING, batch=1),
+        lambda: runs.move("1", RunState.DONE, words="all nodes are done"),
+    )
+    said = shell.says("run", "start", shell.file)
+    assert "run 1 of web: running, 3 nodes, batch 1 of 3, started by ann@fra/a1" in said
+    assert "fra/a1  done  1 of 1 changed, 0.0 s" in said
+    assert "run 1: running -> done: all nodes are done" in said
+    assert "run 1 is done: all nodes are done (1 done, 2 pending)" in said
+    assert said.endswith("take it back: dislocate run revert 1\n")
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.ABORTED, RunState.REVERTED, RunState.REVERT_FAILED])
+def test_every_other_end_is_a_failure_and_says_what_to_type(shell, state):
+    play(shell, lambda: shell.runs.move("1", state, words="too many failed"))
+    said = shell.says("run", "start", shell.file, code=1)
+    assert f"run 1 is {state.value}: too many failed" in said
+    assert "dislocate run status 1" in said
+
+
+def test_a_run_can_be_left_to_itself(shell):
+    assert shell.says("run", "start", shell.file, "--detach").splitlines()[1].split() == ["1", "web", "3", "running"]
+    assert shell.json("run", "start", shell.file, "--detach") == {"id": "2", "state": "running", "targets": 3}
+
+
+def test_events_are_json_for_programs(shell):
+    play(shell, lambda: shell.runs.move("1", RunState.DONE))
+    told = [json.loads(line) for line in shell.says("run", "start", shell.file, "--json").splitlines()]
+    assert (told[0]["event"], told[0]["nodes"]["fra/a1"]["state"]) == ("status", "pending")
+    assert (told[-1]["event"], told[-1]["state"]) == ("status", "done")
+
+
+def test_a_watch_goes_on_when_the_agent_comes_back(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    answers, lost = shell.runs, iter([1])
+
+    def failing(request):
+        if type(request).__name__ == "WatchKeys":
+            if next(lost, None):
+                return Uncertain("the leader is gone")
+            shell.runs.move("1", RunState.DONE)
+        return answers(request)
+
+    shell.runs.backend.result = failing
+    assert "run 1 is done" in shell.says("run", "watch", "web")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "web"', 'nmae = "web"', "nmae: got 'web', expected one of confirm"),
+        ("path =", "pth =", "resources[0].pth"),
+        ("[[resources]]", "[[resources", "line 4"),
+        ('"dc:fra"', '"dc:fra &"', "at character 9"),
+        ('"dc:fra"', '"dc:fri"', "dc:fri fits no node, did you mean 'fra'?"),
+        ('path = "/etc/motd"', 'path = "/etc/motd"\nrequire = ["file /etc/mod"]', "did you mean 'file /etc/motd'?"),
+        ('path = "/etc/motd"', 'path = "/etc/motd"\nrequire = ["file /etc/motd"]', "file /etc/motd -> file /etc/motd"),
+        ('"hello"', "\"{{ secret('db/pass') }}\"", "put it: dislocate secret put db/pass"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_place(shell, old, new, says):
+    assert old in SPEC
+    for command in ("plan", "check", "start"):
+        assert says in shell.says("run", command, shell.spec(SPEC.replace(old, new)), code=1)
+    assert not shell.runs.started
+    assert not shell.runs.visits
+
+
+def test_a_target_larger_than_confirmed_is_refused(shell):
+    shell.runs.backend.node.members |= {f"lon/c{number}": member(f"lon/c{number}") for number in range(30)}
+    file = shell.spec(SPEC.replace("dc:fra", "dc:lon"))
+    assert "30: so many nodes are meant" in shell.says("run", "start", file, code=1)
+    assert shell.json("run", "start", file, "--confirm", "30", "--detach")["targets"] == 30
+
+
+def test_a_missing_file_is_named(shell, tmp_path):
+    assert "No such file" in shell.says("run", "plan", tmp_path / "none.toml", code=1)
+
+
+# ---- seeing and steering
+
+
+def test_a_status_shows_data_centers_nodes_and_what_it_waits_for(shell):
+    shell.spec(SPEC.replace("dc:fra", "*"))
+    shell.run("run", "start", shell.file, "--detach")
+    shell.runs.move_node("1", "fra/a1", NodeState.DONE)
+    shell.runs.move_node("1", "fra/a2", NodeState.FAILED, kind="validate", words="nginx: [emerg]\nunknown directive")
+    shell.runs.kill("wdc/b2")
+    shell.runs.move("1", RunState.PAUSED, hold=Hold.FAILURE, words="1 node failed")
+    said = shell.says("run", "status", "web")
+    assert "held (failure): 1 node failed" in said
+    assert [line.split() for line in said.splitlines() if line.startswith(("fra ", "wdc "))] == [
+        ["fra", "1", "0", "1", "1", "0"],
+        ["wdc", "0", "0", "2", "0", "0"],
+    ]
+    assert "(validate): nginx: [emerg] unknown directive" in said
+    assert [line for line in said.splitlines() if line.startswith("wdc/b2") and " NO " in line]
+    assert "dislocate run resume 1" in said
+    assert shell.json("run", "status", "1", "--local")["nodes"]["fra/a1"]["state"] == "done"
+
+
+def test_runs_are_listed_and_named_by_name(shell):
+    assert "no runs" in shell.says("run", "list")
+    shell.run("run", "start", shell.file, "--detach")
+    assert shell.says("run", "status").splitlines()[1].split()[:5] == ["1", "web", "running", "1/3", "3"]
+    assert "did you mean 'web'?" in shell.says("run", "status", "wbe", code=1)
+    assert "dislocate run list shows" in shell.says("run", "status", "17", code=1)
+
+
+@pytest.mark.parametrize("verb", ["approve", "pause", "resume", "promote", "abort", "revert"])
+def test_a_run_is_steered(shell, verb):
+    shell.run("run", "start", shell.file, "--detach")
+    said = shell.says("run", verb, "web", "--why", "because", "--version", "1")
+    assert said.splitlines()[1].split() == ["1", verb, "5"]
+    (asked,) = shell.runs.steered
+    assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann@fra/a1")
+
+
+@pytest.mark.parametrize("verb", ["skip", "retry"])
+def test_a_node_is_steered(shell, verb):
+    shell.run("run", "start", shell.file, "--detach")
+    shell.run("run", verb, "1", "fra/a2")
+    assert shell.runs.steered[0].node == "fra/a2"
+    assert "is no target of run 1" in shell.says("run", verb, "1", "wdc/b1", code=1)
+
+
+def test_an_illegal_transition_says_what_helps(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    shell.runs.refusal = Refused("conflict", "verb", "run 1 is done: revert takes it back")
+    assert "revert takes it back" in shell.says("run", "pause", "1", code=1)
+    assert json.loads(shell.run("run", "pause", "1", "--json", code=1).stderr)["status"] == 409
+
+
+def test_the_audit_is_verified_here_and_not_by_the_agent(shell):
+    assert "nothing was done yet" in shell.says("run", "audit")
+    for verb in ("start", "pause", "abort"):
+        shell.runs.audit(verb)
+    assert [line.split()[4] for line in shell.says("run", "audit").splitlines()[1:]] == ["start", "pause", "abort"]
+    assert len(shell.json("run", "audit", "--limit", "2")["entries"]) == 2
+    assert shell.json("run", "audit", "verify")["broken"] is None
+    entry = json.loads(shell.runs.keys[audit_key(2)].value)
+    shell.runs.write(audit_key(2), {**entry, "actor": "eve"})
+    assert "does not hold from entry 2 on" in shell.says("run", "audit", "verify", code=1)
+
+
+# ---- exec
+
+
+def test_a_command_prints_whole_lines_with_the_name_of_the_node(shell):
+    shell.runs.output = {"fra/a1": (b"one\ntw", b"o\nthree"), "fra/a2": (b"\xff\n",)}
+    shell.runs.looks = {"fra/a2": (TaskOutcome(TaskResult.FAILED, code=3, words="it failed"),)}
+    shell.runs.looks["fra/a1"] = (TaskOutcome(TaskResult.CHANGED, code=0),)
+    shell.runs.unreachable = {"fra/a3": "dead"}
+    done = shell.run("exec", "dc:fra", "--", "uptime", "-p", code=1)
+    assert done.stdout == "fra/a1 | one\nfra/a1 | two\nfra/a1 | three\nfra/a2 | \ufffd\n"
+    assert done.stderr == "fra/a2: exit code 3: it failed\nfra/a3: not reached: dead\n1 of 3 nodes did it\n"
+    assert shell.runs.visits[0].tasks[0].resource.run == ("uptime", "-p")
+
+
+def test_a_command_that_all_did_ends_with_0(shell):
+    shell.runs.looks = {path: (TaskOutcome(TaskResult.CHANGED, code=0),) for path in ("wdc/b1", "wdc/b2")}
+    assert shell.run("exec", "dc:wdc", "--", "true").stderr == "2 of 2 nodes did it\n"
+    told = [json.loads(line) for line in shell.run("exec", "--json", "dc:wdc", "--", "true").stdout.splitlines()]
+    assert [line["event"] for line in told] == ["start", "done", "done", "end"]
+
+
+def test_a_command_for_nobody_is_refused(shell):
+    assert "fits no node" in shell.says("exec", "dc:fre", "--", "true", code=1)
+    shell.runs.refusal = Refused("unavailable", "", "this agent is leaving")
+    assert "this agent is leaving" in shell.says("exec", "dc:fra", "--", "true", code=1)
+
+
+# ---- secrets
+
+
+def test_a_secret_comes_from_a_prompt_a_file_or_standard_input_and_never_from_an_argument(shell, tmp_path):
+    shell.run("secret", "put", "a", "--targets", "dc:fra", stdin="s3cret\n")
+    shell.run("secret", "put", "b", "-", "--targets", "dc:fra", stdin="s3cret\n")
+    file = tmp_path / "key.pem"
+    file.write_bytes(b"\xff\n")
+    shell.run("secret", "put", "tls/key", f"@{file}", "--targets", "*")
+    found = {key: value.value for key, value in shell.runs.keys.items()}
+    assert json.loads(found["records/secrets/a"])["sealed"] == json.loads(found["records/secrets/b"])["sealed"]
+    assert [line.split()[:3] for line in shell.says("secret", "list").splitlines()[1:]] == [
+        ["a", "1", "3"],
+        ["b", "1", "3"],
+        ["tls/key", "1", "5"],
+    ]
+    said = shell.says("secret", "put", "a", "s3cret", "--targets", "*", code=1)
+    assert "arguments are seen by every user" in said
+    assert "s3cret" not in said
+    shell.run("secret", "delete", "tls/key")
+    assert "dislocate secret list shows" in shell.says("secret", "delete", "tls/ke", code=1)
+
+
+# ---- an agent that goes away
+
+
+def test_without_an_agent_nothing_begins(shell, monkeypatch):
+    shell.url = "http://127.0.0.1:1"
+    assert "no agent at" in shell.says("run", "start", shell.file, code=3)
+    assert "no agent at" in shell.says("exec", "*", "--", "true", code=3)
+
+
+def test_a_run_whose_agent_is_lost_goes_on_and_says_where_to_look(shell, monkeypatch):
+    monkeypatch.setattr(run_progress, "TRIES", 3)
+    events, asked = AgentConnection.events, iter([1])
+
+    def lost(agent, path, since=None):
+        if not next(asked, None):
+            raise NoAgent(agent.where, "Connection refused")
+        yield next(events(agent, path, since))
+
+    monkeypatch.setattr(AgentConnection, "events", lost)
+    said = shell.says("run", "start", shell.file, code=3)
+    assert "ended the watch; asking again" in said
+    assert "run 1 goes on without it: dislocate run watch 1 --agent ANOTHER" in said
+
+
+def test_a_command_whose_agent_is_lost_names_those_nobody_knows_of(shell, monkeypatch):
+    def lost(agent, *_):
+        yield {"event": "start", "nodes": ["fra/a1", "fra/a2"]}
+        yield {"event": "done", "node": "fra/a1", "ok": True, "code": 0, "kind": "", "words": "", "took": 0.1}
+
+    monkeypatch.setattr(AgentConnection, "lines", lost)
+    assert "nobody knows of fra/a2" in shell.says("exec", "dc:fra", "--", "true", code=1)
+
+
+# ---- the view
+
+
+def test_on_a_terminal_the_last_picture_stays_as_lines(shell, capsys):
+    shell.run("run", "start", shell.file, "--detach")
+    play(shell, lambda: shell.runs.move("1", RunState.DONE))
+    progress = Progress()
+    _follow_live(AgentConnection(shell.url), "1", progress)
+    assert progress.run["state"] == "done"
+    assert "DATACENTER  DONE" in capsys.readouterr().out
+
+
+def test_the_view_of_a_large_run_shows_what_matters_first():
+    progress = Progress()
+    nodes = {f"fra/n{number:03}": part("pending") for number in range(100)}
+    nodes |= {"fra/n050": part("failed", words="no"), "fra/n060": part("started"), "fra/n070": part("done")}
+    progress.take("status", {**RUN, "nodes": nodes, "plan": []})
+    assert [node for node, _ in interesting(progress, 3)] == ["fra/n050", "fra/n060", "fra/n070"]
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 (as long as the test)
+    console.print(_picture(progress))
+    shown = console.export_text()
+    assert "run 7 of web: running" in shown
+    assert "fra/n050" in shown
+
+
+def test_each_thing_is_told_once():
+    progress = Progress()
+    progress.take("status", {**RUN, "nodes": {"fra/a1": part("pending")}, "plan": []})
+    assert progress.take("node", {"node": "fra/a1", "part": part("started")}) == ["fra/a1  started"]
+    assert progress.take("node", {"node": "fra/a1", "part": part("started")}) == []
+    assert progress.take("run", RUN) == []
+    assert progress.take("run", {**RUN, "state": "paused", "hold": "gate", "words": "no data"}) == [
+        "run 7: running -> paused (gate): no data",
+        "it goes on by itself; to take it back: dislocate run revert 7",
+    ]
+
+
+RUN = {
+    "id": "7",
+    "name": "web",
+    "title": "",
+    "state": "running",
+    "hold": "",
+    "version": 1,
+    "batch": 0,
+    "batches": 3,
+    "targets": 100,
+    "actor": "ann",
+    "words": "",
+}
+
+
+def part(state, words=""):
+    return {"state": state, "kind": "", "words": words, "steps": [], "took": 0.0, "wave": "fra", "reachable": True}
