@@ -10,8 +10,8 @@ import secrets
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from ipaddress import ip_address
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path as FilePath
 from random import Random
 from typing import Protocol
@@ -132,6 +132,7 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
             )
         )
         opening.pop_all()  # they are the driver's now
+    tasks.start()
     for face in faces:
         face.start()
     opened.callback(warn_when_alone(driver, lambda: keyring.strangers))
@@ -164,10 +165,11 @@ def _make_driver(config: Config, disk: Disk, keys: NodeKeys, record: FilePath | 
 def _make_tasks(driver: Driver, state_dir: FilePath, keys: NodeKeys) -> Tasks:
     """What config runs do on this host; templates see what the operator calls it, and what it is."""
     settings = driver.node.settings
+    address, _ = split_address(settings.gossip)
 
     def facts() -> dict[str, object]:
         own = {"name": settings.node.name, "datacenter": settings.node.datacenter, "tags": settings.tags}
-        return own | {"address": split_address(settings.gossip)[0]} | msgspec.structs.asdict(read_facts())
+        return own | {"address": address} | msgspec.structs.asdict(read_facts())
 
     def instances(service: str) -> tuple[InstanceView, ...]:
         view = driver.node.catalog.service(service)
@@ -180,6 +182,7 @@ def _make_tasks(driver: Driver, state_dir: FilePath, keys: NodeKeys) -> Tasks:
         deliver=driver.deliver,
         open_secret=partial(open_sealed, secret_key=keys.secret),
         instances=instances,
+        address=address,
     )
 
 

@@ -71,15 +71,18 @@ class Images:
         self._root = state_dir / "before"
         self._secretive = state_dir / "secretive"
 
-    def keep(self, run: str, about: str, image: Image) -> None:
-        """Make it durable, unless the run has an image of it; outside of any run there is nothing to return to."""
-        if not run or self.find(run, about) is not None:
-            return
+    def keep(self, run: str, about: str, image: Image, over: bool = False) -> bool:
+        """Make it durable, unless the run has an image of it; `over` replaces one that nothing came of.
+
+        Outside of any run there is nothing to return to.  Returns whether it was written."""
+        if not run or (not over and self.find(run, about) is not None):
+            return False
         directory = self._directory(run)
         if not directory.exists():
-            _make_private(directory)
+            make_private(directory)
             self._forget_oldest()
         write_durably(directory / _name(about), msgspec.msgpack.encode(image))
+        return True
 
     def find(self, run: str, about: str) -> Image | None:
         try:
@@ -91,7 +94,7 @@ class Images:
     def mark_secretive(self, path: str) -> None:
         """Remember that the file at `path` holds a secret, or did."""
         if not self.is_secretive(path):
-            _make_private(self._secretive)
+            make_private(self._secretive)
             write_durably(self._secretive / _name(path), b"")
 
     def is_secretive(self, path: str) -> bool:
@@ -110,7 +113,7 @@ def _name(about: str) -> str:
     return blake2b(about.encode(), digest_size=16).hexdigest()
 
 
-def _make_private(directory: FilePath) -> None:
+def make_private(directory: FilePath) -> None:
     """A directory, durable with its parents, that others on the host cannot look into."""
     missing = [one for one in (directory, *directory.parents) if not one.exists()]
     for one in reversed(missing):

@@ -21,12 +21,14 @@ from dislocate.core.boundary.inputs import Input, TaskProgressed
 from dislocate.core.boundary.runs import Task, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.units import SECOND, format_duration
-from dislocate.host.before import Images
+from dislocate.host.before import Definition, Images
 from dislocate.host.differences import cut
+from dislocate.host.presence import Presence
 from dislocate.host.programs import WORDS
 from dislocate.host.resources import carry_out
 from dislocate.host.secrets import Secrets
-from dislocate.host.work import Asks, Failure, House, Work
+from dislocate.host.supervise import Supervisor
+from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work
 
 AT_ONCE = 16  # tasks that are carried out; a run has one on a node, visits have some
 GRACE = 0.5  # seconds after its own time until a task is given up from outside
@@ -45,19 +47,32 @@ class Tasks:
         ask: Asks,
         deliver: Callable[[Input], object],
         open_secret: Callable[[bytes], bytes],
-        instances: Callable[[str], tuple[InstanceView, ...]] = lambda service: (),
+        instances: Callable[[str], tuple[InstanceView, ...]] | None = None,
+        address: str = "127.0.0.1",
+        systemd: FilePath = SYSTEMD,
     ) -> None:
+        """`ask` asks the agent's own node and waits; `instances` are those of this node by service (None: there is no catalog
+        that could be waited for); `address` is where others reach this host."""
         self._deliver = deliver
         self._open_secret = open_secret
+        presence = Presence(ask=ask, instances=instances, address=address)
+        self._supervisor = Supervisor(state_dir, presence=presence, fill_in=self._fill_in)
         self._house = House(
             state_dir=state_dir,
             images=Images(state_dir),
             facts=facts,
             ask=ask,
-            instances=instances,
+            instances=instances or (lambda service: ()),
+            processes=self._supervisor,
+            shown_environment=self._fill_in_shown,
+            systemd=systemd,
         )
         self._places = BoundedSemaphore(AT_ONCE)
         self._under_way: dict[str, gevent.Greenlet] = {}
+
+    def start(self) -> None:
+        """Look after the processes of this agent again; the node must be about to answer."""
+        self._supervisor.start()
 
     def run(self, effect: RunTask) -> None:
         """Begin it; one of the same id that is under way is given up."""
@@ -74,6 +89,21 @@ class Tasks:
         """End all of them; supervised processes live on."""
         gevent.killall(tuple(self._under_way.values()))
         self._under_way.clear()
+        self._supervisor.stop()
+
+    def _fill_in(self, definition: Definition) -> dict[str, str]:
+        """The environment of a supervised process, with its secrets.  Raises `Failure`."""
+        return self._work_on(definition).render_environment(definition.resource.environment)
+
+    def _fill_in_shown(self, definition: Definition) -> dict[str, str]:
+        try:
+            return self._work_on(definition).render_environment_shown(definition.resource.environment)
+        except Failure:  # a secret of then that cannot be opened any more
+            return definition.resource.environment
+
+    def _work_on(self, definition: Definition) -> Work:
+        task = Task(TaskVerb.LOOK, definition.resource, "", definition.values, definition.secrets)
+        return Work(self._house, task, Secrets(definition.secrets, self._open_secret))
 
     def _carry_out(self, task_id: str, task: Task) -> None:
         began = time.monotonic_ns()

@@ -105,13 +105,20 @@ def render(
 def references(spec: RunSpec) -> References:
     """The keys and secrets that its templates name.  Raises `LocalError` for a template that cannot be read, and for a name
     that is no literal."""
-    keys: dict[str, None] = {}
-    secrets: dict[str, None] = {}
-    for position, resource in enumerate(spec.resources):
-        for name, text in _templates(resource):
-            for function, named in _named(text, f"resources[{position}].{name}"):
-                (keys if function == "key" else secrets)[named] = None
-    return References(keys=tuple(sorted(keys)), secrets=tuple(sorted(secrets)))
+    found = [references_of(resource, f"resources[{position}].") for position, resource in enumerate(spec.resources)]
+    return References(
+        keys=tuple(sorted({key for each in found for key in each.keys})),
+        secrets=tuple(sorted({secret for each in found for secret in each.secrets})),
+    )
+
+
+def references_of(resource: Resource, prefix: str = "") -> References:
+    """The same of one resource, whose fields are named from `prefix` on."""
+    named = [pair for name, text in _templates(resource) for pair in _named(text, prefix + name)]
+    return References(
+        keys=tuple(sorted({name for function, name in named if function == "key"})),
+        secrets=tuple(sorted({name for function, name in named if function == "secret"})),
+    )
 
 
 def _templates(resource: Resource) -> Iterator[tuple[str, str]]:

@@ -19,11 +19,12 @@ from dislocate.core.boundary.spec import Command, Directory, File, Key, Package,
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import DislocateError
 from dislocate.core.units import SECOND
-from dislocate.host.before import Images
+from dislocate.host.before import Definition, Images
 from dislocate.host.secrets import Secrets
 from dislocate.host.templates import RenderError, render
 
 ABSENT = "absent"  # in place of a digest
+SYSTEMD = FilePath("/run/systemd/system")  # is there exactly where systemd runs: sd_booted(3)
 
 T = TypeVar("T")
 
@@ -47,6 +48,14 @@ class Failure(DislocateError):
 class Processes(Protocol):
     """`supervise.Supervisor`."""
 
+    def definition(self, name: str) -> Definition | None:
+        """What is to run under this name."""
+        ...
+
+    def become(self, name: str, wanted: Definition | None) -> None:
+        """Make it run so.  Raises `Failure`: then it runs as before."""
+        ...
+
 
 class House(Struct, frozen=True, kw_only=True):
     """This host, and the agent's own node."""
@@ -56,8 +65,9 @@ class House(Struct, frozen=True, kw_only=True):
     facts: Callable[[], Mapping[str, object]]
     ask: Asks
     instances: Callable[[str], tuple[InstanceView, ...]]  # of a service of the catalog, on this node
-    processes: Processes | None = None
-    systemd: FilePath = FilePath("/run/systemd/system")  # there exactly where systemd runs: sd_booted(3)
+    processes: Processes
+    shown_environment: Callable[[Definition], dict[str, str]]  # filled in, with marks in place of secrets
+    systemd: FilePath = SYSTEMD
 
 
 class Work:
@@ -83,8 +93,11 @@ class Work:
         """The same for people: each secret is its mark."""
         return self._render(text, field, self.secrets.mark)
 
-    def render_all(self, texts: Mapping[str, str], field: str) -> dict[str, str]:
-        return {name: self.render(text, f"{field}.{name}") for name, text in texts.items()}
+    def render_environment(self, texts: Mapping[str, str]) -> dict[str, str]:
+        return {name: self.render(text, f"environment.{name}") for name, text in texts.items()}
+
+    def render_environment_shown(self, texts: Mapping[str, str]) -> dict[str, str]:
+        return {name: self.render_shown(text, f"environment.{name}") for name, text in texts.items()}
 
     def _render(self, text: str, field: str, secret: Callable[[str], str]) -> str:
         try:

@@ -45,6 +45,10 @@ class Hosted:
         )
         self._asked = 0
 
+    def stop(self) -> None:
+        """As the agent of this directory would end; what it supervises lives on."""
+        self.tasks.close()
+
     def begin(self, verb: TaskVerb, resource: Resource, run: str = "1", **fields: Any) -> str:
         """Its task id."""
         self._asked += 1

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary import spec
 from dislocate.core.boundary.runs import TaskOutcome, TaskVerb
-from dislocate.host.resources import command, directory, file
+from dislocate.host.resources import command, directory, file, key, package, process, service
 from dislocate.host.work import Work
 
 Does = Callable[[Work], TaskOutcome]
@@ -27,6 +27,10 @@ KINDS: dict[type, Kind] = {
     spec.File: Kind(file.look, file.apply, file.revert),
     spec.Directory: Kind(directory.look, directory.apply, directory.revert),
     spec.Command: Kind(command.look, command.apply, command.revert),
+    spec.Service: Kind(service.look, service.apply, service.revert),
+    spec.Process: Kind(process.look, process.apply, process.revert),
+    spec.Package: Kind(package.look, package.apply, package.revert),
+    spec.Key: Kind(key.look, key.apply, key.revert),
 }
 
 

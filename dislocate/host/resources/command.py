@@ -84,5 +84,5 @@ def _run(work: Work, resource: Command, command: tuple[str, ...]) -> Ended:
 
 
 def _program(work: Work, resource: Command, command: tuple[str, ...], stream: bool = False) -> Ended:
-    environment = work.render_all(resource.environment, "environment")
+    environment = work.render_environment(resource.environment)
     return run_program(work, command, directory=resource.directory, environment=environment, stream=stream)
