@@ -63,13 +63,7 @@ class _Change:
 class Supervisor:
     """All processes of one agent."""
 
-    def __init__(
-        self,
-        state_dir: FilePath,
-        *,
-        presence: Presence,
-        fill_in: FillsIn,
-    ) -> None:
+    def __init__(self, state_dir: FilePath, *, presence: Presence, fill_in: FillsIn) -> None:
         self._root = state_dir / "processes"
         self._presence = presence
         self._fill_in = fill_in
@@ -231,15 +225,13 @@ class Supervisor:
         self._running[name].keepers[instance.port] = self._spawn(self._keep_alive, name, instance)
 
     def _keep_alive(self, name: str, instance: Instance) -> None:
-        delay = BACKOFF_MIN
+        pause = 0.0
         while True:
             began = time.monotonic()
             instance.wait()
-            if time.monotonic() - began >= STEADY:
-                delay = BACKOFF_MIN
-            log.warning("%s on port %d: %s; started again in %g s", name, instance.port, instance.how_it_ended, delay)
-            gevent.sleep(delay)
-            delay = min(2 * delay, BACKOFF_MAX)
+            pause = pause_before_restart(pause, time.monotonic() - began)
+            log.warning("%s on port %d: %s; started again in %g s", name, instance.port, instance.how_it_ended, pause)
+            gevent.sleep(pause)
             self._relaunch(name, self._running[name].definition, instance)
 
     # ---- after a restart of the agent
@@ -295,3 +287,12 @@ class Supervisor:
         self._greenlets.add(greenlet)
         greenlet.link(self._greenlets.discard)
         return greenlet
+
+
+def pause_before_restart(before: float, lived: float) -> float:
+    """Seconds to wait, given how long it was `before` this death and how many seconds the process lived.
+
+    The first death after a steady life is answered soon; one that always dies must not take the host with it."""
+    if before == 0 or lived >= STEADY:
+        return BACKOFF_MIN
+    return min(2 * before, BACKOFF_MAX)

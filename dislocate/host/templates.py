@@ -183,7 +183,11 @@ def _line(error: BaseException) -> str:
 
 
 def _nearest(message: str, facts: Mapping[str, object]) -> str:
-    """The mend of a fact that is misspelt."""
+    """The mend of a name that is misspelt, or of a fact that stands alone."""
     wanted = message.rsplit("'", 2)[1] if message.count("'") >= 2 else ""
-    near = get_close_matches(wanted, [*facts, "facts", *_FUNCTIONS], 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; facts are {', '.join(sorted(facts))}"
+    stands_alone = message.endswith("is undefined")
+    names = {name: f"facts.{name}" if stands_alone else name for name in facts}
+    if stands_alone:
+        names |= {name: name for name in ("facts", *_FUNCTIONS)}
+    near = get_close_matches(wanted, names, 1)
+    return f"; did you mean {names[near[0]]!r}?" if near else f"; facts are {', '.join(sorted(facts))}"

@@ -53,7 +53,8 @@ class Hosted:
         """Its task id."""
         self._asked += 1
         task_id = f"run/{self._asked}"
-        secrets = {name: seal(value.encode(), self.keys.public) for name, value in fields.pop("secrets", {}).items()}
+        public_key = fields.pop("public_key", self.keys.public)
+        secrets = {name: seal(value.encode(), public_key) for name, value in fields.pop("secrets", {}).items()}
         task = Task(verb, resource, run, secrets=secrets, **fields)
         self.tasks.run(RunTask(task_id, msgspec.msgpack.decode(msgspec.msgpack.encode(task), type=Task)))
         return task_id
