@@ -77,7 +77,25 @@ def run_program(
 def start_program(
     command: Sequence[str], *, directory: str, environment: Mapping[str, str] | None, stdout: Any
 ) -> Popen[bytes]:
-    """Start it in a session of its own.  Raises `Failure` with the mend."""
+    """Start it in a session of its own.  Raises `Failure` with the mend.
+
+    gevent forks and then waits for the child to say that it could begin; whoever is ended in that moment would leave it behind
+    unknown.  So a greenlet of its own waits, and ends what nobody waits for any more."""
+    starter = gevent.spawn(_start, command, directory, environment, stdout)
+    try:
+        started = starter.get()
+    except BaseException:
+        starter.link_value(lambda late: kill_group(late.value.pid) if isinstance(late.value, Popen) else None)
+        raise
+    if isinstance(started, Popen):
+        return started
+    raise Failure("apply", _why_not(command, directory, started))
+
+
+def _start(
+    command: Sequence[str], directory: str, environment: Mapping[str, str] | None, stdout: Any
+) -> "Popen[bytes] | Exception":
+    """What went wrong is not raised here: gevent would print it."""
     try:
         return Popen(
             list(command),
@@ -89,7 +107,7 @@ def start_program(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        raise Failure("apply", _why_not(command, directory, error)) from None
+        return error
 
 
 def kill_group(pid: int) -> None:

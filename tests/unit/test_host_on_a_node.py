@@ -1,13 +1,14 @@
 """A host and a real node: what a process resource asks of the catalog is taken, and its checks are run."""
 
 import os
+import socket
 import sys
 
 from dislocate.core.boundary.runs import TaskResult
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.spec import Process
 from dislocate.core.boundary.values import Status
-from dislocate.core.identity import NodeId
+from dislocate.core.identity import NodeId, join_address
 from dislocate.core.units import MILLISECOND, SECOND
 from dislocate.host.checks import run_check
 from dislocate.host.instances import end_processes
@@ -27,6 +28,12 @@ class NoLinks:
     def stop(self): ...
 
 
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def web(version: str) -> Process:
     return Process(
         name="web",
@@ -41,7 +48,8 @@ def web(version: str) -> Process:
 
 
 def test_the_catalog_of_a_real_node_sees_versions_come_and_go(tmp_path):
-    settings = Settings(node=NodeId("fra", "a1", 1), nonce=1, gossip="127.0.0.1:0", links="127.0.0.1:1")
+    gossip = join_address("127.0.0.1", free_port())
+    settings = Settings(node=NodeId("fra", "a1", 1), nonce=1, gossip=gossip, links="127.0.0.1:1")
     driver = Driver(settings=settings, seed="1", recovered=Recovered())
 
     def seen() -> list[tuple[Status, str]]:
@@ -55,7 +63,7 @@ def test_the_catalog_of_a_real_node_sees_versions_come_and_go(tmp_path):
     )
     driver.start(
         Outlets(
-            datagrams=DatagramSocket(bind="127.0.0.1:0", keyring=Keyring((bytes(32),)), deliver=driver.deliver),
+            datagrams=DatagramSocket(bind=gossip, keyring=Keyring((bytes(32),)), deliver=driver.deliver),
             links=NoLinks(),
             disk=Disk(tmp_path / "disk"),
             run_check=run_check,

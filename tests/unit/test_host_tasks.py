@@ -1,5 +1,7 @@
 """Tasks: one last outcome each, whatever happens inside."""
 
+import os
+
 import gevent
 import pytest
 
@@ -79,9 +81,21 @@ def test_one_that_is_cancelled_before_it_began_never_begins(host, tmp_path):
 
 def test_after_a_close_nothing_is_told(host):
     host.begin(TaskVerb.APPLY, Command(run=("sleep", "1000"), once=True))
-    gevent.sleep(0.05)
+    gevent.sleep(0)
     host.stop()
     assert host.told == []
+
+
+def test_one_that_is_cancelled_in_the_middle_of_starting_a_program_leaves_none(host, tmp_path):
+    for turns in range(30):  # wherever it is by then
+        resource = Command(run=("sh", "-c", f"echo $$ >> {tmp_path}/pids; exec sleep 1000"), once=True)
+        task_id = host.begin(TaskVerb.APPLY, resource)
+        for _ in range(turns):
+            gevent.sleep(0)
+        host.tasks.cancel(CancelTask(task_id))
+    host.apply(Command(run=("sh", "-c", "sleep 0.3"), once=True))  # time enough to begin, for one that was left
+    pids = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []
+    until(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids))
 
 
 def test_an_agent_without_a_host_says_so():
