@@ -9,6 +9,7 @@ was nothing' is an image too.  Images are readable by the agent's own user only,
 Images of the last `RUNS_KEPT` runs are kept.  Does not know how a thing is put back.
 """
 
+import logging
 import os
 import shutil
 from contextlib import suppress
@@ -24,6 +25,8 @@ from dislocate.core.boundary.spec import Process
 
 RUNS_KEPT = 20  # with images; a revert of an older one is a new run
 SIZE_LIMIT = 16 * 1024 * 1024  # bytes of one file: configuration is smaller, and what is larger is no configuration
+
+log = logging.getLogger(__name__)
 
 
 class Nothing(Struct, frozen=True, tag=1, array_like=True):
@@ -87,9 +90,12 @@ class Images:
     def find(self, run: str, about: str) -> Image | None:
         try:
             data = (self._directory(run) / _name(about)).read_bytes()
+            return msgspec.msgpack.decode(data, type=Image)
         except FileNotFoundError:
             return None
-        return msgspec.msgpack.decode(data, type=Image)
+        except msgspec.DecodeError as error:  # a disk that lies, or a newer version of this agent
+            log.error("the image of %s before run %s cannot be read: %s", about, run, error)
+            return None
 
     def mark_secretive(self, path: str) -> None:
         """Remember that the file at `path` holds a secret, or did."""

@@ -24,6 +24,7 @@ from dislocate.host.programs import kill_group, start_program
 MARK = "DISLOCATE_INSTANCE"  # names the record, in the environment of the process
 _POLL = 0.5  # seconds
 _KILLED_WITHIN = 5.0  # seconds after SIGKILL; one that is stuck in the kernel is not waited for
+_FLEET_GRACE = 2.0  # seconds between SIGTERM and SIGKILL where a whole fleet is taken down
 _BOOT_ID = FilePath("/proc/sys/kernel/random/boot_id")
 
 
@@ -105,12 +106,13 @@ class Instance:
             gevent.sleep(left)
         return True
 
-    def end(self) -> None:
-        """SIGTERM to it and all in its group, SIGKILL when its time is over; the record goes with it."""
+    def end(self, within: float | None = None) -> None:
+        """SIGTERM to it and all in its group, SIGKILL after `within` seconds (its own time where none are named); the record
+        goes with it."""
         if self.find():
             with suppress(ProcessLookupError):
                 os.killpg(self.record.pid, signal.SIGTERM)
-            self.wait(self.record.stop_within / SECOND)
+            self.wait(self.record.stop_within / SECOND if within is None else within)
             kill_group(self.record.pid)  # also what it left behind: it would hold the port
             self.wait(_KILLED_WITHIN)
         self._path.unlink(missing_ok=True)
@@ -140,10 +142,11 @@ def read_instances(directory: FilePath) -> list[Instance]:
     return sorted(found, key=lambda instance: instance.port)
 
 
-def end_processes(state_dir: FilePath) -> None:
-    """End all that the agent of this directory supervised: for whoever takes a fleet of a test or a demo down, after it."""
+def end_processes(*state_dirs: FilePath) -> None:
+    """End all that agents of these directories supervised: for whoever takes down a fleet of a test or a demo, after them."""
     ends = [
-        gevent.spawn(instance.end)
+        gevent.spawn(instance.end, _FLEET_GRACE)
+        for state_dir in state_dirs
         for directory in (state_dir / "processes").glob("*/")
         for instance in read_instances(directory)
     ]

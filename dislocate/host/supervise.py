@@ -181,7 +181,7 @@ class Supervisor:
             Instance(
                 directory, Record(port, wanted.version, resource.service, resource.drain_for, resource.stop_within)
             )
-            for port in choose_ports(resource, count, taken)
+            for port in choose_ports(resource, count, taken, self._presence.address)
         ]
         deadline = time.monotonic() + resource.ready_within / SECOND
         try:

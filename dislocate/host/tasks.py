@@ -87,9 +87,9 @@ class Tasks:
 
     def close(self) -> None:
         """End all of them; supervised processes live on."""
+        self._supervisor.stop()  # first: a change that is cut short is the next agent's affair
         gevent.killall(tuple(self._under_way.values()))
         self._under_way.clear()
-        self._supervisor.stop()
 
     def _fill_in(self, definition: Definition) -> dict[str, str]:
         """The environment of a supervised process, with its secrets.  Raises `Failure`."""

@@ -100,8 +100,13 @@ class Work:
         return {name: self.render_shown(text, f"environment.{name}") for name, text in texts.items()}
 
     def _render(self, text: str, field: str, secret: Callable[[str], str]) -> str:
+        facts = self.house.facts()
+
+        def rendered() -> str:
+            return render(text, field, facts=facts, values=self.task.values, secret=secret)
+
         try:
-            return render(text, field, facts=self.house.facts(), values=self.task.values, secret=secret)
+            return in_thread(rendered)  # a template may loop for a while, and the agent has others to listen to
         except RenderError as error:
             raise Failure("render", str(error)) from error
 
