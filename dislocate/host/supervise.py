@@ -176,7 +176,7 @@ class Supervisor:
         """`count` new instances that pass, here and in the catalog; or none, and `Failure`."""
         resource = wanted.resource
         directory = self._root / name
-        make_private(directory)
+        in_thread(make_private, directory)
         fresh = [
             Instance(
                 directory, Record(port, wanted.version, resource.service, resource.drain_for, resource.stop_within)
@@ -252,9 +252,9 @@ class Supervisor:
                     self._take_up(name, definition, instance)
             self._retire([one for one in found if one not in wanted], {})
         if definition is not None and len(wanted) != definition.resource.count:  # a change of that number was cut short
-            failure = self._carry_out(_Change(name, definition))
-            if failure is not None:
-                log.error("%s", failure)
+            not_done = self._carry_out(_Change(name, definition))
+            if not_done is not None:
+                log.error("%s", not_done)
 
     def _take_up(self, name: str, definition: Definition, instance: Instance) -> None:
         if not instance.find():

@@ -4,7 +4,8 @@ import os
 import socket
 import sys
 
-from dislocate.core.boundary.runs import TaskResult
+from dislocate.core.boundary.effects import CancelTask, RunTask
+from dislocate.core.boundary.runs import Task, TaskResult, TaskVerb
 from dislocate.core.boundary.settings import Recovered, Settings
 from dislocate.core.boundary.spec import Process
 from dislocate.core.boundary.values import Status
@@ -61,18 +62,19 @@ def test_the_catalog_of_a_real_node_sees_versions_come_and_go(tmp_path):
         ask=lambda request: driver.request(request, PATIENCE),
         instances=lambda service: getattr(driver.node.catalog.service(service), "instances", ()),
     )
-    driver.start(
-        Outlets(
-            datagrams=DatagramSocket(bind=gossip, keyring=Keyring((bytes(32),)), deliver=driver.deliver),
-            links=NoLinks(),
-            disk=Disk(tmp_path / "disk"),
-            run_check=run_check,
-            deliver=driver.deliver,
-            tasks=host.tasks,
-        )
+    outlets = Outlets(
+        datagrams=DatagramSocket(bind=gossip, keyring=Keyring((bytes(32),)), deliver=driver.deliver),
+        links=NoLinks(),
+        disk=Disk(tmp_path / "disk"),
+        run_check=run_check,
+        deliver=driver.deliver,
+        tasks=host.tasks,
     )
+    driver.start(outlets)
     try:
-        assert host.apply(web("v1"), run="1").result is TaskResult.CHANGED
+        outlets.verbs[RunTask](RunTask("run/first", Task(TaskVerb.APPLY, web("v1"), "1")))
+        outlets.verbs[CancelTask](CancelTask("run/none"))
+        assert until(lambda: host.last("run/first")).result is TaskResult.CHANGED
         ((status, first),) = seen()
         assert status is Status.PASSING
         assert host.apply(web("v2"), run="2").result is TaskResult.CHANGED

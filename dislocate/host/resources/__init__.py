@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
@@ -12,7 +13,7 @@ from dislocate.core.boundary.runs import TaskOutcome, TaskVerb
 from dislocate.host.resources import command, directory, file, key, package, process, service
 from dislocate.host.work import Work
 
-Does = Callable[[Work], TaskOutcome]
+Does = Callable[[Work, Any], TaskOutcome]  # the resource is of the kind that it is listed for
 
 
 class Kind(Struct, frozen=True):
@@ -36,11 +37,12 @@ KINDS: dict[type, Kind] = {
 
 def carry_out(work: Work) -> TaskOutcome:
     """Do what the task says, in this greenlet.  Raises `Failure`."""
-    kind = KINDS[type(work.task.resource)]
+    resource = work.task.resource
+    kind = KINDS[type(resource)]
     match work.task.verb:
         case TaskVerb.LOOK:
-            return kind.look(work)
+            return kind.look(work, resource)
         case TaskVerb.APPLY:
-            return kind.apply(work)
+            return kind.apply(work, resource)
         case TaskVerb.REVERT:
-            return kind.revert(work)
+            return kind.revert(work, resource)

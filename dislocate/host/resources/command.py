@@ -15,8 +15,7 @@ from dislocate.host.work import Failure, Work, in_thread
 NEEDED, SETTLED = "needed", "settled"
 
 
-def look(work: Work) -> TaskOutcome:
-    resource: Command = work.task.resource
+def look(work: Work, resource: Command) -> TaskOutcome:
     line = " ".join(resource.run)
     if not _has_guard(resource):
         return TaskOutcome(TaskResult.UNTOLD, words=f"would run: {line}" if resource.once else f"no guard: {line}")
@@ -28,8 +27,7 @@ def look(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.UNTOLD, words=why)
 
 
-def apply(work: Work) -> TaskOutcome:
-    resource: Command = work.task.resource
+def apply(work: Work, resource: Command) -> TaskOutcome:
     has_guard = _has_guard(resource)
     if has_guard:
         state, why = _state(work, resource)
@@ -48,8 +46,7 @@ def apply(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.CHANGED, before=NEEDED, after=SETTLED, words=ended.words, code=ended.code)
 
 
-def revert(work: Work) -> TaskOutcome:
-    resource: Command = work.task.resource
+def revert(work: Work, resource: Command) -> TaskOutcome:
     if not resource.revert:
         return TaskOutcome(TaskResult.LEFT, words=f"nothing says how to undo: {' '.join(resource.run)}")
     ended = _run(work, resource, resource.revert)

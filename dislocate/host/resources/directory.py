@@ -15,8 +15,7 @@ from dislocate.host.paths import OwnerUnknown, Seen
 from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
 
 
-def look(work: Work) -> TaskOutcome:
-    resource: Directory = work.task.resource
+def look(work: Work, resource: Directory) -> TaskOutcome:
     seen = in_thread(paths.see_directory, resource.path)
     before = _digest(seen)
     try:
@@ -31,8 +30,7 @@ def look(work: Work) -> TaskOutcome:
     )
 
 
-def apply(work: Work) -> TaskOutcome:
-    resource: Directory = work.task.resource
+def apply(work: Work, resource: Directory) -> TaskOutcome:
     seen = in_thread(paths.see_directory, resource.path)
     wanted = _wanted(resource)
     before, after = _digest(seen), _digest(wanted)
@@ -45,8 +43,7 @@ def apply(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted, "was created"))
 
 
-def revert(work: Work) -> TaskOutcome:
-    resource: Directory = work.task.resource
+def revert(work: Work, resource: Directory) -> TaskOutcome:
     image = in_thread(work.house.images.find, work.task.run, about(resource))
     if not isinstance(image, DirectoryImage | Nothing):
         raise Failure("lost", f"how {resource.path} was before this run is not kept any more; put it back by hand")

@@ -23,8 +23,7 @@ class _Wanted(Struct, frozen=True):
     is_secretive: bool
 
 
-def look(work: Work) -> TaskOutcome:
-    resource: File = work.task.resource
+def look(work: Work, resource: File) -> TaskOutcome:
     seen = in_thread(paths.see_file, resource.path)
     before = _digest(seen)
     try:
@@ -40,8 +39,7 @@ def look(work: Work) -> TaskOutcome:
     )
 
 
-def apply(work: Work) -> TaskOutcome:
-    resource: File = work.task.resource
+def apply(work: Work, resource: File) -> TaskOutcome:
     seen = in_thread(paths.see_file, resource.path)
     wanted = _wanted(work, resource)
     before, after = _digest(seen), _digest(wanted.seen)
@@ -60,8 +58,7 @@ def apply(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted.seen, "was"))
 
 
-def revert(work: Work) -> TaskOutcome:
-    resource: File = work.task.resource
+def revert(work: Work, resource: File) -> TaskOutcome:
     image = in_thread(work.house.images.find, work.task.run, about(resource))
     if not isinstance(image, FileImage | Nothing):
         raise Failure("lost", f"how {resource.path} was before this run is not kept any more; put it back by hand")

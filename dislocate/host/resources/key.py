@@ -25,8 +25,7 @@ from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thre
 ATTEMPTS = 5  # after others who set the same key in the moment between reading and writing
 
 
-def look(work: Work) -> TaskOutcome:
-    resource: Key = work.task.resource
+def look(work: Work, resource: Key) -> TaskOutcome:
     there = _read(work, resource.key)
     before, after = _digest(there), _digest_of(resource.value.encode())
     if before == after:
@@ -35,8 +34,7 @@ def look(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.WOULD_CHANGE, before=before, after=after, words="would be set", diff=shown)
 
 
-def apply(work: Work) -> TaskOutcome:
-    resource: Key = work.task.resource
+def apply(work: Work, resource: Key) -> TaskOutcome:
     value = resource.value.encode()
     after = _digest_of(value)
     is_image_ours = False
@@ -44,10 +42,10 @@ def apply(work: Work) -> TaskOutcome:
     for _ in range(ATTEMPTS):
         there = _read(work, resource.key)
         before = _digest(there)
-        if before == after and doubtful is None:
-            return TaskOutcome(TaskResult.SAME, before=before, after=after)
-        if before == after:  # it was most likely ours: a revert has to know of it
+        if before == after and doubtful is not None:  # it was most likely ours: a revert has to know of it
             return TaskOutcome(TaskResult.CHANGED, before=doubtful, after=after, words="was set")
+        if before == after:
+            return TaskOutcome(TaskResult.SAME, before=before, after=after)
         is_image_ours = in_thread(_remember, work, resource, there, is_image_ours) or is_image_ours
         wrote = _write(work, there, resource.key, Put(resource.key, value))
         if wrote:
@@ -56,8 +54,7 @@ def apply(work: Work) -> TaskOutcome:
     raise _contended(resource.key)
 
 
-def revert(work: Work) -> TaskOutcome:
-    resource: Key = work.task.resource
+def revert(work: Work, resource: Key) -> TaskOutcome:
     image = in_thread(work.house.images.find, work.task.run, about(resource))
     if not isinstance(image, KeyImage | Nothing):
         raise Failure("lost", f"what {resource.key} was before this run is not kept any more; put it back by hand")

@@ -25,8 +25,7 @@ _DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9-]+)?", re.ASCII)
 _PYTHON = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?", re.ASCII)
 
 
-def look(work: Work) -> TaskOutcome:
-    resource: Package = work.task.resource
+def look(work: Work, resource: Package) -> TaskOutcome:
     _check_names(resource)
     if not resource.venv and which("dpkg-query") is None:
         line = join(_install(resource, resource.version))
@@ -41,8 +40,7 @@ def look(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.WOULD_CHANGE, before=before, after=after, words=words)
 
 
-def apply(work: Work) -> TaskOutcome:
-    resource: Package = work.task.resource
+def apply(work: Work, resource: Package) -> TaskOutcome:
     _check_names(resource)
     _check_tools(resource, _install(resource, resource.version))
     there = _installed(work, resource)
@@ -57,8 +55,7 @@ def apply(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=f"{there or 'absent'} -> {now}")
 
 
-def revert(work: Work) -> TaskOutcome:
-    resource: Package = work.task.resource
+def revert(work: Work, resource: Package) -> TaskOutcome:
     _check_names(resource)
     image = in_thread(work.house.images.find, work.task.run, about(resource))
     if not isinstance(image, PackageImage | Nothing):

@@ -15,8 +15,7 @@ from dislocate.host.templates import references_of
 from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
 
 
-def look(work: Work) -> TaskOutcome:
-    resource: Process = work.task.resource
+def look(work: Work, resource: Process) -> TaskOutcome:
     there = in_thread(work.house.processes.definition, resource.name)
     wanted = _wanted(work, resource)
     before, after = _digest(there), wanted.digest
@@ -28,8 +27,7 @@ def look(work: Work) -> TaskOutcome:
     )
 
 
-def apply(work: Work) -> TaskOutcome:
-    resource: Process = work.task.resource
+def apply(work: Work, resource: Process) -> TaskOutcome:
     there = in_thread(work.house.processes.definition, resource.name)
     wanted = _wanted(work, resource)
     before, after = _digest(there), wanted.digest
@@ -40,8 +38,7 @@ def apply(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(there, wanted, "was"))
 
 
-def revert(work: Work) -> TaskOutcome:
-    resource: Process = work.task.resource
+def revert(work: Work, resource: Process) -> TaskOutcome:
     image = in_thread(work.house.images.find, work.task.run, about(resource))
     if not isinstance(image, Definition | Nothing):
         raise Failure(

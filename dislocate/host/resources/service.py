@@ -24,14 +24,12 @@ DRAIN_MARGIN = 5 * MINUTE  # after which a drain ends by itself, should this age
 log = logging.getLogger(__name__)
 
 
-def look(work: Work) -> TaskOutcome:
-    resource: Service = work.task.resource
+def look(work: Work, resource: Service) -> TaskOutcome:
     lacking = "" if _has_systemd(work) else "; there is no systemd on this host"
     return TaskOutcome(TaskResult.UNTOLD, words=f"when it is notified: {join(_command(resource))}{lacking}")
 
 
-def apply(work: Work) -> TaskOutcome:
-    resource: Service = work.task.resource
+def apply(work: Work, resource: Service) -> TaskOutcome:
     if not _has_systemd(work):
         raise Failure(
             "apply", f"there is no systemd on this host, so nothing was run; it would be: {join(_command(resource))}"
@@ -50,8 +48,8 @@ def apply(work: Work) -> TaskOutcome:
     return TaskOutcome(TaskResult.CHANGED, words=f"{resource.unit} was {resource.action.value}ed", code=0)
 
 
-def revert(work: Work) -> TaskOutcome:
-    return apply(work)
+def revert(work: Work, resource: Service) -> TaskOutcome:
+    return apply(work, resource)
 
 
 def _command(resource: Service) -> tuple[str, ...]:
