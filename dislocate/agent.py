@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path as FilePath
 from random import Random
@@ -22,6 +23,7 @@ from dislocate.config import Config
 from dislocate.core.boundary.events import Event, MemberLeft
 from dislocate.core.boundary.requests import Refused, ReplaceConfigured
 from dislocate.core.boundary.settings import Recovered, Settings
+from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId, join_address, split_address
 from dislocate.core.units import MILLISECOND
@@ -36,6 +38,8 @@ from dislocate.edge.snapshot import SnapshotFile
 from dislocate.edge.unix import DatagramSocket as LocalDatagrams
 from dislocate.host.checks import run_check
 from dislocate.host.facts import count_processors, find_own_address, read_facts, read_load
+from dislocate.host.seal import open_sealed
+from dislocate.host.tasks import Tasks
 from dislocate.io import clock
 from dislocate.io.disk import Disk
 from dislocate.io.driver import Driver
@@ -49,6 +53,7 @@ from dislocate.io.udp import DatagramSocket
 from dislocate.tally import count_dns, count_events, count_io
 
 RELOAD_WITHIN = 10.0  # seconds that the core and its disk get for a reload
+ASK_WITHIN = 15.0  # seconds that a task waits for the store: longer than an election
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +116,7 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
             shaping=shaping,
         )
         opening.callback(links.stop)
+        tasks = _make_tasks(driver, state_dir, keys)
         counters.sources.append(lambda: count_io(driver, keyring, datagrams, links, disk))
         opened.callback(log_events(driver))
         opened.callback(_end_when_left(driver))
@@ -122,9 +128,11 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
                 run_check=run_check,
                 deliver=driver.deliver,
                 shaping=shaping,
+                tasks=tasks,
             )
         )
         opening.pop_all()  # they are the driver's now
+    tasks.start()
     for face in faces:
         face.start()
     opened.callback(warn_when_alone(driver, lambda: keyring.strangers))
@@ -152,6 +160,30 @@ def _make_driver(config: Config, disk: Disk, keys: NodeKeys, record: FilePath | 
     seed = secrets.token_hex(16)
     recorder = None if record is None else Recorder(record, settings, seed, recovered)
     return Driver(settings=settings, seed=seed, recovered=recovered, recorder=recorder, read_load=read_load)
+
+
+def _make_tasks(driver: Driver, state_dir: FilePath, keys: NodeKeys) -> Tasks:
+    """What config runs do on this host; templates see what the operator calls it, and what it is."""
+    settings = driver.node.settings
+    address, _ = split_address(settings.gossip)
+
+    def facts() -> dict[str, object]:
+        own = {"name": settings.node.name, "datacenter": settings.node.datacenter, "tags": settings.tags}
+        return own | {"address": address} | msgspec.structs.asdict(read_facts())
+
+    def instances(service: str) -> tuple[InstanceView, ...]:
+        view = driver.node.catalog.service(service)
+        return () if view is None else tuple(one for one in view.instances if one.node == settings.node.path)
+
+    return Tasks(
+        state_dir,
+        facts=facts,
+        ask=lambda request: driver.request(request, ASK_WITHIN),
+        deliver=driver.deliver,
+        open_secret=partial(open_sealed, secret_key=keys.secret),
+        instances=instances,
+        address=address,
+    )
 
 
 def _open_faces(

@@ -17,6 +17,7 @@ from dislocate.core.identity import Path
 from dislocate.fleet.blueprint import AgentPlan, ServicePlan, claim_network, write
 from dislocate.fleet.observer import Observer
 from dislocate.fleet.processes import FleetProcess, stop_all
+from dislocate.host.instances import end_processes
 from dislocate.strict import one_of
 from sim.scenario import Scenario
 
@@ -64,6 +65,7 @@ class Fleet:
     def stop(self) -> None:
         """End every process."""
         stop_all([*self.agents.values(), *self.services.values()])
+        end_processes(*(self.home(path) / "state" for path in self.plans))  # what agents run outlives them
         self._claim.close()
 
     def home(self, path: Path) -> FilePath:
@@ -101,6 +103,7 @@ class Fleet:
         """Empty the state directory of an agent; one that runs is killed first and does not start by itself."""
         self.kill(path)
         state = self.home(path) / "state"
+        end_processes(state)
         shutil.rmtree(state)
         state.mkdir()
 

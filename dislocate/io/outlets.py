@@ -12,8 +12,19 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 
-from dislocate.core.boundary.effects import CloseLink, OpenLink, RunCheck, SendDatagram, SendMessage, Store, TryConnect
-from dislocate.core.boundary.inputs import CheckCompleted, Input
+from dislocate.core.boundary.effects import (
+    CancelTask,
+    CloseLink,
+    OpenLink,
+    RunCheck,
+    RunTask,
+    SendDatagram,
+    SendMessage,
+    Store,
+    TryConnect,
+)
+from dislocate.core.boundary.inputs import CheckCompleted, Input, TaskProgressed
+from dislocate.core.boundary.runs import TaskOutcome, TaskResult
 from dislocate.core.boundary.values import CheckOutcome, CheckSpec, Status
 from dislocate.core.identity import Address, NodeId
 from dislocate.core.units import SECOND
@@ -49,6 +60,28 @@ class PeerLinks(Protocol):
     def stop(self) -> None: ...
 
 
+class RunsTasks(Protocol):
+    """`host.tasks.Tasks`, or a test's."""
+
+    def run(self, effect: RunTask) -> None: ...
+    def cancel(self, effect: CancelTask) -> None: ...
+    def close(self) -> None: ...
+
+
+class NoTasks:
+    """Nobody here carries out tasks: each is answered so."""
+
+    def __init__(self, deliver: Callable[[Input], object]) -> None:
+        self._deliver = deliver
+
+    def run(self, effect: RunTask) -> None:
+        words = "this agent carries out no tasks"
+        self._deliver(TaskProgressed(effect.task_id, TaskOutcome(TaskResult.FAILED, kind="apply", words=words)))
+
+    def cancel(self, effect: CancelTask) -> None: ...
+    def close(self) -> None: ...
+
+
 class Outlets:
     """All of them, of one agent.  `deliver` takes what comes back."""
 
@@ -61,6 +94,7 @@ class Outlets:
         run_check: RunsCheck,
         deliver: Callable[[Input], object],
         shaping: Shaping | None = None,
+        tasks: RunsTasks | None = None,
     ) -> None:
         self.connects = Connects(deliver, shaping)
         self.datagrams = datagrams
@@ -69,6 +103,7 @@ class Outlets:
         self._run_check = run_check
         self._deliver = deliver
         self._shaping = shaping
+        self._tasks = tasks or NoTasks(deliver)
         self._checks = Pool()
         self._places = BoundedSemaphore(CHECKS)
         self.verbs: dict[type, Callable[[Any], object]] = {
@@ -79,6 +114,8 @@ class Outlets:
             TryConnect: lambda effect: self.connects.attempt(effect.address),
             Store: lambda effect: disk.store(effect, deliver),
             RunCheck: lambda effect: self._checks.spawn(self._check, effect.check_id, effect.spec),
+            RunTask: self._tasks.run,
+            CancelTask: self._tasks.cancel,
         }
 
     @property
@@ -96,6 +133,7 @@ class Outlets:
         """Let go of everything; what was to be stored is stored, and farewells had their moment."""
         gevent.sleep(FAREWELL)
         self._checks.kill()
+        self._tasks.close()
         self.connects.stop()
         self.links.stop()
         self.datagrams.close()

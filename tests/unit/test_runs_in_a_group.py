@@ -54,10 +54,16 @@ def test_a_run_goes_from_its_start_to_a_report_whoever_asks_where(fleet):
 def test_every_server_tells_what_moved_and_nobody_else(fleet):
     fleet.ask(OUTSIDE, START)
     step(fleet, OpenBatch("1", 1, 5, ("fra/a1",)))
-    runs, nodes = fleet.events(RunMoved), fleet.events(NodeMoved)
-    assert sorted(path for _, path, _ in runs) == sorted(fleet.servers)
-    assert {event for _, _, event in runs} == {RunMoved("1", 1, "", "running", "started by ann")}
-    assert sorted(path for _, path, _ in nodes) == sorted(fleet.servers)
+    told = {path: [event for _, who, event in moves(fleet) if who == path] for path in fleet.servers}
+    assert {path for _, path, _ in moves(fleet)} == set(fleet.servers)
+    first = told[fleet.servers[0]]
+    assert first[0] == RunMoved("1", 1, "", "running", "started by ann")
+    assert isinstance(first[1], NodeMoved)
+    assert all(events == first for events in told.values())
+
+
+def moves(fleet):
+    return sorted([*fleet.events(RunMoved), *fleet.events(NodeMoved)], key=lambda told: told[0])
 
 
 def test_all_servers_have_the_same_runs_also_under_a_new_leader(fleet):

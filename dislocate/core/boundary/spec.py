@@ -56,7 +56,7 @@ class Command(ResourceBase, frozen=True, tag="command"):
     once: bool = False  # once a run: the journal is the guard, and a crash in the middle ends UNKNOWN
     revert: tuple[str, ...] = ()  # what undoes it; without one a revert leaves it as it is, and says so
     directory: str = "/"
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = {}  # values are templates as `File.content` is, so that a secret is in no argument
 
 
 class ServiceAction(Enum):
@@ -76,7 +76,8 @@ class Service(ResourceBase, frozen=True, tag="service"):
 class Process(ResourceBase, frozen=True, tag="process"):
     """A process that the agent runs and supervises: started beside the one before, which goes once it passes.
 
-    `run` finds its port in the environment as PORT, and '{port}' in its arguments."""
+    `run` finds its port in the environment as PORT, and '{port}' in its arguments; where others reach this host as ADDRESS and
+    '{address}'."""
 
     name: str
     run: tuple[str, ...]
@@ -85,7 +86,7 @@ class Process(ResourceBase, frozen=True, tag="process"):
     ports: tuple[int, ...] = ()  # to choose from; none: any free one
     health: str = ""  # a path such as '/health' that answers 2xx; empty: the port accepts
     directory: str = "/"
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = {}  # values are templates as `File.content` is
     ready_within: Duration = 30 * SECOND
     drain_for: Duration = 5 * SECOND  # between the moment that it is drained and SIGTERM
     stop_within: Duration = 10 * SECOND  # between SIGTERM and SIGKILL

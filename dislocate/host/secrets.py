@@ -1,0 +1,88 @@
+"""Secrets of one task: opened when a template names them, and hidden from everything that people see.
+
+Invariant: what went through `hide` holds no value of a secret that was given to the task, nor a longer line of one.  A mark
+such as '<secret db/password #1f2e3d4c>' is the same on every host, so equal differences can be grouped; its digest of 32 bits
+tells two versions apart and proves no guess.  A secret that a program transforms before it prints it is not recognized.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import AnyStr
+
+from dislocate.host.templates import RenderError
+
+LINE = 8  # characters from which on a line of a secret of several lines is hidden by itself
+
+
+class Secrets:
+    """The secrets given to one task, by name."""
+
+    def __init__(self, sealed: Mapping[str, bytes], open_secret: Callable[[bytes], bytes]) -> None:
+        self._sealed = sealed
+        self._open_secret = open_secret
+        self._opened: dict[str, str] = {}
+        self._hidden: dict[str, str] | None = None
+        self.used: dict[str, None] = {}  # names that a template asked for, in order
+
+    def value(self, name: str) -> str:
+        """In clear.  Raises `RenderError`."""
+        self.used[name] = None
+        return self._open(name)
+
+    def mark(self, name: str) -> str:
+        """What stands in its place wherever people look.  Raises `RenderError`."""
+        value = self._open(name).encode()
+        return f"<secret {name} #{blake2b(name.encode() + bytes(1) + value, digest_size=4).hexdigest()}>"
+
+    def hide(self, text: str) -> str:
+        """`text` with marks in place of secrets."""
+        marks = self._hiding()
+        pattern = "|".join(map(re.escape, _longest_first(marks)))
+        return re.sub(pattern, lambda found: marks[found[0]], text) if marks else text
+
+    def hide_bytes(self, data: bytes) -> bytes:
+        marks = {text.encode(): mark.encode() for text, mark in self._hiding().items()}
+        pattern = b"|".join(map(re.escape, _longest_first(marks)))
+        return re.sub(pattern, lambda found: marks[found[0]], data) if marks else data
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest text that is hidden; 0: there is none."""
+        return max((len(value.encode()) for value in self._hiding()), default=0)
+
+    def _open(self, name: str) -> str:
+        if name not in self._opened:
+            if name not in self._sealed:
+                raise RenderError(f"the secret {name!r} is not there; put it with `dislocate secret put {name}`")
+            try:
+                self._opened[name] = self._open_secret(self._sealed[name]).decode()
+            except UnicodeDecodeError:
+                raise RenderError(f"the secret {name!r} is no UTF-8 text, which a template needs") from None
+            except ValueError:
+                raise RenderError(
+                    f"the secret {name!r} is not sealed to the key of this node; seal it anew with "
+                    f"`dislocate secret put {name}`"
+                ) from None
+        return self._opened[name]
+
+    def _hiding(self) -> dict[str, str]:
+        """Text and mark of all of them, also of those that no template named: a command may print what lies in a file."""
+        if self._hidden is None:
+            found: dict[str, str] = {}
+            for name in self._sealed:
+                try:
+                    value, mark = self._open(name), self.mark(name)
+                except RenderError:
+                    continue  # what cannot be opened here is known to nobody here
+                lines = [line.strip() for line in value.splitlines()]
+                for text in (value, value.strip(), *(line for line in lines if len(line) >= LINE)):
+                    if text:
+                        found.setdefault(text, mark)
+            self._hidden = found
+        return self._hidden
+
+
+def _longest_first(texts: Iterable[AnyStr]) -> list[AnyStr]:
+    """So that a part of one does not keep the rest of it in sight."""
+    return sorted(texts, key=lambda text: (-len(text), text))

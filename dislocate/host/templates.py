@@ -1,0 +1,193 @@
+"""Templates: Jinja2 in its sandbox, with `facts` of this host, `key('config/color')` and `secret('db/password')`.
+
+Decides what a text means on this host, and, for whoever starts a run, which keys and secrets it names.  Undefined names are
+errors (StrictUndefined).  A name is a literal, so that `references` knows it without rendering and keys can be read once, at
+one revision, for all nodes.  Bounded in size and time: a template of a run must not hold up the agent that renders it.
+
+Reads no file, has no includes; what a secret is worth is the caller's affair.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, nodes
+from jinja2.sandbox import SandboxedEnvironment
+from msgspec import Struct
+
+from dislocate.core.boundary.spec import Command, File, Process, Resource, RunSpec
+from dislocate.core.errors import DislocateError, LocalError
+
+RENDERED = 1024 * 1024  # characters: four times what a key of the store may hold
+RENDER_TIME = 2.0  # seconds; a file takes a millisecond
+_REPEATED = RENDERED  # as long a thing may become by multiplication
+_FUNCTIONS = ("key", "secret")
+
+
+class RenderError(DislocateError):
+    """A template cannot be rendered.  Nothing was changed."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+    def __str__(self) -> str:
+        return self.words
+
+
+class References(Struct, frozen=True):
+    """What the templates of a specification name, sorted."""
+
+    keys: tuple[str, ...]
+    secrets: tuple[str, ...]
+
+
+class _Environment(SandboxedEnvironment):
+    """The sandbox, with an end to its patience."""
+
+    intercepted_binops = frozenset(("*", "**"))
+
+    def __init__(self) -> None:
+        super().__init__(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, cache_size=0)
+        self.until = float("inf")
+
+    def call(self, *arguments: Any, **named: Any) -> Any:
+        if time.monotonic() > self.until:
+            raise RenderError(f"it takes more than {RENDER_TIME:g} s: take loops out of the template")
+        return super().call(*arguments, **named)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and not (_is_small(left) and _is_small(right)):
+            raise RenderError("a power of such numbers is too large for a template")
+        for thing, times in ((left, right), (right, left)):
+            if isinstance(thing, str | list | tuple) and isinstance(times, int) and len(thing) * times > _REPEATED:
+                raise RenderError(f"something repeated {times} times is too large for a template")
+        return super().call_binop(context, operator, left, right)
+
+
+def _is_small(number: Any) -> bool:
+    return isinstance(number, int | float) and abs(number) <= 1_000
+
+
+def render(
+    text: str,
+    field: str,
+    *,
+    facts: Mapping[str, object],
+    values: Mapping[str, str],
+    secret: Callable[[str], str],
+) -> str:
+    """`text` of `field` with everything filled in.  Raises `RenderError` with place and mend."""
+    environment = _Environment()
+
+    def key(name: str) -> str:
+        if name not in values:
+            raise RenderError(f"the key {name!r} is not there; set it with `dislocate kv put {name} VALUE`")
+        return values[name]
+
+    try:
+        template = environment.from_string(text)
+        environment.until = time.monotonic() + RENDER_TIME
+        return _joined(template.generate(facts=facts, key=key, secret=secret))
+    except TemplateSyntaxError as error:
+        raise RenderError(f"{field}, line {error.lineno}: {error.message}") from None
+    except UndefinedError as error:
+        raise RenderError(f"{field}{_line(error)}: {error.message}{_nearest(str(error.message), facts)}") from None
+    except RenderError as error:
+        raise RenderError(f"{field}{_line(error)}: {error.words}") from None
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RenderError(f"{field}{_line(error)}: {error or type(error).__name__}") from None
+    except (RecursionError, MemoryError):
+        raise RenderError(f"{field}: it is nested too deep, or too large") from None
+
+
+def references(spec: RunSpec) -> References:
+    """The keys and secrets that its templates name.  Raises `LocalError` for a template that cannot be read, and for a name
+    that is no literal."""
+    found = [references_of(resource, f"resources[{position}].") for position, resource in enumerate(spec.resources)]
+    return References(
+        keys=tuple(sorted({key for each in found for key in each.keys})),
+        secrets=tuple(sorted({secret for each in found for secret in each.secrets})),
+    )
+
+
+def references_of(resource: Resource, prefix: str = "") -> References:
+    """The same of one resource, whose fields are named from `prefix` on."""
+    named = [pair for name, text in _templates(resource) for pair in _named(text, prefix + name)]
+    return References(
+        keys=tuple(sorted({name for function, name in named if function == "key"})),
+        secrets=tuple(sorted({name for function, name in named if function == "secret"})),
+    )
+
+
+def _templates(resource: Resource) -> Iterator[tuple[str, str]]:
+    """What of a resource is a template, by field."""
+    match resource:
+        case File(content=content):
+            yield "content", content
+        case Command(environment=environment) | Process(environment=environment):
+            for name, text in environment.items():
+                yield f"environment.{name}", text
+
+
+def _named(text: str, field: str) -> Iterator[tuple[str, str]]:
+    """Each `key(...)` and `secret(...)` in `text`: which of them, and the name."""
+    try:
+        tree = _Environment().parse(text)
+    except TemplateSyntaxError as error:
+        raise LocalError(f"{field}, line {error.lineno}", got=error.message, expected="a Jinja2 template") from None
+    called = set()
+    for call in tree.find_all(nodes.Call):
+        if not (isinstance(call.node, nodes.Name) and call.node.name in _FUNCTIONS):
+            continue
+        called.add(id(call.node))
+        function, place = call.node.name, f"{field}, line {call.lineno}"
+        argument = call.args[0] if len(call.args) == 1 else None
+        is_literal = isinstance(argument, nodes.Const) and isinstance(argument.value, str) and argument.value
+        if call.kwargs or call.dyn_args or call.dyn_kwargs or not is_literal:
+            raise LocalError(
+                place,
+                got=f"{function}(...) with a name that is computed",
+                expected=f"a name in quotes, such as {function}('config/color'): it is read once, before the run begins",
+            )
+        yield function, argument.value
+    for name in tree.find_all(nodes.Name):
+        if name.name in _FUNCTIONS and id(name) not in called:
+            raise LocalError(
+                f"{field}, line {name.lineno}",
+                got=f"{name.name!r} used as a variable",
+                expected=f"another name for it: {name.name} is the function that reads a {name.name}",
+            )
+
+
+def _joined(pieces: Iterator[str]) -> str:
+    kept: list[str] = []
+    size = 0
+    for piece in pieces:
+        kept.append(piece)
+        size += len(piece)
+        if size > RENDERED:
+            raise RenderError(f"it becomes larger than {RENDERED // 1024} KiB")
+    return "".join(kept)
+
+
+def _line(error: BaseException) -> str:
+    """Where in the template it happened; Jinja2 rewrites the traceback so that its lines are the template's."""
+    line, step = 0, error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == "<template>":
+            line = step.tb_lineno
+        step = step.tb_next
+    return f", line {line}" if line else ""
+
+
+def _nearest(message: str, facts: Mapping[str, object]) -> str:
+    """The mend of a name that is misspelt, or of a fact that stands alone."""
+    wanted = message.rsplit("'", 2)[1] if message.count("'") >= 2 else ""
+    stands_alone = message.endswith("is undefined")
+    names = {name: f"facts.{name}" if stands_alone else name for name in facts}
+    if stands_alone:
+        names |= {name: name for name in ("facts", *_FUNCTIONS)}
+    near = get_close_matches(wanted, names, 1)
+    return f"; did you mean {names[near[0]]!r}?" if near else f"; facts are {', '.join(sorted(facts))}"

@@ -1,0 +1,156 @@
+"""One task under way: what every kind of resource is given, and how it says that it failed.
+
+`House` is this host as all tasks share it; `Work` is one task with its time, its secrets and its ear.  What a resource is
+about, apart from its id, is `about`: two specifications that name one file mean the same thing.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path as FilePath
+from typing import Protocol, TypeVar
+
+import gevent
+from msgspec import Struct
+
+from dislocate.core.boundary.requests import Request, Result
+from dislocate.core.boundary.runs import Task
+from dislocate.core.boundary.spec import Command, Directory, File, Key, Package, Process, Resource, Service
+from dislocate.core.boundary.views import InstanceView
+from dislocate.core.errors import DislocateError
+from dislocate.core.units import SECOND
+from dislocate.host.before import Definition, Images
+from dislocate.host.secrets import Secrets
+from dislocate.host.templates import RenderError, render
+
+ABSENT = "absent"  # in place of a digest
+SYSTEMD = FilePath("/run/systemd/system")  # is there exactly where systemd runs: sd_booted(3)
+
+T = TypeVar("T")
+
+# Asks the agent's own node and waits for the answer.  Raises TimeoutError.
+Asks = Callable[[Request], Result]
+
+
+class Failure(DislocateError):
+    """It could not be brought about.  What was there before is there still, unless `words` says otherwise."""
+
+    def __init__(self, kind: str, words: str, code: int | None = None) -> None:
+        super().__init__(kind, words)
+        self.kind = kind  # as in `TaskOutcome`
+        self.words = words
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.words
+
+
+class Processes(Protocol):
+    """`supervise.Supervisor`."""
+
+    def definition(self, name: str) -> Definition | None:
+        """What is to run under this name."""
+        ...
+
+    def become(self, name: str, wanted: Definition | None) -> None:
+        """Make it run so.  Raises `Failure`: then it runs as before."""
+        ...
+
+
+class House(Struct, frozen=True, kw_only=True):
+    """This host, and the agent's own node."""
+
+    state_dir: FilePath
+    images: Images
+    facts: Callable[[], Mapping[str, object]]
+    ask: Asks
+    instances: Callable[[str], tuple[InstanceView, ...]]  # of a service of the catalog, on this node
+    processes: Processes
+    shown_environment: Callable[[Definition], dict[str, str]]  # filled in, with marks in place of secrets
+    systemd: FilePath = SYSTEMD
+
+
+class Work:
+    """One task under way."""
+
+    def __init__(self, house: House, task: Task, secrets: Secrets, tell: Callable[[bytes], None] | None = None) -> None:
+        self.house = house
+        self.task = task
+        self.secrets = secrets
+        self.tell = tell  # takes what a command writes; None: nobody wants it
+        self._deadline = time.monotonic() + task.resource.timeout / SECOND
+
+    @property
+    def left(self) -> float:
+        """Seconds of the task's time."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def render(self, text: str, field: str) -> str:
+        """`text` as it is meant for this host.  Raises `Failure`."""
+        return self._render(text, field, self.secrets.value)
+
+    def render_shown(self, text: str, field: str) -> str:
+        """The same for people: each secret is its mark."""
+        return self._render(text, field, self.secrets.mark)
+
+    def render_environment(self, texts: Mapping[str, str]) -> dict[str, str]:
+        return {name: self.render(text, f"environment.{name}") for name, text in texts.items()}
+
+    def render_environment_shown(self, texts: Mapping[str, str]) -> dict[str, str]:
+        return {name: self.render_shown(text, f"environment.{name}") for name, text in texts.items()}
+
+    def _render(self, text: str, field: str, secret: Callable[[str], str]) -> str:
+        facts = self.house.facts()
+
+        def rendered() -> str:
+            return render(text, field, facts=facts, values=self.task.values, secret=secret)
+
+        try:
+            return in_thread(rendered)  # a template may loop for a while, and the agent has others to listen to
+        except RenderError as error:
+            raise Failure("render", str(error)) from error
+
+
+def about(resource: Resource) -> str:
+    """What it is about: 'file /etc/motd'."""
+    match resource:
+        case File(path=path):
+            return f"file {path}"
+        case Directory(path=path):
+            return f"directory {path}"
+        case Command(run=run):
+            return f"command {' '.join(run)}"
+        case Service(unit=unit):
+            return f"service {unit}"
+        case Process(name=name):
+            return f"process {name}"
+        case Package(name=name, venv=venv):
+            return f"package {name} {venv}".rstrip()
+        case Key(key=key):
+            return f"key {key}"
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """Hex; each part with its length, so that no two sequences run into one."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
+
+
+def in_thread(call: Callable[..., T], *arguments: object) -> T:
+    """Call it where it may block for the disk; only this greenlet waits.
+
+    The pool would print what is raised as an error of its own, so it is carried out of it by hand."""
+
+    def carried() -> tuple[bool, object]:
+        try:
+            return True, call(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised again below
+            return False, error
+
+    is_fine, got = gevent.get_hub().threadpool.apply(carried)
+    if is_fine:
+        return got
+    raise got

@@ -1,0 +1,284 @@
+"""Files: what a LOOK says, what an APPLY leaves, and what a REVERT brings back; real files of a directory of the test."""
+
+import os
+import stat
+import sys
+
+import pytest
+
+from dislocate.core.boundary.runs import TaskResult
+from dislocate.core.boundary.spec import File
+from dislocate.host import paths
+from dislocate.io.keyring import load_node_keys
+from tests.support.hosted import Hosted
+
+SECRETS = {"db/password": "correct horse"}
+
+
+@pytest.fixture
+def host(tmp_path):
+    hosted = Hosted(tmp_path / "state")
+    yield hosted
+    hosted.stop()
+
+
+@pytest.fixture
+def motd(tmp_path):
+    return tmp_path / "motd"
+
+
+def names(directory) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if path.name != "state")
+
+
+def test_a_file_that_is_not_there_is_made_with_content_mode_and_owner(host, motd):
+    outcome = host.apply(File(path=str(motd), content="hello {{ facts.hostname }}\n", mode="0640"))
+    assert outcome.result is TaskResult.CHANGED
+    assert outcome.before == "absent"
+    assert motd.read_text() == "hello web-1\n"
+    assert stat.S_IMODE(motd.stat().st_mode) == 0o640
+    assert motd.stat().st_uid == os.geteuid()
+
+
+@pytest.mark.parametrize("old", [None, "before\n", "after\n"])
+def test_a_look_predicts_what_apply_makes_and_changes_nothing(host, motd, old):
+    if old is not None:
+        motd.write_text(old)
+    resource = File(path=str(motd), content="after\n", mode="0600")
+    looked = host.look(resource)
+    assert (motd.read_text() if motd.exists() else None) == old
+    applied = host.apply(resource)
+    assert looked.result is TaskResult.WOULD_CHANGE
+    assert (looked.before, looked.after) == (applied.before, applied.after)
+    looked_again = host.look(resource)
+    assert looked_again.result is TaskResult.SAME
+    assert (looked_again.before, looked_again.after) == (applied.after, applied.after)
+
+
+def test_what_is_as_it_should_be_is_left_alone(host, motd):
+    resource = File(path=str(motd), content="x")
+    host.apply(resource)
+    written = motd.stat()
+    assert host.apply(resource).result is TaskResult.SAME
+    assert motd.stat().st_ino == written.st_ino
+
+
+def test_a_difference_is_unified_and_the_same_on_every_host(host, motd):
+    motd.write_text("one\ntwo\n")
+    shown = host.look(File(path=str(motd), content="one\nthree\n")).diff
+    assert shown == f"--- {motd}\n+++ {motd}\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n"
+
+
+def test_a_large_difference_is_cut_and_says_so(host, motd):
+    content = "".join(f"line {number} of many\n" for number in range(8_000))
+    shown = host.look(File(path=str(motd), content=content)).diff
+    assert len(shown.encode()) <= 32 * 1024
+    assert shown.endswith("... the rest is not shown\n")
+
+
+def test_a_revert_brings_back_content_mode_and_owner(host, motd):
+    motd.write_bytes(b"as it \xff was")
+    motd.chmod(0o604)
+    before = host.look(File(path=str(motd), content="new")).before
+    host.apply(File(path=str(motd), content="new"))
+    outcome = host.revert(File(path=str(motd), content="new"))
+    assert outcome.result is TaskResult.CHANGED
+    assert outcome.after == before
+    assert motd.read_bytes() == b"as it \xff was"
+    assert stat.S_IMODE(motd.stat().st_mode) == 0o604
+
+
+def test_a_revert_removes_what_was_not_there(host, motd):
+    host.apply(File(path=str(motd), content="new"))
+    assert host.revert(File(path=str(motd), content="new")).after == "absent"
+    assert not motd.exists()
+    assert host.revert(File(path=str(motd), content="new")).result is TaskResult.SAME
+
+
+def test_what_is_applied_again_in_a_run_does_not_become_its_before(host, motd):
+    motd.write_text("original")
+    host.apply(File(path=str(motd), content="first"))
+    motd.write_text("changed by somebody")
+    host.apply(File(path=str(motd), content="first"))
+    host.revert(File(path=str(motd), content="first"))
+    assert motd.read_text() == "original"
+
+
+def test_each_run_has_a_before_of_its_own(host, motd):
+    host.apply(File(path=str(motd), content="one"), run="1")
+    host.apply(File(path=str(motd), content="two"), run="2")
+    host.revert(File(path=str(motd), content="two"), run="2")
+    assert motd.read_text() == "one"
+
+
+def test_a_revert_without_a_before_is_lost_and_touches_nothing(host, motd):
+    motd.write_text("mine")
+    outcome = host.revert(File(path=str(motd), content="new"), run="9")
+    assert (outcome.result, outcome.kind) == (TaskResult.FAILED, "lost")
+    assert motd.read_text() == "mine"
+
+
+def test_a_validation_that_fails_leaves_the_file_and_its_before_as_they_were(host, motd):
+    motd.write_text("good")
+    resource = File(
+        path=str(motd),
+        content="bad",
+        validate=(sys.executable, "-c", "import sys; sys.exit('no: ' + sys.argv[1])", "{path}"),
+    )
+    outcome = host.apply(resource)
+    assert (outcome.result, outcome.kind, outcome.code) == (TaskResult.FAILED, "validate", 1)
+    assert "no: " in outcome.words
+    assert motd.read_text() == "good"
+    assert names(motd.parent) == ["motd"]
+    motd.write_text("mended by hand")
+    assert host.apply(File(path=str(motd), content="better")).result is TaskResult.CHANGED
+    host.revert(File(path=str(motd), content="better"))
+    assert motd.read_text() == "mended by hand"
+
+
+def test_a_validation_sees_the_new_file_with_its_mode(host, motd):
+    program = (
+        "import os, sys; sys.exit(os.stat(sys.argv[1]).st_mode & 0o777 != 0o600 or open(sys.argv[1]).read() != 'new')"
+    )
+    resource = File(path=str(motd), content="new", mode="0600", validate=(sys.executable, "-c", program, "{path}"))
+    assert host.apply(resource).result is TaskResult.CHANGED
+
+
+def test_a_validation_that_never_ends_is_a_timeout_and_leaves_no_draft(host, motd):
+    outcome = host.apply(File(path=str(motd), content="x", validate=("sleep", "1000"), timeout=300_000_000))
+    assert (outcome.result, outcome.kind) == (TaskResult.FAILED, "timeout")
+    assert names(motd.parent) == []
+
+
+def test_a_template_that_fails_leaves_the_file_as_it_was(host, motd):
+    motd.write_text("good")
+    outcome = host.apply(File(path=str(motd), content="a\n{{ key('config/color') }}"))
+    assert (outcome.result, outcome.kind) == (TaskResult.FAILED, "render")
+    assert "line 2" in outcome.words
+    assert "'config/color'" in outcome.words
+    assert motd.read_text() == "good"
+
+
+def test_a_draft_that_a_death_left_behind_is_replaced(host, motd):
+    paths.draft_path(str(motd)).write_text("half")
+    host.apply(File(path=str(motd), content="whole"))
+    assert motd.read_text() == "whole"
+    assert names(motd.parent) == ["motd"]
+
+
+def test_a_missing_directory_is_named_with_its_mend(host, tmp_path):
+    resource = File(path=str(tmp_path / "etc" / "app.conf"), content="x")
+    assert host.look(resource).result is TaskResult.WOULD_CHANGE  # another resource may make it first
+    outcome = host.apply(resource)
+    assert (outcome.result, outcome.kind) == (TaskResult.FAILED, "apply")
+    assert f"there is no directory {tmp_path}/etc; make it first" in outcome.words
+
+
+def test_a_symbolic_link_is_refused_and_names_its_target(host, motd, tmp_path):
+    target = tmp_path / "target"
+    target.write_text("untouched")
+    motd.symlink_to(target)
+    for outcome in (host.look(File(path=str(motd), content="x")), host.apply(File(path=str(motd), content="x"))):
+        assert outcome.result is TaskResult.FAILED
+        assert f"symbolic link to {target}" in outcome.words
+    assert target.read_text() == "untouched"
+
+
+def test_a_directory_and_a_pipe_are_refused(host, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a directory" in host.apply(File(path=str(tmp_path), content="x")).words
+    assert "no regular file" in host.apply(File(path=str(tmp_path / "pipe"), content="x")).words
+    assert "no absolute path" in host.apply(File(path="motd", content="x")).words
+
+
+def test_a_file_too_large_to_be_kept_is_refused(host, motd):
+    with motd.open("wb") as file:
+        file.truncate(1 << 30)
+    assert "move it away first" in host.apply(File(path=str(motd), content="x")).words
+    assert motd.stat().st_size == 1 << 30
+
+
+def test_an_owner_who_is_not_there_is_named_and_nothing_is_changed(host, motd):
+    motd.write_text("good")
+    resource = File(path=str(motd), content="x", owner="nobody-of-this-name")
+    looked = host.look(resource)
+    assert (looked.result, looked.after) == (TaskResult.WOULD_CHANGE, "")  # a package may bring the user
+    assert "no user 'nobody-of-this-name'" in looked.words
+    assert host.apply(resource).kind == "apply"
+    assert "no group" in host.apply(File(path=str(motd), content="x", owner=f"{os.geteuid()}:no-such-group")).words
+    assert motd.read_text() == "good"
+
+
+def test_a_mode_that_is_none_is_refused(host, motd):
+    assert "write it in octal" in host.apply(File(path=str(motd), content="x", mode="rw-r--r--")).words
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_is_given_to_its_owner_and_back(host, motd):
+    resource = File(path=str(motd), content="x", owner="1234:4321")
+    motd.write_text("x")
+    assert host.look(resource).words == "owner 0:0 -> 1234:4321"
+    host.apply(resource)
+    assert (motd.stat().st_uid, motd.stat().st_gid) == (1234, 4321)
+    host.revert(resource)
+    assert (motd.stat().st_uid, motd.stat().st_gid) == (0, 0)
+
+
+# ---- secrets
+
+
+def test_a_secret_is_in_the_file_and_nowhere_else(host, motd, caplog):
+    resource = File(path=str(motd), content="password = {{ secret('db/password') | upper }}\n", mode="0600")
+    looked = host.look(resource, secrets=SECRETS)
+    applied = host.apply(resource, secrets=SECRETS)
+    reverted = host.revert(resource, secrets=SECRETS)
+    assert applied.result is TaskResult.CHANGED
+    assert "<SECRET DB/PASSWORD #" in looked.diff
+    for said in (looked, applied, reverted):
+        assert "horse" not in f"{said.words} {said.diff}".lower()
+    assert "horse" not in caplog.text.lower()
+
+
+def test_a_secret_of_before_is_hidden_too(host, motd):
+    resource = File(
+        path=str(motd), content="user = app\npassword = {{ secret('db/password') }}\nport = {{ key('port') }}\n"
+    )
+    host.apply(resource, secrets={"db/password": "old value"}, values={"port": "1"})
+    shown = host.look(resource, secrets=SECRETS, values={"port": "2"}).diff
+    assert "old value" not in shown
+    assert " user = app\n" in shown
+    assert "+password = <secret db/password #" in shown
+    assert "-<hidden, it may hold a secret #" in shown
+
+
+def test_a_line_with_the_same_secret_is_no_difference(host, motd):
+    resource = File(path=str(motd), content="a = {{ secret('db/password') }}\nport = {{ key('port') }}\n")
+    host.apply(resource, secrets=SECRETS, values={"port": "1"})
+    shown = host.look(resource, secrets=SECRETS, values={"port": "2"}).diff
+    assert "\n a = <secret db/password #" in shown
+
+
+def test_a_file_that_held_a_secret_once_keeps_hiding_it_when_its_template_has_none_any_more(host, motd):
+    host.apply(File(path=str(motd), content="password = {{ secret('db/password') }}\n"), secrets=SECRETS)
+    shown = host.look(File(path=str(motd), content="password = none\n")).diff
+    assert "horse" not in shown
+    assert "+password = none" in shown
+
+
+def test_a_validation_that_prints_the_file_tells_no_secret(host, motd):
+    resource = File(
+        path=str(motd),
+        content="password = {{ secret('db/password') }}\n",
+        validate=("sh", "-c", 'cat "$0"; exit 1', "{path}"),
+    )
+    outcome = host.apply(resource, secrets=SECRETS)
+    assert outcome.kind == "validate"
+    assert "password = <secret db/password #" in outcome.words
+
+
+def test_a_secret_that_is_not_there_or_sealed_to_another_node_is_named(host, motd, tmp_path):
+    resource = File(path=str(motd), content="{{ secret('db/password') }}")
+    assert "'db/password' is not there" in host.apply(resource).words
+    outcome = host.apply(resource, secrets=SECRETS, public_key=load_node_keys(tmp_path / "other").public)
+    assert outcome.kind == "render"
+    assert "not sealed to the key of this node" in outcome.words
