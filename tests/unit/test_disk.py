@@ -21,7 +21,7 @@ from dislocate.io import database
 from dislocate.io.disk import CHECKPOINT, Disk
 
 
-def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
+def until(claim: Callable[[], object], seconds: float = 60.0) -> None:
     with gevent.Timeout(seconds):
         while not claim():
             gevent.sleep(0.002)

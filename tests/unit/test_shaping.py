@@ -22,13 +22,14 @@ from dislocate.io.shaping import HELD_LIMIT, DirectedQuality, Shaping, ShapingPl
 from dislocate.io.steering import SteeringServer, steer
 from dislocate.io.udp import DatagramSocket
 from dislocate.linkmodel import Channel
+from tests.support.addresses import free_address, own_host
 
 WDC = NodeId("wdc", "a1", 1)
 FRA = "127.0.1.2:49701"  # a neighbour in the own data center
 FAR = "127.0.2.1:49701"
 
 
-def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
+def until(claim: Callable[[], object], seconds: float = 60.0) -> None:
     with gevent.Timeout(seconds):
         while not claim():
             gevent.sleep(0.002)
@@ -250,11 +251,9 @@ def test_a_cut_link_keeps_no_more_than_buffers_would(shaping):
 
 
 def test_a_connect_over_a_cut_link_times_out_whatever_the_kernel_says():
-    one = Shaping(ShapingPlan(own="fra/a1", hosts={"127.0.0.1": "wdc/a1"}))
+    one = Shaping(ShapingPlan(own="fra/a1", hosts={own_host(): "wdc/a1"}))
     answers: list[ConnectTried] = []
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = f"127.0.0.1:{probe.getsockname()[1]}"
+    closed = free_address()
     connects = Connects(answers.append, one)
     connects.attempt(closed)
     until(lambda: answers)
@@ -271,17 +270,11 @@ def test_a_cut_withholds_real_datagrams_and_real_refusals():
     here: list[object] = []
     there: list[object] = []
 
-    def open_socket(host: str, heard: list[object], shaping: Shaping | None) -> DatagramSocket:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-            bind = f"{host}:{probe.getsockname()[1]}"
-        return DatagramSocket(bind=bind, keyring=Keyring((bytes(32),)), deliver=heard.append, shaping=shaping)
+    def open_socket(heard: list[object], shaping: Shaping | None) -> DatagramSocket:
+        keyring = Keyring((bytes(32),))
+        return DatagramSocket(bind=free_address(), keyring=keyring, deliver=heard.append, shaping=shaping)
 
-    a, b, dead = (
-        open_socket("127.0.0.1", here, one),
-        open_socket("127.0.0.2", there, None),
-        open_socket("127.0.0.3", [], None),
-    )
+    a, b, dead = open_socket(here, one), open_socket(there, None), open_socket([], None)
     dead.close()
     one.steer(cut("fra", "wdc"))
     a.send(b.address, b"lost")
