@@ -5,6 +5,7 @@ was closed there and must refuse may be somebody else's who answers.
 """
 
 import os
+import socket
 
 import gevent.socket as sockets
 
@@ -30,3 +31,12 @@ def free_address() -> Address:
 def free_port() -> int:
     """The same, for who needs the number."""
     return int(free_address().rpartition(":")[2])
+
+
+def await_loopback() -> None:
+    """What this process sent on loopback has arrived: a busy kernel puts that off (ksoftirqd, before Linux 6.4)."""
+    with socket.socket(type=socket.SOCK_DGRAM) as fence:
+        fence.bind((own_host(), 0))
+        fence.settimeout(60)
+        fence.sendto(b"", fence.getsockname())
+        fence.recv(1)

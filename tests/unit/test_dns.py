@@ -27,7 +27,7 @@ from dislocate.edge.dns.names import (
 from dislocate.edge.dns.preference import rank
 from dislocate.edge.dns.resolver import ENTRIES, Resolver
 from dislocate.edge.dns.server import DRAIN, DnsServer
-from tests.support.addresses import own_host
+from tests.support.addresses import await_loopback, own_host
 from tests.support.fake_dns_backend import FakeBackend
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(
@@ -575,6 +575,7 @@ def test_a_flood_is_answered_whole_and_the_loop_gets_its_turn_between_batches(se
             question = DNSRecord.question("web.service.dislocate")
             question.header.id = number
             asker.send(question.pack())
+        await_loopback()
         drain = server._drain
         for _ in range(3):
             drain()
