@@ -149,7 +149,7 @@ def test_a_command_that_leaves_a_daemon_holding_its_output_is_answered_all_the_s
 
 def test_a_check_that_is_ended_leaves_no_process(tmp_path):
     pid_file = tmp_path / "pid"
-    program = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    program = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     running = gevent.spawn(python, program, timeout=60 * SECOND)
     _wait_for(lambda: pid_file.exists() and pid_file.read_text())
     running.kill()

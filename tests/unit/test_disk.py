@@ -47,7 +47,7 @@ disk = Disk(Path({str(state_dir)!r}))
 for seq in range(1, {stores} + 1):
     disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
     disk.flush(5)
-gevent.sleep(60)
+gevent.sleep(600)
 """
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
     assert [int(child.stdout.readline()) for _ in range(stores)] == list(range(1, stores + 1))

@@ -280,7 +280,7 @@ links = Links(
 print("ready", flush=True)
 if dials:
     links.open(NodeId(datacenter, name, 1), dials, bytes.fromhex(key))
-gevent.sleep(60)
+gevent.sleep(600)
 """
 
 
