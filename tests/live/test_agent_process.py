@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 import pytest
 from dnslib import DNSRecord
 
+from dislocate.fleet.processes import die_with_parent
 from dislocate.io.keyring import generate_secret
 from tests.support.live import PATIENCE
 
@@ -27,6 +28,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=die_with_parent,
         )
 
     def ready(self) -> str:

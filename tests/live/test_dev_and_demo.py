@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from dislocate.fleet.processes import die_with_parent
 from tests.support.live import PATIENCE, command, descendants, is_alive, until
 
 pytestmark = pytest.mark.live
@@ -75,6 +76,7 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
 
     def read_until(self, text: str) -> list[str]:
