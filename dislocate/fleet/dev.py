@@ -17,7 +17,7 @@ from sim.scenario import Datacenter, Scenario, Service, checked
 REGIONS = ("fra", "wdc", "tok", "syd", "sao", "dal", "lon", "osa", "mon", "mad", "che", "tor")
 
 
-WORKS_WITHIN = 30.0  # seconds for the servers to find each other and elect one, and for the first checks
+WORKS_WITHIN = 120.0  # seconds, on a busy machine: the servers elect one, and first checks pass
 POLL = 0.1
 
 
