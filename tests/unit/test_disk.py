@@ -46,7 +46,7 @@ from dislocate.io.disk import Disk
 disk = Disk(Path({str(state_dir)!r}))
 for seq in range(1, {stores} + 1):
     disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
-    disk.flush(5)
+    disk.flush(60)
 gevent.sleep(600)
 """
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
@@ -331,7 +331,7 @@ def test_a_file_without_checksums_is_read_and_gets_them(state_dir):
     older.close()
     opened = Disk(state_dir)
     opened.store(Store(1, (record("new"),), True), lambda _: None)
-    assert opened.flush(5)
+    assert opened.flush(60)
     assert opened.load() == (record("new"), record("old", b"\1"))
     assert opened._database.connection.execute("SELECT count(crc) FROM records").fetchone() == (1,)
     opened.close()
