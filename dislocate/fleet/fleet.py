@@ -20,7 +20,7 @@ from dislocate.fleet.processes import FleetProcess, stop_all
 from dislocate.strict import one_of
 from sim.scenario import Scenario
 
-STEERING_TIMEOUT = 2.0  # seconds
+STEERING_TIMEOUT = 10.0  # seconds: an agent takes it in its next turn, which a machine that starts a fleet may delay
 
 
 class SteeringFailed(DislocateError):
