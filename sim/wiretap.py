@@ -58,11 +58,16 @@ class Wiretap:
         self._listen(verbs)
 
     def configurations(self, index: int) -> list[Configuration]:
-        """Those by which an entry at `index` may have been committed: the one before it, and all that anybody wrote after
-        it, since a leader goes by the last one in its log."""
+        """Those by which an entry at `index` may have been committed: the one before it, and all that anybody has in its log
+        after it, since a leader goes by the last one there.
+
+        When a joint one is committed, its leader has the one that ends it in its log in the same turn, and may count by it
+        before the entry is written.  Lost with the leader, nobody is elected without a majority of those voters all the
+        same: the joint one asks for both."""
         earlier = bisect_right(self._configurations, index, key=lambda one: one[0])
-        before = self._configurations[earlier - 1 : earlier]
-        return [one for _, one in before] + [one for (at, _), one in self._written.items() if at > index]
+        before = [one for _, one in self._configurations[earlier - 1 : earlier]]
+        ended = [Configuration(one.voters) for one in before if one.outgoing]
+        return before + ended + [one for (at, _), one in self._written.items() if at > index]
 
     def term_at(self, process: Process, index: int) -> int | None:
         """The term of the entry that a server has written at `index`, durable or not."""

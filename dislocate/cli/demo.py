@@ -11,8 +11,15 @@ from dislocate.core.errors import DislocateError
 
 
 @click.command()
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=1),
+    default=1,
+    metavar="FACTOR",
+    help="Bounds are multiplied by it, for a slow or busy machine.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON at the end, and no story.")
-def demo(as_json: bool) -> None:
+def demo(patience: float, as_json: bool) -> None:
     """Three data centers of real processes: discover, lose a service, an agent, a data center; heal.  Under a minute.
 
     Exits 0 only if each step met its bound.
@@ -27,7 +34,7 @@ def demo(as_json: bool) -> None:
     end_at_signals()
     began = time.monotonic()
     try:
-        steps = run_demo((lambda _: None) if as_json else click.echo)
+        steps = run_demo((lambda _: None) if as_json else click.echo, patience=patience)
     except DislocateError as error:
         click.echo(msgspec.json.encode({"error": str(error)}) if as_json else f"\nFAILED: {error}", err=True)
         sys.exit(1)

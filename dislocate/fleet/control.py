@@ -18,11 +18,12 @@ import msgspec
 from dislocate.core.errors import DislocateError
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.live import LiveFaults, in_words
+from dislocate.fleet.processes import READY_WITHIN
 from sim.scenario import Fault, checked
 
 SOCKET = "dev.sock"
 LINE_LIMIT = 64 << 10  # bytes
-ANSWER_WITHIN = 60.0  # seconds: a restart waits until the agent is ready
+ANSWER_WITHIN = READY_WITHIN + 30.0  # seconds: a restart waits until the agent is ready
 DIRECTORY_PREFIX = "dislocate-dev-"  # of those in the directory for temporary files
 
 

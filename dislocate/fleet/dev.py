@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
-from dislocate.fleet.blueprint import DNS_PORT
+from dislocate.fleet.blueprint import DNS_PORT, AgentPlan
 from dislocate.fleet.control import Control
 from dislocate.fleet.fleet import Fleet
 from sim.scenario import Datacenter, Scenario, Service, checked
@@ -17,7 +17,7 @@ from sim.scenario import Datacenter, Scenario, Service, checked
 REGIONS = ("fra", "wdc", "tok", "syd", "sao", "dal", "lon", "osa", "mon", "mad", "che", "tor")
 
 
-STORE_WITHIN = 30.0  # seconds for the servers to find each other and elect one
+WORKS_WITHIN = 120.0  # seconds, on a busy machine: the servers elect one, and first checks pass
 POLL = 0.1
 
 
@@ -88,13 +88,28 @@ def where_everything_is(fleet: Fleet) -> dict[str, dict[str, object]]:
     }
 
 
-def await_store(fleet: Fleet) -> None:
-    """Wait until every agent knows a leader of the store, so that what is printed then works; a while, not for ever."""
-    deadline = time.monotonic() + STORE_WITHIN
-    for path in fleet.plans if fleet.scenario.servers else ():
+def await_answers(fleet: Fleet) -> None:
+    """Wait until what is printed then works: every agent knows a leader of the store and its own services have passed their
+    checks, so that DNS names them.  A while, not for ever."""
+    deadline = time.monotonic() + WORKS_WITHIN
+    for path, plan in fleet.plans.items():
         agent = AgentConnection(f"unix:{fleet.home(path) / 'state' / 'http.sock'}")
-        while agent.get("/api/store")["leader"] is None and time.monotonic() < deadline:
+        while not (_knows_leader(fleet, agent) and _serves(agent, plan)) and time.monotonic() < deadline:
             time.sleep(POLL)
+
+
+def _knows_leader(fleet: Fleet, agent: AgentConnection) -> bool:
+    return not fleet.scenario.servers or agent.get("/api/store")["leader"] is not None
+
+
+def _serves(agent: AgentConnection, plan: AgentPlan) -> bool:
+    own = [
+        instance["status"]
+        for service in dict.fromkeys(one.instance.service for one in plan.services)
+        for instance in agent.get(f"/api/services/{service}")["instances"]
+        if instance["node"] == plan.path
+    ]
+    return own == ["passing"] * len(plan.services)
 
 
 def stay(fleet: Fleet, say: Callable[[str], None], *, as_json: bool, is_kept: bool) -> None:
@@ -102,7 +117,7 @@ def stay(fleet: Fleet, say: Callable[[str], None], *, as_json: bool, is_kept: bo
     tell: Callable[[str], None] = (lambda _: None) if as_json else say
     tell(f"starting {len(fleet.agents)} agents and {len(fleet.services)} services ...")
     fleet.start()
-    await_store(fleet)
+    await_answers(fleet)
     control = Control(fleet)
     if as_json:
         say(json.dumps(where_everything_is(fleet)))

@@ -21,7 +21,7 @@ from dislocate.host.instances import end_processes
 from dislocate.strict import one_of
 from sim.scenario import Scenario
 
-STEERING_TIMEOUT = 2.0  # seconds
+STEERING_TIMEOUT = 10.0  # seconds: an agent takes it in its next turn, which a machine that starts a fleet may delay
 
 
 class SteeringFailed(DislocateError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from dislocate.core.errors import DislocateError
 
 PR_SET_PDEATHSIG = 1
-READY_WITHIN = 30.0  # seconds, on a machine that starts a whole fleet at once
+READY_WITHIN = 120.0  # seconds, on a busy machine that starts a whole fleet at once; one that ends is noticed at once
 
 
 class ProcessFailed(DislocateError):

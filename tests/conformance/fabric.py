@@ -11,6 +11,8 @@ from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.inputs import Input
 from dislocate.core.identity import Address, NodeId
 
+PATIENCE = 60.0  # seconds, real or virtual: it ends a test that hangs, and judges no speed
+
 SomeInput = TypeVar("SomeInput", bound=Input)
 
 
@@ -72,7 +74,7 @@ class Fabric(Protocol):
     def stop(self) -> None: ...
 
 
-def expect(fabric: Fabric, end: End, kind: type[SomeInput], within: float = 10.0) -> SomeInput:
+def expect(fabric: Fabric, end: End, kind: type[SomeInput]) -> SomeInput:
     """The first input of `kind` that was not expected yet."""
     found: list[SomeInput] = []
 
@@ -84,6 +86,6 @@ def expect(fabric: Fabric, end: End, kind: type[SomeInput], within: float = 10.0
                 return True
         return False
 
-    came = fabric.run_until(take, within)
-    assert came, f"{end.node} heard no {kind.__name__} within {within} s, but {end.inputs}"
+    came = fabric.run_until(take, PATIENCE)
+    assert came, f"{end.node} heard no {kind.__name__} within {PATIENCE} s, but {end.inputs}"
     return found[0]

@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +18,8 @@ from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.inputs import Input
 from dislocate.core.identity import Address, NodeId
 from tests.conformance import real_end
-from tests.conformance.fabric import End
+from tests.conformance.fabric import PATIENCE, End
+from tests.support.addresses import free_address
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Input] = msgspec.msgpack.Decoder(Input)
@@ -66,7 +66,7 @@ class RealEnd:
 
 
 class RealFabric:
-    """Ends 127.0.0.1, with keys, disks and who knows whom in `directory`."""
+    """Ends on a host of this process alone, with keys, disks and who knows whom in `directory`."""
 
     def __init__(self, directory: FilePath) -> None:
         self._directory = directory
@@ -108,7 +108,7 @@ class RealFabric:
         heard = real_end.state_dir(self._directory, end.node.path) / "unheard"
         heard.touch()
         os.kill(self._ends[end.node.name].process.pid, sign)
-        assert self.run_until(lambda: not heard.exists(), 10.0)
+        assert self.run_until(lambda: not heard.exists(), PATIENCE)
 
     def records(self, end: End) -> dict[str, bytes]:
         output = subprocess.check_output(
@@ -127,13 +127,3 @@ class RealFabric:
     def stop(self) -> None:
         for end in self._ends.values():
             end.end()
-
-
-def free_address() -> Address:
-    """A port of 127.0.0.1 that was free for both TCP and UDP a moment ago."""
-    with socket.socket() as stream:
-        stream.bind(("127.0.0.1", 0))
-        address = stream.getsockname()
-        with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
-            datagrams.bind(address)
-        return f"{address[0]}:{address[1]}"

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from dislocate.client.connection import AgentConnection
-from tests.support.live import curl, tell, until
+from tests.support.live import PATIENCE, curl, tell, until
 
 pytestmark = pytest.mark.live
 
@@ -31,11 +31,19 @@ def places(answer):
     return {(one["node"], one["port"]) for one in answer["instances"]}
 
 
+def in_file(state, service):
+    """The service as services.json has it."""
+    return json.loads((state / "services.json").read_text())[service]
+
+
 def dig(host, *question):
     if shutil.which("dig") is None:
         pytest.skip("dig is not installed")
     done = subprocess.run(
-        ["dig", f"@{host}", "-p", "49703", "+short", "+tries=2", *question], capture_output=True, text=True, timeout=20
+        ["dig", f"@{host}", "-p", "49703", "+short", "+tries=2", "+time=30", *question],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
@@ -44,8 +52,8 @@ def dig(host, *question):
 def test_http_the_unix_socket_and_the_file_give_the_same_instances(first, state):
     status, answer = curl(first.host, "GET", "/api/services/shop.web")
     assert (status, places(answer)) == (200, PLACES)
-    assert places(AgentConnection(f"unix:{state}/http.sock").get("/api/services/shop.web")) == PLACES
-    assert places(json.loads((state / "services.json").read_text())["shop.web"]) == PLACES
+    assert places(AgentConnection(f"unix:{state}/http.sock", timeout=PATIENCE).get("/api/services/shop.web")) == PLACES
+    until("the file, written a moment later, has them", lambda: places(in_file(state, "shop.web")) == PLACES)
 
 
 @pytest.mark.parametrize("tcp", [(), ("+tcp",)])
@@ -64,7 +72,7 @@ def test_dig_gives_the_same_instances(settled, first, tcp):
 
 def test_what_a_datagram_registers_is_in_every_answer_everywhere(settled, first, state, tmp_path):
     own = tmp_path / "me"
-    request = {"op": "register", "id": "cache-1", "service": "cache", "port": 11211, "check": {"ttl": "60s"}}
+    request = {"op": "register", "id": "cache-1", "service": "cache", "port": 11211, "check": {"ttl": "1h"}}
     assert tell(state / "agent.sock", own, json.dumps(request).encode())["ok"]
     assert tell(state / "agent.sock", own, b'{"op": "heartbeat", "id": "cache-1"}')["ok"]
     expected = {("fra/a1", 11211)}
@@ -76,10 +84,7 @@ def test_what_a_datagram_registers_is_in_every_answer_everywhere(settled, first,
         )
 
     until("every agent answers the new instance", everybody_knows)
-    until(
-        "services.json has it",
-        lambda: places(json.loads((state / "services.json").read_text())["cache"]) == expected,
-    )
+    until("services.json has it", lambda: places(in_file(state, "cache")) == expected)
     assert dig(first.host, "cache.service.dislocate") == [first.host]
     assert tell(state / "agent.sock", own, b'{"op": "deregister", "id": "cache-1"}')["ok"]
     until("nobody answers it any more", lambda: not any("cache" in seen.services() for seen in settled.living()))
@@ -87,14 +92,14 @@ def test_what_a_datagram_registers_is_in_every_answer_everywhere(settled, first,
 
 def test_a_watch_and_a_long_poll_wake_at_a_change_made_in_another_data_center(settled, first):
     """The change is made at wdc/a3; both wait at fra/a1."""
-    connection = http.client.HTTPConnection(first.host, 49700, timeout=20)
+    connection = http.client.HTTPConnection(first.host, 49700, timeout=PATIENCE)
     connection.request("GET", "/api/watch?service=woken")
     stream = connection.getresponse()
     assert stream.getheader("Content-Type") == "text/event-stream"
     polled = []
 
     def poll():
-        polled.append(curl(first.host, "GET", "/api/services/woken?index=0&wait=20s"))
+        polled.append(curl(first.host, "GET", "/api/services/woken?index=0&wait=60s"))
 
     waiting = threading.Thread(target=poll)
     waiting.start()
@@ -105,7 +110,7 @@ def test_a_watch_and_a_long_poll_wake_at_a_change_made_in_another_data_center(se
             if line.startswith(b"data: "):
                 assert places(json.loads(line[6:])) == {("wdc/a3", 1)}
                 break
-        waiting.join(20)
+        waiting.join(PATIENCE)
         assert polled[0][0] == 200
         assert places(polled[0][1]) == {("wdc/a3", 1)}
     finally:
@@ -115,8 +120,13 @@ def test_a_watch_and_a_long_poll_wake_at_a_change_made_in_another_data_center(se
 
 
 def test_a_long_poll_that_nothing_wakes_answers_what_it_knew(first):
-    index = curl(first.host, "GET", "/api/services/shop.api")[1]["index"]
-    began = time.monotonic()
-    status, answer = curl(first.host, "GET", f"/api/services/shop.api?index={index}&wait=300ms")
-    assert (status, answer["index"]) == (200, index)
-    assert time.monotonic() - began >= 0.3
+    """A service without checks, which fail where a machine is busy enough."""
+    assert curl(first.host, "PUT", "/api/instances/s1", b'{"service": "still", "port": 1}')[0] == 200
+    try:
+        index = curl(first.host, "GET", "/api/services/still")[1]["index"]
+        began = time.monotonic()
+        status, answer = curl(first.host, "GET", f"/api/services/still?index={index}&wait=300ms")
+        assert (status, answer["index"]) == (200, index)
+        assert time.monotonic() - began >= 0.3
+    finally:
+        curl(first.host, "DELETE", "/api/instances/s1")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.live import command, curl, until
+from tests.support.live import PATIENCE, command, curl, until
 
 pytestmark = pytest.mark.live
 
@@ -99,7 +99,7 @@ def test_a_dead_member_is_forgotten_and_an_agent_leaves_and_both_come_back(ask, 
     settled.restart("wdc/a3")
     done = command("leave", "--json", agent=settled.plans["fra/a3"].http)
     assert done.returncode == 0, done.stderr
-    assert settled.agents["fra/a3"].wait(10) == 0
+    assert settled.agents["fra/a3"].wait(PATIENCE) == 0
     until("it has left", lambda: settled.observers["fra/a1"].members()["fra/a3"]["state"] == "left")
     settled.restart("fra/a3")
 

@@ -10,14 +10,15 @@ import sys
 
 import pytest
 
-from tests.support.live import command, descendants, is_alive, until
+from dislocate.fleet.processes import die_with_parent
+from tests.support.live import PATIENCE, command, descendants, is_alive, until
 
 pytestmark = pytest.mark.live
 
 STORY = """
 title = "An agent is killed and a data center is cut off for a moment"
-why = "Short enough for a test with real processes."
-duration = "16s"
+why = "Short enough for a test with real processes, with time for each on a busy machine."
+duration = "45s"
 [datacenters.fra]
 nodes = 3
 [datacenters.wdc]
@@ -38,7 +39,7 @@ from = "wdc"
 to = "*"
 for = "1s"
 [[at]]
-time = "7s"
+time = "20s"
 do = "restart"
 target = "fra/a3"
 [[expect]]
@@ -47,16 +48,16 @@ claim = "dead"
 of = "fra/a3"
 by = "fra/a1"
 after = "3s"
-within = "4s"
+within = "17s"
 [[expect]]
 kind = "eventually"
 claim = "converged"
-after = "7s"
-within = "9s"
+after = "20s"
+within = "25s"
 [[expect]]
 kind = "eventually"
 claim = "died"
-within = "10s"
+within = "20s"
 [[expect]]
 kind = "budget"
 claim = "msgs_per_node_s"
@@ -75,6 +76,7 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
 
     def read_until(self, text: str) -> list[str]:
@@ -91,15 +93,30 @@ class Running:
         assert len(family) > 1
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.communicate(timeout=20)
+            self.process.communicate(timeout=PATIENCE)
         finally:
             self.process.kill()
         until("no process is left", lambda: not any(is_alive(pid) for pid in family))
         return self.process.returncode
 
 
-def test_dev_prints_lines_that_work_as_they_stand_and_ctrl_c_ends_it_all(tmp_path):
-    dev = Running("dev", "--dcs", "2", "--nodes", "2", "--dir", str(tmp_path / "a fleet"))
+@pytest.fixture
+def running():
+    """Starts commands that stay; none is left, however the test ends: what they started dies with them."""
+    started = []
+
+    def start(*arguments: str) -> Running:
+        started.append(Running(*arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+def test_dev_prints_lines_that_work_as_they_stand_and_ctrl_c_ends_it_all(tmp_path, running):
+    dev = running("dev", "--dcs", "2", "--nodes", "2", "--dir", str(tmp_path / "a fleet"))
     try:
         lines = [line.strip() for line in dev.read_until("Ctrl-C ends it all")]
         environment = dict(os.environ)
@@ -112,7 +129,7 @@ def test_dev_prints_lines_that_work_as_they_stand_and_ctrl_c_ends_it_all(tmp_pat
             line = re.sub(r"^dislocate", program, line)
             if " watch " in line:
                 line += " --once"
-            done = subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, timeout=PATIENCE)
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             assert done.stdout.strip(), f"{line} printed nothing"
         for line in ("dev do kil fra/a1", "dev do kill fra/a9", "dev do slow fra"):
@@ -126,7 +143,7 @@ def test_dev_prints_lines_that_work_as_they_stand_and_ctrl_c_ends_it_all(tmp_pat
 def test_dev_plays_a_scenario_with_real_processes_and_judges_it(tmp_path):
     story = tmp_path / "story.toml"
     story.write_text(STORY)
-    done = command("dev", "--scenario", str(story), "--json", within=90)
+    done = command("dev", "--scenario", str(story), "--json")
     verdicts = json.loads(done.stdout)
     assert [one["holds"] for one in verdicts] == [True] * 4, verdicts
     assert done.returncode == 0
@@ -139,15 +156,17 @@ def test_dev_refuses_a_story_that_only_the_simulator_can_tell(tmp_path):
     assert (done.returncode, "at[2].do" in done.stderr, "sim run" in done.stderr) == (1, True, True), done.stderr
 
 
-def test_the_demo_meets_its_bounds():
-    done = command("demo", "--json", within=150)
+def test_in_the_demo_every_observer_answers_what_is_claimed_and_in_virtual_time_within_its_bounds():
+    """How many real seconds it takes is `make demo`'s to judge: here it shares the machine with whatever else runs."""
+    done = command("demo", "--json", "--patience", "10", within=5 * PATIENCE)
     assert done.returncode == 0, done.stderr + done.stdout
     steps = json.loads(done.stdout)
     assert len(steps) >= 9
     assert [step for step in steps if step["took"] > step["bound"]] == []
+    assert sum(step["simulated"] is not None for step in steps) >= 6
 
 
-def test_ctrl_c_in_the_demo_leaves_no_process():
-    demo = Running("demo")
+def test_ctrl_c_in_the_demo_leaves_no_process(running):
+    demo = running("demo")
     demo.read_until("all processes are up")
     assert demo.interrupt() == 1

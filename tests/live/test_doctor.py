@@ -16,9 +16,9 @@ def pair(by_hand):
     return by_hand("fra/a1").start(), by_hand("fra/a2")
 
 
-def examine(agent, *, within=60.0):
+def examine(agent):
     """(exit code, findings by what was looked at, as (level, found, mend))"""
-    done = command("doctor", "--config", str(agent.file), "--json", within=within)
+    done = command("doctor", "--config", str(agent.file), "--json")
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stderr == ""
     answer = json.loads(done.stdout)
@@ -58,7 +58,8 @@ def test_a_name_that_the_seed_has_already_is_named_before_the_start(pair):
 def test_beside_the_running_agent_its_ports_are_its_own_and_its_view_is_told(pair):
     first, second = pair
     second.start()
-    until("they know each other", lambda: first.states() == {"fra/a1": "alive", "fra/a2": "alive"})
+    both = {"fra/a1": "alive", "fra/a2": "alive"}
+    until("they know each other", lambda: first.states() == second.states() == both)
     code, findings = examine(second)
     assert (code, levels(findings)) == (0, {})
     assert "held, by the running agent" in findings["port http"][1]

@@ -78,7 +78,7 @@ def run_planted(mutant: Mutant | None, scenario: str, seed: int, *, hash_seed: s
         env=os.environ | {"PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=600,
         check=False,
     )
     if result.returncode != 0:

@@ -25,7 +25,7 @@ def digest_in_a_new_process(hash_seed, seed):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     return ran.stdout.strip()
 

@@ -89,13 +89,13 @@ class Connection(http.client.HTTPConnection):
     """One kept connection that lets other greenlets run."""
 
     def __init__(self, address: tuple[str, int] | str) -> None:
-        super().__init__("localhost", 49700, timeout=10)
+        super().__init__("localhost", 49700, timeout=60)
         self._address = address
 
     def connect(self) -> None:
         family = socket.AF_UNIX if isinstance(self._address, str) else socket.AF_INET
         self.sock = gsocket.socket(family, socket.SOCK_STREAM)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
         self.sock.connect(self._address)
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:

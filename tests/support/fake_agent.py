@@ -42,7 +42,7 @@ class FakeAgent:
             self.leases.clear()
             self._expire()
 
-    def wait_for(self, claim: Any, seconds: float = 20.0) -> None:
+    def wait_for(self, claim: Any, seconds: float = 60.0) -> None:
         with self.changed:
             assert self.changed.wait_for(claim, seconds), (self.keys, self.leases, list(self.asked))
 

@@ -11,7 +11,7 @@ from shutil import which
 
 BRIDGE = "hosts"
 NETWORK = 16  # prefix bits: all hosts of a switch are in one network
-ENTERED_WITHIN = 5.0  # seconds that a process gets to be in a namespace of its own
+ENTERED_WITHIN = 60.0  # seconds that a process gets to be in a namespace of its own, on a busy machine
 
 # Runs the rest of the command line in a namespace of its own, once a line has come on standard input: by then the
 # network interface is there.  Each word replaces the process, so that the process id stays the same.

@@ -21,7 +21,7 @@ from dislocate.io import database
 from dislocate.io.disk import CHECKPOINT, Disk
 
 
-def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
+def until(claim: Callable[[], object], seconds: float = 60.0) -> None:
     with gevent.Timeout(seconds):
         while not claim():
             gevent.sleep(0.002)
@@ -46,8 +46,8 @@ from dislocate.io.disk import Disk
 disk = Disk(Path({str(state_dir)!r}))
 for seq in range(1, {stores} + 1):
     disk.store(Store(seq, (StoredRecord(f"k{{seq:02}}", b"v"),), seq % 2 == 0), lambda stored: print(stored.seq, flush=True))
-    disk.flush(5)
-gevent.sleep(60)
+    disk.flush(60)
+gevent.sleep(600)
 """
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ)
     assert [int(child.stdout.readline()) for _ in range(stores)] == list(range(1, stores + 1))
@@ -106,7 +106,7 @@ def test_answers_come_in_order_and_commits_are_shared(disk):
 def test_a_commit_does_not_stop_the_hub_nor_a_busy_hub_a_commit(disk):
     turns, answers = [], []
     disk.store(Store(1, tuple(record(f"k{i}", bytes(2_000)) for i in range(5_000)), True), answers.append)
-    with gevent.Timeout(20):
+    with gevent.Timeout(60):
         while not answers:
             turns.append(1)
             gevent.sleep(0)
@@ -233,7 +233,7 @@ disk.close()
     in_own_mounts = ["unshare", "--mount", "--propagation", "private"]
     if subprocess.run([*in_own_mounts, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
-    child = subprocess.run([*in_own_mounts, sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    child = subprocess.run([*in_own_mounts, sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert child.stdout.splitlines() == ["['full:', 'store'] full:", "['store'] store", "True"], child.stderr
 
 
@@ -331,7 +331,7 @@ def test_a_file_without_checksums_is_read_and_gets_them(state_dir):
     older.close()
     opened = Disk(state_dir)
     opened.store(Store(1, (record("new"),), True), lambda _: None)
-    assert opened.flush(5)
+    assert opened.flush(60)
     assert opened.load() == (record("new"), record("old", b"\1"))
     assert opened._database.connection.execute("SELECT count(crc) FROM records").fetchone() == (1,)
     opened.close()

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from dislocate.edge.dns.batch import Batch, Exchange, OneByOne, open_exchange
+from tests.support.addresses import await_loopback
 
 SIZE = 4
 SLOT = 64
@@ -27,18 +28,19 @@ class Post:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         made = self.opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
         made.bind((self.host, 0))
-        made.settimeout(5)
+        made.settimeout(60)
         return made
 
     def sized(self, slot: int) -> Exchange:
         return self.kind(self.udp, SIZE, slot)
 
     def asker(self, *datagrams: bytes) -> socket.socket:
-        """Asks all of them; loopback delivers before it returns."""
+        """Asks all of them; they have arrived when it returns."""
         asker = self.bound()
         asker.connect(self.udp.getsockname())
         for datagram in datagrams:
             asker.send(datagram)
+        await_loopback()
         return asker
 
 
@@ -137,6 +139,7 @@ def test_an_asker_that_is_gone_disturbs_neither_the_others_nor_the_next_batch(po
     assert post.exchange.reply([b"a", b"b"]) == 0
     assert stays.recv(100) == b"22b"
     stays.send(b"33again")
+    await_loopback()
     assert post.exchange.receive() == [b"again"]
 
 

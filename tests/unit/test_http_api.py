@@ -165,7 +165,7 @@ def test_a_long_poll_is_answered_by_the_next_change_of_that_service(api, backend
     gevent.sleep(0)
     assert not poll.ready()
     backend.put(instance(status=Status.CRITICAL))
-    assert poll.get(timeout=5)["index"] == 3
+    assert poll.get(timeout=60)["index"] == 3
 
 
 def test_a_long_poll_without_a_change_gives_the_same_answer_at_its_end(api, backend):
@@ -183,7 +183,7 @@ def test_a_long_poll_for_a_service_not_yet_known_waits_for_it(api, backend):
     poll = gevent.spawn(api.get, "/api/services/shop.web?wait=30s")
     gevent.sleep(0)
     backend.put(instance())
-    assert poll.get(timeout=5)["index"] == 1
+    assert poll.get(timeout=60)["index"] == 1
 
 
 @pytest.mark.parametrize(

@@ -603,7 +603,7 @@ def test_a_backup_is_given_as_bytes_and_taken_back(operator, backend):
 def test_two_greenlets_may_wait_at_once(api, backend):
     backend.result = read(COLOR)
     both = [gevent.spawn(api.get, "/api/kv/app/color") for _ in range(2)]
-    assert [each.get(timeout=5)["value"] for each in both] == ["blue", "blue"]
+    assert [each.get(timeout=60)["value"] for each in both] == ["blue", "blue"]
 
 
 def test_metrics_say_who_leads_and_what_is_wrong(api, backend):

@@ -40,7 +40,7 @@ class Served:
         self.address = ("127.0.0.1", self.server.ports[0])
 
     def connect(self):
-        return gsocket.create_connection(self.address, timeout=10)
+        return gsocket.create_connection(self.address, timeout=60)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_others_are_answered_while_a_long_poll_waits(served):
     poll = gevent.spawn(Connection(served.address).ask, "GET", "/api/services/shop.web?index=1&wait=30s")
     assert Connection(served.address).ask("GET", "/api/health")[0] == 200
     served.backend.put(instance(weight=9))
-    status, answer = poll.get(timeout=10)
+    status, answer = poll.get(timeout=60)
     assert (status, answer["index"]) == (200, 2)
 
 
@@ -85,7 +85,7 @@ def test_a_watch_streams_over_http_and_its_slot_is_free_when_the_reader_is_gone(
     while b"event: service\nid: 1\n" not in seen:
         seen += connection.recv(65536)
     connection.close()
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while served.backend.listeners:  # noticed at the next event that cannot be delivered
             served.backend.put(instance())
             gevent.sleep(0.01)
@@ -96,13 +96,13 @@ def test_a_long_poll_whose_caller_hung_up_ends_soon(served, monkeypatch):
     staying = gevent.spawn(Connection(served.address).ask, "GET", "/api/services/shop.web?index=1&wait=300ms")
     leaving = served.connect()
     leaving.sendall(b"GET /api/services/shop.web?index=1&wait=10m HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while len(served.backend.asked) < 4:
             gevent.sleep(0.005)
         leaving.close()
         while served.counters.total("http_requests") < 1:
             gevent.sleep(0.005)
-    assert staying.get(timeout=10)[1]["index"] == 1
+    assert staying.get(timeout=60)[1]["index"] == 1
 
 
 def test_a_chunked_body_registers_and_an_endless_one_is_cut_off_with_413(served):
@@ -124,7 +124,7 @@ def test_a_chunked_body_registers_and_an_endless_one_is_cut_off_with_413(served)
     connection.sendall(head)
     pouring = gevent.spawn(pour)
     assert b"413" in connection.recv(65536)
-    pouring.join(timeout=10)
+    pouring.join(timeout=60)
     assert pouring.ready()
 
 
@@ -206,7 +206,7 @@ def test_a_watcher_that_takes_nothing_is_dropped(tmp_path, monkeypatch, capfd):
     served = Served(tmp_path)
     connection = served.connect()
     connection.sendall(b"GET /api/watch HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while not served.backend.listeners:
             gevent.sleep(0.005)
         while served.backend.listeners:

@@ -172,7 +172,7 @@ from test_recording import ClockRead, SECOND, record
 recorder = record(Path({str(path)!r}))
 recorder.before(ClockRead(1), 60 * SECOND)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=os.environ)
     assert child.stdout.readline() == b"ready\n"

@@ -22,13 +22,14 @@ from dislocate.io.shaping import HELD_LIMIT, DirectedQuality, Shaping, ShapingPl
 from dislocate.io.steering import SteeringServer, steer
 from dislocate.io.udp import DatagramSocket
 from dislocate.linkmodel import Channel
+from tests.support.addresses import free_address, own_host
 
 WDC = NodeId("wdc", "a1", 1)
 FRA = "127.0.1.2:49701"  # a neighbour in the own data center
 FAR = "127.0.2.1:49701"
 
 
-def until(claim: Callable[[], object], seconds: float = 5.0) -> None:
+def until(claim: Callable[[], object], seconds: float = 60.0) -> None:
     with gevent.Timeout(seconds):
         while not claim():
             gevent.sleep(0.002)
@@ -106,7 +107,7 @@ def test_a_lossy_link_loses_its_share(shaping):
     arrived: list[int] = []
     for number in range(1_000):
         one.send_datagram(FAR, 100, lambda number=number: arrived.append(number))
-    one.flush(5)
+    one.flush(60)
     assert 400 < len(arrived) < 600
 
 
@@ -121,11 +122,11 @@ def test_nothing_crosses_a_cut_not_even_what_is_under_way(shaping):
     one.send_datagram(FRA, 100, lambda: arrived.append("neighbour"))
     assert not one.hears(FAR)
     assert one.hears(FRA)
-    one.flush(5)
+    one.flush(60)
     assert arrived == ["neighbour"]
     one.steer(heal("fra", "wdc"))
     one.send_datagram(FAR, 100, lambda: arrived.append("healed"))
-    one.flush(5)
+    one.flush(60)
     assert arrived == ["neighbour", "healed"]
 
 
@@ -135,7 +136,7 @@ def test_a_oneway_cut_still_lets_the_other_direction_through(shaping):
     one.steer(cut("wdc", "fra", oneway=True))
     one.send_datagram(FAR, 100, lambda: arrived.append("there"))
     one.return_refusal(FAR, lambda: arrived.append("a refusal cannot come back"))
-    one.flush(5)
+    one.flush(60)
     assert arrived == ["there"]
     assert not one.hears(FAR)
 
@@ -146,7 +147,7 @@ def test_a_cut_of_one_channel_leaves_the_others(shaping):
     one.steer(cut("fra", "*", channels=(Channel.UDP,)))
     one.send_datagram(FAR, 100, lambda: arrived.append("datagram"))
     one.send_message(WDC, 100, lambda: arrived.append("message"))
-    one.flush(5)
+    one.flush(60)
     assert arrived == ["message"]
 
 
@@ -177,7 +178,7 @@ def test_slow_and_loss_are_undone_by_factor_one_and_zero(shaping):
     one.send_datagram(FAR, 1, lambda: arrived.append(1))
     one.steer(Steer(do="loss", from_="fra", to="wdc"))
     one.send_datagram(FAR, 1, lambda: arrived.append(2))
-    one.flush(5)
+    one.flush(60)
     assert arrived == [2]
 
 
@@ -218,7 +219,7 @@ def test_what_comes_on_a_link_keeps_its_order_with_the_news_of_the_link(shaping)
     one.receive_message(WDC, lambda: heard.append("second"))
     one.report_link(WDC, lambda: heard.append("lost"))
     assert heard == []
-    one.flush(5)
+    one.flush(60)
     assert heard == ["opened", "first", "second", "lost"]
 
 
@@ -228,7 +229,7 @@ def test_a_lost_link_is_not_noticed_while_either_direction_is_cut(shaping):
         heard: list[str] = []
         one.steer(cut(origin, target, oneway=True))
         one.report_link(WDC, lambda heard=heard: heard.append("lost"))
-        one.flush(5)
+        one.flush(60)
         assert heard == []
         one.steer(heal(origin, target, oneway=True))
         assert heard == ["lost"]
@@ -241,8 +242,8 @@ def test_a_cut_link_keeps_no_more_than_buffers_would(shaping):
     for _ in range(HELD_LIMIT + 50):
         accepted += one.send_message(WDC, 1, lambda: None)
         if accepted % 100 == 0:
-            one.flush(5)
-    one.flush(5)
+            one.flush(60)
+    one.flush(60)
     assert not one.send_message(WDC, 1, lambda: None)
 
 
@@ -250,11 +251,9 @@ def test_a_cut_link_keeps_no_more_than_buffers_would(shaping):
 
 
 def test_a_connect_over_a_cut_link_times_out_whatever_the_kernel_says():
-    one = Shaping(ShapingPlan(own="fra/a1", hosts={"127.0.0.1": "wdc/a1"}))
+    one = Shaping(ShapingPlan(own="fra/a1", hosts={own_host(): "wdc/a1"}))
     answers: list[ConnectTried] = []
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = f"127.0.0.1:{probe.getsockname()[1]}"
+    closed = free_address()
     connects = Connects(answers.append, one)
     connects.attempt(closed)
     until(lambda: answers)
@@ -271,17 +270,11 @@ def test_a_cut_withholds_real_datagrams_and_real_refusals():
     here: list[object] = []
     there: list[object] = []
 
-    def open_socket(host: str, heard: list[object], shaping: Shaping | None) -> DatagramSocket:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-            bind = f"{host}:{probe.getsockname()[1]}"
-        return DatagramSocket(bind=bind, keyring=Keyring((bytes(32),)), deliver=heard.append, shaping=shaping)
+    def open_socket(heard: list[object], shaping: Shaping | None) -> DatagramSocket:
+        keyring = Keyring((bytes(32),))
+        return DatagramSocket(bind=free_address(), keyring=keyring, deliver=heard.append, shaping=shaping)
 
-    a, b, dead = (
-        open_socket("127.0.0.1", here, one),
-        open_socket("127.0.0.2", there, None),
-        open_socket("127.0.0.3", [], None),
-    )
+    a, b, dead = open_socket(here, one), open_socket(there, None), open_socket([], None)
     dead.close()
     one.steer(cut("fra", "wdc"))
     a.send(b.address, b"lost")

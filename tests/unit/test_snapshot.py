@@ -29,7 +29,7 @@ class Written:
         return msgspec.json.decode(self.path.read_bytes(), type=dict[str, ServiceAnswer])
 
     def wait_for(self, claim):
-        with gevent.Timeout(10):
+        with gevent.Timeout(60):
             while not claim():
                 gevent.sleep(0.005)
 

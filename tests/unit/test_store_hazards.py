@@ -150,7 +150,7 @@ def applied_under(hash_seeds, *arguments: str) -> set[str]:
     for seed in hash_seeds:
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", textwrap.dedent(_APPLY), *arguments]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
         results.add(run.stdout)
     return results
 

@@ -122,7 +122,7 @@ class Served:
         self.socket.start()
         self.client = gsocket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.client.bind(str(directory / "client.sock"))
-        self.client.settimeout(10)
+        self.client.settimeout(60)
         self.client.connect(self.path)
 
     def ask(self, data):
@@ -130,7 +130,7 @@ class Served:
         return msgspec.json.decode(self.client.recv(65536))
 
     def wait_for(self, claim):
-        with gevent.Timeout(10):
+        with gevent.Timeout(60):
             while not claim():
                 gevent.sleep(0.005)
 

@@ -86,6 +86,17 @@ def test_three_data_centers_find_each_other_from_one_seed_within_5_s():
     assert wan.run(5 * SECOND, lambda: all(len(node.members) == 9 for node in wan.nodes.values()))
 
 
+def test_a_data_center_that_was_up_before_its_seed_finds_it_within_2_s():
+    """Meanwhile its agents answer each other, which is no reason to stop asking."""
+    wan = fleet()
+    wan.add("wdc/a1", "fra/a1")
+    for name in ("a2", "a3"):
+        wan.add(f"wdc/{name}", "wdc/a1", "fra/a1")
+    wan.run(100 * MILLISECOND)
+    wan.add("fra/a1")
+    assert wan.run(2 * SECOND, lambda: all(len(node.members) == 4 for node in wan.nodes.values()))
+
+
 def test_a_link_measures_the_round_trip_and_counts_the_members():
     wan = fleet("fra", "wdc")
     wan.run(5 * SECOND)

@@ -1,8 +1,9 @@
 """Greeting: how a node finds its way in, and how parted views find each other again.
 
-A joiner greets its seeds, and the members that its disk remembers, until somebody answers.  From then on, for ever, each
-`RECONNECT_PERIOD` one seed that nobody here knows as living, or one dead member, is greeted: a partition of any length
-heals without an operator (memberlist never contacts the dead, and its partitions stay: memberlist#222).
+A joiner greets its seeds, and the members that its disk remembers, until somebody answers; then one of those that it does
+not know yet, at the same times.  From the end of that on, for ever, each `RECONNECT_PERIOD` one seed that nobody here knows
+as living, or one dead member, is greeted: a partition of any length heals without an operator (memberlist never contacts
+the dead, and its partitions stay: memberlist#222).
 
 An answer brings the answerer's record and contacts: members of the joiner's data center, then relays of the answerer's.
 Who learns that it is held dead comes back with a higher incarnation.  Addresses from the disk are greeted, not believed.
@@ -77,11 +78,20 @@ class Greeter:
         self._stopped = True
 
     def _join(self, timer: JoinDue) -> None:
-        if self._is_answered or self._stopped or not self._seeds:
+        if self._stopped or not self._seeds:
             return
-        for seed in self._stream.sample(self._seeds, SEEDS_AT_ONCE):
-            self._out.send(seed, Hello(self._beliefs.record, True))
         wait = min(RECONNECT_PERIOD, JOIN_RETRY << min(timer.attempt, 10))
+        if not self._is_answered:
+            greeted = self._stream.sample(self._seeds, SEEDS_AT_ONCE)
+        else:
+            # Perhaps by others that look for the same seed: a data center that starts a moment before it is no fleet yet,
+            # and would be alone until the first heal.
+            unknown = [seed for seed in self._seeds if not self._is_known(seed)]
+            if not unknown or wait == RECONNECT_PERIOD:
+                return
+            greeted = [self._stream.choice(unknown)]
+        for seed in greeted:
+            self._out.send(seed, Hello(self._beliefs.record, True))
         self._out.arm(self._out.now + wait + self._stream.below(wait // 4), JoinDue(timer.attempt + 1))
 
     def _heal(self, _timer: HealDue) -> None:
@@ -95,6 +105,11 @@ class Greeter:
         if candidates:
             self._out.count("heals_tried")
             self._out.send(self._stream.choice(candidates), Hello(self._beliefs.record, True))
+
+    def _is_known(self, seed: Address) -> bool:
+        """Whether somebody lives there; a seed that is a name never is."""
+        member = self._members.at(seed)
+        return member is not None and member.is_living
 
     def _is_in_touch(self, seed: Address) -> bool:
         member = self._members.at(seed)
