@@ -38,8 +38,9 @@ from dislocate.edge.snapshot import SnapshotFile
 from dislocate.edge.unix import DatagramSocket as LocalDatagrams
 from dislocate.host.checks import run_check
 from dislocate.host.facts import count_processors, find_own_address, read_facts, read_load
-from dislocate.host.seal import open_sealed
+from dislocate.host.seal import open_sealed, seal
 from dislocate.host.tasks import Tasks
+from dislocate.host.templates import references
 from dislocate.io import clock
 from dislocate.io.disk import Disk
 from dislocate.io.driver import Driver
@@ -169,7 +170,7 @@ def _make_tasks(driver: Driver, state_dir: FilePath, keys: NodeKeys) -> Tasks:
 
     def facts() -> dict[str, object]:
         own = {"name": settings.node.name, "datacenter": settings.node.datacenter, "tags": settings.tags}
-        return own | {"address": address} | msgspec.structs.asdict(read_facts())
+        return own | {"address": address, "state_dir": str(state_dir.resolve())} | msgspec.structs.asdict(read_facts())
 
     def instances(service: str) -> tuple[InstanceView, ...]:
         view = driver.node.catalog.service(service)
@@ -191,7 +192,7 @@ def _open_faces(
 ) -> tuple[Face, ...]:
     """What others on this host see; listening, and answering once it is started."""
     node, state_dir = config.node, config.node.state_dir
-    app = make_app(driver, driver.node.settings.node, access, counters)
+    app = make_app(driver, driver.node.settings.node, access, counters, references=references, seal=seal)
     http = HttpServer(app, counters, addresses=((node.bind, config.ports.http),), socket_path=f"{state_dir}/http.sock")
     opened.callback(http.stop)
     local = LocalDatagrams(driver, f"{state_dir}/agent.sock", access, counters)

@@ -23,6 +23,7 @@ from dislocate.core.boundary.views import InstanceView
 from dislocate.core.units import SECOND, format_duration
 from dislocate.host.before import Definition, Images
 from dislocate.host.differences import cut
+from dislocate.host.places import placed
 from dislocate.host.presence import Presence
 from dislocate.host.programs import WORDS
 from dislocate.host.resources import carry_out
@@ -128,7 +129,11 @@ class Tasks:
         timeout = gevent.Timeout(task.resource.timeout / SECOND + GRACE)
         try:
             with timeout, self._places:
-                return carry_out(Work(self._house, task, secrets, tell))
+                resource = placed(task.resource, self._house.facts())
+                return carry_out(Work(self._house, msgspec.structs.replace(task, resource=resource), secrets, tell))
+        except LookupError as missing:
+            words = f"this node has no fact {missing}: its path begins with one"
+            return TaskOutcome(TaskResult.FAILED, kind="render", words=words)
         except Failure as failure:
             return TaskOutcome(TaskResult.FAILED, kind=failure.kind, words=failure.words, code=failure.code)
         except gevent.Timeout as late:

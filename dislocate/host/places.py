@@ -1,0 +1,28 @@
+"""Places: paths that begin with a fact of this node, such as '{{ facts.state_dir }}/shop.conf'.
+
+Where several agents share a machine, as in `dislocate dev`, each has a place of its own.  Nothing else of a path is a template.
+"""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from dislocate.core.boundary.spec import Resource
+
+_FACT = re.compile(r"^\{\{ ?facts\.([a-z_]+) ?\}\}(?=/)")
+_FIELDS = ("path", "creates", "directory", "venv")
+
+
+def placed(resource: Resource, facts: Mapping[str, object]) -> Resource:
+    """The same with its paths on this node.  Raises `LookupError` naming a fact that there is none of."""
+    found = {name: _place(getattr(resource, name), facts) for name in _FIELDS if _is_below_a_fact(resource, name)}
+    return msgspec.structs.replace(resource, **found) if found else resource
+
+
+def _is_below_a_fact(resource: Resource, name: str) -> bool:
+    return bool(_FACT.match(getattr(resource, name, "")))
+
+
+def _place(path: str, facts: Mapping[str, object]) -> str:
+    return _FACT.sub(lambda found: str(facts[found[1]]), path)
