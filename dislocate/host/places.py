@@ -1,6 +1,7 @@
 """Places: paths that begin with a fact of this node, such as '{{ facts.state_dir }}/shop.conf'.
 
-Where several agents share a machine, as in `dislocate dev`, each has a place of its own.  Nothing else of a path is a template.
+Where several agents share a machine, as in `dislocate dev`, each has a place of its own.
+Nothing else of a path is a template.
 """
 
 import re
