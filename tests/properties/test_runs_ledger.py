@@ -31,6 +31,7 @@ from dislocate.core.runs.steps import (
     OpenBatch,
     ReleaseRun,
     RevertRun,
+    RunStep,
 )
 from dislocate.core.runs.transitions import COUNTS_AS_BAD, RUN_MOVES
 from dislocate.core.store.machine import StoreMachine
@@ -63,11 +64,22 @@ class LedgerUnderFire(RuleBasedStateMachine):
     def tell(self, body):
         log = self.log
         before = log.machine.digest, log.machine.revision
+        run = getattr(body, "run", "")
+        version = log.version(run)
+        grants_in_vain = (
+            isinstance(body, OpenBatch)
+            and self.known(run)
+            and self.is_spent(run)
+            and log.run(run).direction is Direction.APPLY
+        )
         log.now += 1
         applied = log.do(body)
         if isinstance(applied.result, Refused):
             assert (log.machine.digest, log.machine.revision) == before
             assert applied.events == ()
+        else:
+            assert not grants_in_vain
+            assert not isinstance(body, RunStep) or body.version == version
         return applied.result
 
     def known(self, run):
@@ -97,11 +109,7 @@ class LedgerUnderFire(RuleBasedStateMachine):
 
     @rule(run=runs, chosen=some_nodes, off=drift)
     def open(self, run, chosen, off):
-        spent = self.known(run) and self.is_spent(run)
-        applying = self.known(run) and self.log.run(run).direction is Direction.APPLY
-        result = self.tell(OpenBatch(run, self.log.version(run) + off, self.log.now, chosen))
-        if not isinstance(result, Refused):
-            assert not (spent and applying)
+        self.tell(OpenBatch(run, self.log.version(run) + off, self.log.now, chosen))
 
     @rule(run=runs)
     def open_all_that_is_due(self, run):
@@ -191,9 +199,11 @@ class LedgerUnderFire(RuleBasedStateMachine):
         for node, well in zip(self.log.run(run).granted, ends, strict=False):
             applying = self.log.task(node, run).direction is Direction.APPLY
             well_done, badly = (NodeState.DONE, NodeState.FAILED) if applying else GONE_BACK
+            self.ask(run, node, 2, -1)  # as one that was granted before would
             self.ask(run, node, 3, 0)
             self.report(run, node, well_done if well else badly, 0)
         self.end(run)
+        self.close(run, -1)  # as a leader that was deposed would
         self.close(run, 0)
         self.end(run)
 
