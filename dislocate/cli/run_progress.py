@@ -101,10 +101,9 @@ def _details(part: dict[str, Any]) -> str:
 
 
 def headline(run: dict[str, Any]) -> str:
-    batch = f"batch {min(max(run['batch'], 0) + 1, run['batches'])} of {run['batches']}"
-    return (
-        f"run {run['id']} of {run['name']}: {_state(run)}, {run['targets']} nodes, {batch}, started by {run['actor']}"
-    )
+    batch = f"batch {min(max(run['batch'], 0) + 1, run['batches'])} of {run['batches']}, "
+    where = "" if run["state"] in OVER else batch
+    return f"run {run['id']} of {run['name']}: {_state(run)}, {run['targets']} nodes, {where}started by {run['actor']}"
 
 
 def next_command(run: str, state: str, hold: str = "") -> str:

@@ -15,12 +15,13 @@ from dislocate.core.boundary.runs import (
     RunPlan,
     RunRecord,
     RunState,
+    TaskResult,
     VisitResult,
 )
 from dislocate.core.boundary.spec import Resource
 from dislocate.core.identity import Path
 from dislocate.core.runs.plan import plan_digest
-from dislocate.core.runs.spec import resource_id
+from dislocate.core.runs.resources import is_shared, resource_id
 from dislocate.core.units import seconds
 from dislocate.edge.answers import Answer
 
@@ -293,13 +294,20 @@ def groups_of(resources: Sequence[Resource], results: Iterable[VisitResult]) -> 
 
 
 def digests_of(resources: Sequence[Resource], results: Iterable[VisitResult]) -> dict[Path, str]:
-    """By node, of how all of its resources are; without those of which that is not known."""
-    names = [resource_id(resource) for resource in resources]
+    """By node, of how its own resources are; without those nodes of which that is not known."""
     return {
-        result.node: plan_digest(zip(names, [each.before for each in result.outcomes], strict=True))
+        result.node: plan_digest(
+            (resource_id(resource), outcome.before)
+            for resource, outcome in zip(resources, result.outcomes, strict=True)
+            if not is_shared(resource)
+        )
         for result in results
-        if not result.unreachable and len(result.outcomes) == len(names)
+        if not result.unreachable and len(result.outcomes) == len(resources) and not _has_failed(result)
     }
+
+
+def _has_failed(result: VisitResult) -> bool:
+    return any(outcome.result is TaskResult.FAILED for outcome in result.outcomes)
 
 
 def unreachable_of(results: Iterable[VisitResult]) -> dict[Path, str]:

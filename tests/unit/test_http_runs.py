@@ -227,6 +227,19 @@ def test_a_plan_that_still_holds_binds_the_run(api, runs):
     assert runs.started[0].plan.expected == plan["digests"]
 
 
+def test_a_key_of_the_store_that_another_node_sets_first_makes_no_plan_stale(api, runs):
+    spec = {**SPEC, "resources": [*SPEC["resources"], {"kind": "key", "key": "web/version", "value": "7"}]}
+    runs.looks = dict.fromkeys(FLEET, (SAME, WOULD))
+    plan = bound(api.ask("POST", "/api/runs/plan", spec).json)
+    runs.looks = dict.fromkeys(FLEET, (SAME, SAME))
+    assert api.ask("POST", "/api/runs", {**spec, "plan": plan}).status_code == 200
+
+
+def test_a_node_that_could_not_tell_how_it_is_is_bound_to_nothing(api, runs):
+    runs.looks = {"fra/a1": (TaskOutcome(TaskResult.FAILED, kind="render", words="no"),)}
+    assert sorted(api.ask("POST", "/api/runs/plan", SPEC).json["digests"]) == ["fra/a2", "fra/a3"]
+
+
 @pytest.mark.parametrize("what", ["spec", "node", "key", "host"])
 def test_a_stale_plan_is_refused_with_what_changed(api, runs, what):
     runs.put("config/color", "blue")

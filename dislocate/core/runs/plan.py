@@ -35,7 +35,8 @@ def make_plan(
 
 
 def plan_digest(looks: Iterable[tuple[str, str]]) -> str:
-    """Hex, over (id, digest of how it is) of all resources in their order: what a plan is bound to on one node."""
+    """Hex, over (id, digest of how it is) of the resources of one node in their order, without those that `is_shared`: what a
+    plan is bound to there."""
     return blake2b(msgspec.json.encode(list(looks)), digest_size=16).hexdigest()
 
 

@@ -54,6 +54,12 @@ def is_owed_only(resource: Resource) -> bool:
     return resource.only_notified or isinstance(resource, Service)
 
 
+def is_shared(resource: Resource) -> bool:
+    """Whether it is the fleet's and not the node's: the first node that brings it about changes it for all others, whose plan
+    holds nevertheless."""
+    return isinstance(resource, Key)
+
+
 def check_resource(resource: Resource, field: str) -> None:
     """Raises `LocalError` naming the field below `field` unless it can be brought about."""
     check_words(resource.id, f"{field}.id", ID_LENGTH, may_be_empty=True)
