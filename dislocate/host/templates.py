@@ -14,9 +14,8 @@ from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.sandbox import SandboxedEnvironment
-from msgspec import Struct
 
-from dislocate.core.boundary.spec import Command, File, Process, Resource, RunSpec
+from dislocate.core.boundary.spec import Command, File, Process, References, Resource, RunSpec
 from dislocate.core.errors import DislocateError, LocalError
 
 RENDERED = 1024 * 1024  # characters: four times what a key of the store may hold
@@ -34,13 +33,6 @@ class RenderError(DislocateError):
 
     def __str__(self) -> str:
         return self.words
-
-
-class References(Struct, frozen=True):
-    """What the templates of a specification name, sorted."""
-
-    keys: tuple[str, ...]
-    secrets: tuple[str, ...]
 
 
 class _Environment(SandboxedEnvironment):

@@ -176,3 +176,10 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     confirm: int = 0  # the most nodes it may have; 0: asked for above `core.runs.spec.CONFIRM_ABOVE`
     enforce: bool = False  # bring back what drifts, once the run is done
     task_time: Duration = 0  # what a node's part takes, for `simulate`; 0: as it was measured, or a second
+
+
+class References(Struct, frozen=True):
+    """What the templates of a specification name, sorted."""
+
+    keys: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()

@@ -19,8 +19,9 @@ from msgspec import Struct
 
 from dislocate.core.boundary.runs import NodeState, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.spec import Command, Resource
-from dislocate.core.runs.journal import Entry, Journal, Purpose, plan_digest, touched
-from dislocate.core.runs.resources import is_owed_only, resource_id
+from dislocate.core.runs.journal import Entry, Journal, Purpose, touched
+from dislocate.core.runs.plan import plan_digest
+from dislocate.core.runs.resources import is_owed_only, is_shared, resource_id
 
 LOST = (
     "the agent ended while this was being done, and it cannot be told whether it was: look there, then retry or revert"
@@ -146,7 +147,8 @@ def _compare(works: Sequence[Work], looks: Looks, expected: str) -> Action:
             return Look(work)
         if look.result is TaskResult.FAILED:
             return Settle(work, look)
-    if plan_digest((work.name, looks[work.name].before) for work in works) == expected:
+    own = [work for work in works if not is_shared(work.resource)]
+    if plan_digest((work.name, looks[work.name].before) for work in own) == expected:
         return Fits()
     words = "something here is not as it was when the plan was made, so nothing was done: plan again"
     return End(NodeState.FAILED, "stale", words)

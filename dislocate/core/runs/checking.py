@@ -12,6 +12,7 @@ from dislocate.core.boundary.runs import AskGrant, Frozen, NodeState, ReportTask
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import split_path
 from dislocate.core.runs import records
+from dislocate.core.runs.spec import check_spec
 from dislocate.core.runs.starting import plan_fault
 from dislocate.core.tunables import REPORT_BYTES, RUN_WORDS, SPEC_BYTES, VALUE_BYTES
 
@@ -34,6 +35,7 @@ def _check_start(request: StartRun) -> None:
     words = f"at most {VALUE_BYTES} bytes with the values of keys that its templates name"
     _claim(size <= VALUE_BYTES, "values", f"{size} bytes", words)
     _check_number(request.plan.revision, "plan.revision")
+    check_spec(request.spec)
     if fault := plan_fault(request.plan):
         raise LocalError("plan", got=f"{len(request.plan.targets)} targets", expected=f"another one: {fault}")
     for at, node in enumerate(request.plan.targets):

@@ -18,7 +18,6 @@ granted anew.  What is next is `actions`' to say.
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
-from hashlib import blake2b
 
 import msgspec
 from msgspec import Struct
@@ -228,11 +227,6 @@ def _step(journal: Journal, resource: Resource) -> Step:
     if is_settled and (is_owed_only(resource) or journal.purpose is Purpose.REVERT):
         return Step(name, TaskResult.SAME.value)  # nobody notified it; nothing of it was to be taken back
     return Step(name, "not reached")
-
-
-def plan_digest(looks: Iterable[tuple[str, str]]) -> str:
-    """Hex, over (id, digest of how it is) of all resources in their order: what a plan is bound to."""
-    return blake2b(msgspec.json.encode(list(looks)), digest_size=16).hexdigest()
 
 
 def touched(journal: Journal) -> tuple[Entry, ...]:

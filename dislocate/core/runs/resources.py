@@ -12,7 +12,7 @@ from dislocate.core.boundary.spec import Command, Directory, File, Key, Package,
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name
 from dislocate.core.runs.records import RECORDS
-from dislocate.core.store.validation import check_key
+from dislocate.core.store.names import check_key
 from dislocate.core.units import HOUR, format_duration
 
 LONGEST_TIMEOUT = 24 * HOUR  # what takes a node longer than a day is no step of a rollout

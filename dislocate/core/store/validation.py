@@ -4,7 +4,6 @@ Invariant: what passes can be applied by every server; what is refused is refuse
 was changed.  What depends on the state of the store (leases, quotas, sessions) is refused by the machine itself.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +34,9 @@ from dislocate.core.runs.checking import CHECKS
 from dislocate.core.runs.records import ACTIVE, RECORDS, SECRETS
 from dislocate.core.store.backup import read_header
 from dislocate.core.store.keys import name_size
+from dislocate.core.store.names import check_key
 from dislocate.core.store.transactions import put_twice
 from dislocate.core.tunables import (
-    KEY_BYTES,
     LEASE_TTL_MAX,
     LEASE_TTL_MIN,
     READ_LIMIT,
@@ -49,27 +48,11 @@ from dislocate.core.units import HOUR, format_duration
 
 _NUMBER_LIMIT = 1 << 63
 _RESERVED = (ACTIVE, RECORDS)
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and halves of a character
-_KEY_WORDS = f"a key of 1 to {KEY_BYTES} bytes of text without control characters, not beginning with '/'"
 
 
 def check_request(request: StoreRequest) -> None:
     """Raises `LocalError` naming the field and the mend unless `request` may be carried out."""
     _CHECKS[type(request)](request)
-
-
-def check_key(key: str, field: str = "key") -> None:
-    """Raises `LocalError` unless `key` may be one."""
-    if not _is_key(key):
-        raise LocalError(field, got=key[:100], expected=_KEY_WORDS)
-
-
-def _is_key(key: str) -> bool:
-    if not key or key[0] == "/":
-        return False
-    if key.isascii():
-        return len(key) <= KEY_BYTES and key.isprintable()
-    return not _FORBIDDEN.search(key) and name_size(key) <= KEY_BYTES
 
 
 def _check_range(key: str, prefix: bool, field: str) -> None:

@@ -15,7 +15,7 @@ import falcon
 import gevent
 import msgspec
 
-from dislocate.core.boundary.spec import RunSpec
+from dislocate.core.boundary.spec import References, RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.backend import Backend
@@ -26,7 +26,6 @@ from dislocate.edge.http.call import JSON, TEXT, Agent, Call, Operation, StreamS
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
 from dislocate.edge.keys import NOT_ALL
 from dislocate.edge.metrics import EdgeCounters
-from dislocate.edge.template_names import References, named_in_templates
 from dislocate.strict import decode, parse_json
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def make_app(
     *,
     more: tuple[Operation, ...] = (),
     stream_limit: int = 64,
-    references: Callable[[RunSpec], References] = named_in_templates,
+    references: Callable[[RunSpec], References] = lambda _spec: References(),
     seal: Callable[[bytes, bytes], bytes] | None = None,
 ) -> Callable[..., Iterable[bytes]]:
     """The WSGI application of one agent; `more` are operations of other parts.  `references`: which keys and secrets the

@@ -14,7 +14,7 @@ from falcon import Response as HttpResponse
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Request, Result
-from dislocate.core.boundary.spec import RunSpec
+from dislocate.core.boundary.spec import References, RunSpec
 from dislocate.core.boundary.store import GrantLease, ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
@@ -25,7 +25,6 @@ from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.problems import Rejected, problem, refused, store_refused, uncertain
 from dislocate.edge.keys import named_as_asked
 from dislocate.edge.metrics import EdgeCounters
-from dislocate.edge.template_names import References, named_in_templates
 from dislocate.strict import one_of
 
 JSON = "application/json"
@@ -69,7 +68,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     access: Access
     counters: EdgeCounters
     streams: StreamSlots
-    references: Callable[[RunSpec], References] = named_in_templates
+    references: Callable[[RunSpec], References]
     seal: Callable[[bytes, bytes], bytes] | None = None  # a value to a node's public key
 
 
