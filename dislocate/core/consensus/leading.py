@@ -196,7 +196,7 @@ class Leading:
             progress.replicate()
         elif progress.sending is not None and progress.match >= progress.sending.snapshot.index:
             progress.sending = None  # it is there, and the log went on without it
-        if is_news:
+        if is_news and progress.match > self._state.commit:  # less makes nobody's majority larger than it was
             self.count()
 
     def _confirm_reads(self) -> None:

@@ -124,7 +124,7 @@ class Replica:
         self._unsaved_entries = self._unsaved_bytes = 0
         self._saved_index = self.raft.applied  # up to where the disk has the state, or will before anything later
         self.machine.age_out(self._out.now)
-        self.as_of = out.now - _age_found(found, out.unix())  # when what is here was last known to be all there was
+        self._as_of = out.now - _age_found(found, out.unix())  # as it was last noted
         self._armed = NEVER
         self._flush_timer = 0  # its number; 0: none is armed
         self._is_held = False  # what was proposed waits for the save under way
@@ -149,6 +149,11 @@ class Replica:
     def has_ended(self) -> bool:
         """Whether it takes no part any more."""
         return self._has_ended
+
+    @property
+    def as_of(self) -> int:
+        """When what is here was last known to be all there was."""
+        return max(self._as_of, self.raft.current_at or self._as_of)
 
     def receive(self, message: Consensus) -> None:
         """A message of another server of this group, for this disk."""
@@ -259,6 +264,7 @@ class Replica:
         if self._has_ended:
             return
         if self.raft.deadline() <= self._out.now:
+            self._as_of = self.as_of
             self.raft.time_reached(self._out.now)
         self._carry_out()
 
@@ -282,7 +288,8 @@ class Replica:
         while not self._has_ended and (duties := self.raft.take()):
             self._do(duties)
         self._is_busy = False
-        self.as_of = max(self.as_of, self.raft.current_at or self.as_of)
+        if not self.raft.is_leader:  # what a leader knows of it is a count over all servers: noted with each heartbeat
+            self._as_of = self.as_of
         deadline = self.raft.deadline()
         if deadline < self._armed and not self._has_ended:
             self._armed = deadline

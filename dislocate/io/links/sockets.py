@@ -88,19 +88,23 @@ class Socket(zmq.Socket[bytes]):
         """Until something has changed since the last call to receive or send."""
         self._changed.wait()
 
+    def received(self) -> list[zmq.Frame] | None:
+        """A message that has arrived; None when there is none.  To ask first is cheaper than `zmq.Again`, which imports."""
+        self._changed.clear()
+        if not Backend.get(self, _EVENTS) & _READABLE:
+            return None
+        frames = [Backend.recv(self, _NOBLOCK, False)]
+        while frames[-1].more:
+            frames.append(Backend.recv(self, _NOBLOCK, False))
+        return frames
+
     def recv_multipart(self, flags: int = 0) -> list[zmq.Frame]:  # type: ignore[override]
         """With NOBLOCK raises `zmq.Again` instead of waiting for a message."""
-        while True:
-            self._changed.clear()
-            try:
-                frames = [Backend.recv(self, _NOBLOCK, False)]
-                while frames[-1].more:
-                    frames.append(Backend.recv(self, _NOBLOCK, False))
-                return frames
-            except zmq.Again:
-                if flags & _NOBLOCK:
-                    raise
+        while (frames := self.received()) is None:
+            if flags & _NOBLOCK:
+                raise zmq.Again
             self._changed.wait()
+        return frames
 
 
 # Plain numbers: an operation on zmq's enums takes longer than a message.
@@ -188,16 +192,11 @@ def messages(socket: Socket) -> Iterator[list[zmq.Frame]]:
     """Every message until the socket is closed, for the one greenlet that waits on it; yields to others when busy."""
     count, burst_began = 0, monotonic()
     while not socket.closed:
-        try:
-            frames = socket.recv_multipart(_NOBLOCK)
-        except zmq.Again:
+        frames = socket.received()
+        if frames is None:
             socket.wait()
             count, burst_began = 0, monotonic()
             continue
-        except zmq.ZMQError:
-            if not socket.closed:
-                raise
-            return  # closed while we waited
         yield frames
         count += 1
         if count >= BURST_MESSAGES or monotonic() - burst_began > BURST_TIME:
@@ -208,12 +207,10 @@ def messages(socket: Socket) -> Iterator[list[zmq.Frame]]:
 def waiting_messages(socket: Socket, limit: int) -> Iterator[list[zmq.Frame]]:
     """What has already arrived, without waiting: at most `limit` messages.  May be asked by any greenlet."""
     for _ in range(limit):
-        if socket.closed:
+        frames = None if socket.closed else socket.received()
+        if frames is None:
             return
-        try:
-            yield socket.recv_multipart(_NOBLOCK)
-        except zmq.Again:
-            return
+        yield frames
 
 
 class Monitor:
