@@ -34,6 +34,7 @@ from dislocate.core.consensus.messages import (
     Append,
     Appended,
     Configuration,
+    DiskForgot,
     LeadNow,
     RaftMessage,
     ServerId,
@@ -73,6 +74,7 @@ class Raft:
         self._followers_words: dict[type, Callable[[ServerId, Any], None]] = {
             Append: self._following.on_append,
             SnapshotChunk: self._receiving.on_chunk,
+            DiskForgot: self._following.on_forgotten,
         }
         self._leaders_ears: dict[type, Callable[[ServerId, Any], None]] = {
             Appended: self._appended,
@@ -185,6 +187,10 @@ class Raft:
     def match_of(self, server: ServerId) -> int:
         """At the leader: up to where `server` has the log, durably."""
         return self._leading.match_of(server)
+
+    def has_forgotten(self, server: ServerId) -> bool:
+        """At the leader: whether `server` lost what it had acknowledged."""
+        return self._leading.has_forgotten(server)
 
     def rtt_of(self, server: ServerId) -> int:
         """At the leader: nanoseconds to `server` and back; 0 when it was not measured."""
@@ -398,7 +404,7 @@ class Raft:
         committed = log.between(state.applied + 1, state.commit) if state.commit > state.applied else ()
         leading, receiving = self._leading, self._receiving
         told = leading.reads_ready or self._reads_lost or self._snapshots.wanted or state.events
-        if not (save or words or committed or told or receiving.install):
+        if not (save or words or committed or told or receiving.install or state.forgotten):
             return NOTHING
         state.applied = max(state.applied, state.commit)
         duties = Duties(
@@ -409,11 +415,13 @@ class Raft:
             tuple(self._reads_lost),
             tuple(self._snapshots.wanted),
             receiving.install,
+            state.forgotten,
             tuple(state.events),
         )
         leading.reads_ready, self._reads_lost, state.events = [], [], []
         self._snapshots.wanted.clear()
         receiving.install = None
+        state.forgotten = 0
         return duties
 
     def _deposed(self) -> None:
