@@ -234,6 +234,10 @@ def test_the_status_says_why_nothing_can_be_written_and_exits_1_then(shell):
     said = shell.run("store", "status", code=1)
     assert "nothing can be written here: no majority: missing wdc/b1" in said.stderr
     assert shell.json("store", "status", code=1)["problem"] == "no majority: missing wdc/b1"
+    shell.backend.node.store = store_view(role="failed", epoch=1, problem="its disk failed")
+    said = shell.run("store", "status", code=1)
+    assert "this server's part in the store has ended: its disk failed" in said.stderr
+    assert "recovered once" in said.stdout
 
 
 def test_a_backup_comes_back(shell, tmp_path):
