@@ -95,6 +95,21 @@ def test_a_missing_key_is_a_failure_to_get_and_none_to_delete(shell):
     assert shell.json("kv", "delete", "app/color")["deleted"] == 0
 
 
+def test_how_old_it_is_that_there_is_no_key_is_said_and_how_old_a_value_as_it_is(shell):
+    shell.run("kv", "put", "k", "v")
+    shell.store.missing = "wdc/b1"
+    local = ("--consistency", "local")
+    for raw in ((), ("--raw",)):
+        said = shell.says("kv", "get", "app/color", *local, *raw, code=1)
+        assert said == (
+            "there is no key 'app/color'\nas it was at most 1.5 s ago\nwhat there is: dislocate kv list app/\n"
+        )
+    told = CliRunner().invoke(cli, ["kv", "get", "none", *local, "--json", "--agent", shell.url])
+    assert (told.exit_code, json.loads(told.stderr)["age"]) == (1, 1.5)
+    done = shell.run("kv", "get", "k", *local, "--raw")
+    assert (done.stdout_bytes, done.stderr) == (b"v", "as it was at most 1.5 s ago\n")
+
+
 def test_a_list_shows_values_in_short_and_goes_through_all_pages(shell, monkeypatch):
     monkeypatch.setattr("dislocate.cli.kv.PAGE", 2)
     for number in range(5):

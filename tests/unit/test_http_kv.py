@@ -110,6 +110,15 @@ def test_a_missing_key_is_404_and_says_from_where_to_wait(api, backend):
     assert "/api/kv/app/?prefix=true" in result.json["hint"]
 
 
+@pytest.mark.parametrize("query", ["", "&raw=true"])
+def test_how_old_an_answer_may_be_is_said_of_a_value_as_it_is_and_of_no_key_too(api, backend, query):
+    for found in ((KeyValue("k", b"v", 5, 7, 2),), ()):
+        backend.result = read(*found, age=3 * SECOND // 2)
+        result = api.ask("GET", f"/api/kv/k?consistency=local{query}")
+        assert result.headers["x-dislocate-age"] == "1.500"
+    assert (result.status_code, result.json["age"]) == (404, 1.5)
+
+
 @pytest.mark.parametrize(
     ("query", "request_"),
     [
