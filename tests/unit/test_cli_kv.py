@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from dislocate.cli.main import cli
 from dislocate.client.connection import CHANGE_TIMEOUT, QUIET_TIMEOUT, STORE_TIMEOUT, TIMEOUT, restore_timeout
@@ -197,11 +198,13 @@ def test_a_watch_says_what_is_forgotten_and_goes_on(shell, watching):
 
 
 def test_servers_are_listed_with_units(shell):
+    one, two = shell.backend.node.store.servers
+    shell.backend.node.store = store_view(servers=(replace(one, trouble="silent"), two))
     lines = shell.says("servers", "list").splitlines()
     assert [line.split() for line in lines] == [
-        ["SERVER", "ROLE", "LOG", "RTT", "DISK", "WRITE", "DISK", "ID"],
-        ["fra/a1", "voter", "-", "-", "-", "d15c"],
-        ["wdc/b1", "leader", "44", "0.0", "ms", "0.3", "ms", "d15c"],
+        ["SERVER", "ROLE", "LOG", "RTT", "DISK", "WRITE", "DISK", "ID", "TROUBLE"],
+        ["fra/a1", "voter", "-", "-", "-", "d15c", "silent"],
+        ["wdc/b1", "leader", "44", "0.0", "ms", "0.3", "ms", "d15c", "-"],
     ]
     shell.backend.node.store = store_view(servers=())
     assert "[store] servers" in shell.says("servers", "list")

@@ -563,6 +563,7 @@ def test_the_store_and_its_servers_are_told_with_ages_and_units(api, backend):
         "rtt_ms": 0.0,
         "disk_latency_ms": 0.3,
         "linked": False,
+        "trouble": "",
     }
     for as_of in (
         0,

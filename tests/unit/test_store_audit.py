@@ -158,6 +158,9 @@ def test_a_server_whose_disk_went_back_ends_its_part_says_so_and_is_marked(three
     put_back_an_old_copy(three, back)
     assert roles(three)[back] == "failed"
     assert list(roles(three).values()).count("failed") == 1
+    assert [(one.path, one.trouble) for one in three.hosts[leader].node.store.servers if one.trouble] == [
+        (back, "disk went back")
+    ]
     problem = three.hosts[back].node.store.problem
     assert FORGETFULNESS in problem
     assert f"dislocate servers add {back}" in problem

@@ -278,6 +278,7 @@ class ServerView(Struct, frozen=True, kw_only=True):
     rtt: int | None = None  # nanoseconds, from the leader
     disk_latency: int | None = None  # nanoseconds of its last durable write
     linked: bool = False  # there is a link to it from here, or it is here
+    trouble: str = ""  # what is wrong with it, as far as it is known here: the leader knows most
 
 
 class StoreView(Struct, frozen=True, kw_only=True):

@@ -205,6 +205,17 @@ class Leading:
         progress = self.progress.get(server)
         return progress is not None and progress.forgot > 0
 
+    def is_silent(self, server: ServerId) -> bool:
+        """Whether `server` has answered nothing for longer than patience."""
+        progress = self.progress.get(server)
+        return progress is not None and self._state.now - progress.heard_at > self._state.patience()
+
+    def is_storing_nothing(self, server: ServerId) -> bool:
+        """Whether `server` answers, and has acknowledged none of what was sent to it for longer than patience."""
+        progress = self.progress.get(server)
+        since = None if progress is None else progress.waiting_since
+        return since is not None and self._state.now - since > self._state.patience()
+
     def _accepted(self, progress: Progress, answer: Appended) -> None:
         is_news = progress.acknowledge(min(answer.index, self._state.log.last_index), self._state.now)
         is_caught_up = progress.pace is Pace.SNAPSHOT and progress.match >= self._state.log.compacted

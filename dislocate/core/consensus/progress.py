@@ -190,6 +190,11 @@ class Progress:
         is_late = answer.round <= self.matched_round
         return answer.has_looked and not answer.accepted and not is_late and answer.index < self.match
 
+    @property
+    def waiting_since(self) -> int | None:
+        """When what it has not acknowledged yet was sent; None: nothing is under way that is counted."""
+        return self._acks[0][2] if self._acks else None
+
     # ---- changing pace
 
     def probe_from(self, next_index: int, round_: int) -> None:

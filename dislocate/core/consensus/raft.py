@@ -192,6 +192,14 @@ class Raft:
         """At the leader: whether `server` lost what it had acknowledged."""
         return self._leading.has_forgotten(server)
 
+    def is_silent(self, server: ServerId) -> bool:
+        """At the leader: whether `server` has not answered it for a while."""
+        return self._leading.is_silent(server)
+
+    def is_storing_nothing(self, server: ServerId) -> bool:
+        """At the leader: whether `server` answers, and makes nothing durable for a while."""
+        return self._leading.is_storing_nothing(server)
+
     def rtt_of(self, server: ServerId) -> int:
         """At the leader: nanoseconds to `server` and back; 0 when it was not measured."""
         rtt = self._leading.rtt_of(server)
