@@ -205,6 +205,12 @@ class Leading:
         progress = self.progress.get(server)
         return progress is not None and progress.forgot > 0
 
+    def lowest_needed(self) -> int:
+        """The lowest index after which somebody who answers will need entries; `UNBOUNDED` when nobody does."""
+        return min(
+            (one.needs_after for server, one in self.progress.items() if not self.is_silent(server)), default=UNBOUNDED
+        )
+
     def is_silent(self, server: ServerId) -> bool:
         """Whether `server` has answered nothing for longer than patience."""
         progress = self.progress.get(server)

@@ -15,6 +15,7 @@ from enum import Enum
 
 from dislocate.core.consensus.duties import Snapshot, Timing
 from dislocate.core.consensus.messages import Appended
+from dislocate.core.consensus.quorum import UNBOUNDED
 
 
 class Pace(Enum):
@@ -189,6 +190,14 @@ class Progress:
         disk that was wiped is another server, and who installs a snapshot has not looked."""
         is_late = answer.round <= self.matched_round
         return answer.has_looked and not answer.accepted and not is_late and answer.index < self.match
+
+    @property
+    def needs_after(self) -> int:
+        """The index after which it will need entries; `UNBOUNDED` when none that are there now, as far as is known."""
+        if self.sending is not None:
+            return self.sending.snapshot.index
+        is_behind = self.match > 0 and not self.lost and self.pace is not Pace.SNAPSHOT
+        return self.match if is_behind else UNBOUNDED
 
     @property
     def waiting_since(self) -> int | None:

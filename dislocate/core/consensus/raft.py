@@ -180,9 +180,9 @@ class Raft:
 
     @property
     def keep_from(self) -> int:
-        """An index up to which compacting costs nobody anything: a snapshot on its way goes on from there."""
-        lowest = self._snapshots.lowest()
-        return self._state.applied if lowest is None else min(lowest, self._state.applied)
+        """An index up to which compacting costs nobody a snapshot, as far as is known here: one on its way goes on from
+        where it ends, and who answers goes on from what it has.  Never above what is applied."""
+        return min(self._leading.lowest_needed(), self._state.applied)
 
     def match_of(self, server: ServerId) -> int:
         """At the leader: up to where `server` has the log, durably."""

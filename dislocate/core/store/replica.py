@@ -459,7 +459,9 @@ class Replica:
 
     def _drop_log(self, changes: dict[str, bytes | None]) -> int:
         """Drop some of the log that the saved state makes superfluous; up to where, 0: nothing."""
-        dropped_to, dropped = self._log.shortened(self._saved_index)
+        if not self._log.is_long:
+            return 0
+        dropped_to, dropped = self._log.shortened(self._saved_index, self.raft.keep_from)
         changes.update(dropped)
         return dropped_to
 
