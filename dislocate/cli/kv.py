@@ -187,6 +187,7 @@ def watch(
     stream = f"/api/watch/kv?{'prefix' if prefix else 'key'}={segment(key)}"
     if after is not None:
         stream += f"&after={after}"
+        _warn_of_the_future(agent, key, after)
     while True:
         try:
             for event, data in agent.events(stream, agent.last_event_id):
@@ -211,6 +212,17 @@ def _write_raw(answer: Raw) -> None:
     if how_old:
         gap = "\n" if sys.stdout.isatty() else ""  # the value ends where it ends
         click.echo(gap + behind(how_old), err=True)
+
+
+def _warn_of_the_future(agent: AgentConnection, key: str, after: int) -> None:
+    """A revision that the store has not reached is a slip, or of another store: the watch would say nothing for long."""
+    try:
+        page = key_path(key, {"prefix": "true", "limit": 1}, is_prefix=True)
+        revision = agent.get(page, STORE_TIMEOUT)["revision"]
+    except Problem:
+        return  # the watch says so itself
+    if after > revision:
+        click.echo(f"the store is at revision {revision}; nothing is shown before it has passed {after}", err=True)
 
 
 def _bytes_of(text: str) -> bytes:

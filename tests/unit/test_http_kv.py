@@ -103,6 +103,15 @@ def test_a_value_that_is_no_text_comes_as_base64_and_raw_as_it_is(api, backend):
     assert (raw.headers["x-dislocate-revision"], raw.headers["x-dislocate-index"]) == ("7", "9")
 
 
+def test_a_head_is_answered_as_a_get_without_the_body(api, backend):
+    backend.result = read(KeyValue("k", b"value", 5, 7, 2))
+    result = api.ask("HEAD", "/api/kv/k?raw=true")
+    assert (result.status_code, result.content, result.headers["x-dislocate-revision"]) == (200, b"", "7")
+    backend.result = read()
+    result = api.ask("HEAD", "/api/kv/k")
+    assert (result.status_code, result.content) == (404, b"")
+
+
 def test_a_missing_key_is_404_and_says_from_where_to_wait(api, backend):
     backend.result = read()
     result = api.ask("GET", "/api/kv/app/color")

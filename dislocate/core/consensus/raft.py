@@ -101,11 +101,6 @@ class Raft:
         return self._state.role is Role.LEADER
 
     @property
-    def is_established(self) -> bool:
-        """Whether it leads and has committed an entry of its own term: everything acknowledged before is applied here."""
-        return self.is_leader and self._leading.may_read()
-
-    @property
     def is_voter(self) -> bool:
         return self._state.is_voter
 
