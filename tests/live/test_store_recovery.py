@@ -58,6 +58,36 @@ def value(agent: HandAgent, key: str) -> str:
     return agent.api.get(f"/api/kv/{key}")["value"]
 
 
+def test_a_server_that_gets_an_old_copy_of_its_disk_back_ends_its_part_and_says_so(servers):
+    for agent in servers.values():
+        agent.start()
+    for agent in servers.values():
+        works(agent)
+    leader = store_of(servers["fra/a1"])["leader"]
+    back = next(agent for path, agent in servers.items() if path != leader)
+    put(back, "app/color", "blue")
+    back.process.kill()
+    copy = back.state.with_name("copy")
+    shutil.copytree(back.state, copy, ignore=shutil.ignore_patterns("*.sock"))
+    back.start()
+    works(back)
+    for number in range(30):
+        last = put(back, f"app/{number}", "kept")
+    until("it has them", lambda: store_of(back)["revision"] >= last)
+    back.process.kill()
+    shutil.rmtree(back.state)
+    shutil.copytree(copy, back.state)
+    back.start()
+    until("it knows that it forgot", lambda: store_of(back)["role"] == "failed")
+    at = f"unix:{back.state}/http.sock"
+    status = command("store", "status", agent=at)
+    assert status.returncode == EXIT_FAILED
+    assert "older copy of itself" in status.stderr
+    (seen,) = [one for one in store_of(servers[leader])["servers"] if one["path"] == back.path]
+    assert seen["trouble"] == "disk went back"
+    assert value(back, "app/29") == "kept"
+
+
 def test_one_server_that_is_left_becomes_the_group_and_the_others_come_back(servers):
     for agent in servers.values():
         agent.start()
