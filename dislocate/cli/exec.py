@@ -17,7 +17,7 @@ class Told:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._rests: dict[str, str] = {}
+        self._rests: dict[str, str] = {}  # of each node that wrote something
         self.nodes: list[str] = []
         self.bad: dict[str, str] = {}  # by node, why
         self.ended: list[str] = []
@@ -49,14 +49,14 @@ class Told:
             self._say(node, each)
 
     def _end(self, node: str, line: dict[str, Any]) -> None:
+        has_written = node in self._rests
         if rest := self._rests.pop(node, ""):
             self._say(node, rest)
         self.ended.append(node)
         if line["event"] == "unreachable":
             self.bad[node] = f"not reached: {line['words']}"
         elif not line["ok"]:
-            code = f"exit code {line['code']}" if line["code"] is not None else line["kind"] or "failed"
-            self.bad[node] = f"{code}: {line['words']}" if line["words"] else code
+            self.bad[node] = _why(line, has_written)
 
     def _say(self, node: str, text: str) -> None:
         if not self._as_json:
@@ -103,6 +103,15 @@ def exec_(
         click.echo(_sum(told), err=True)
     if told.bad:
         click.get_current_context().exit(EXIT_FAILED)
+
+
+def _why(line: dict[str, Any], has_written: bool) -> str:
+    """Of a node that failed.  Words of a command that ended repeat its code and what it wrote."""
+    if line["code"] is None:
+        kind = line["kind"] or "failed"
+        return f"{kind}: {line['words']}" if line["words"] else kind
+    code = f"exit code {line['code']}"
+    return code if has_written else line["words"] or code
 
 
 def _sum(told: Told) -> str:

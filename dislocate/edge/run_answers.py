@@ -4,12 +4,14 @@ Instants are unix seconds and spans are seconds, both as floats.  Every target i
 'pending', one that cannot be asked is named with the reason.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dislocate.core.boundary.runs import (
+    OVER,
     AuditEntry,
     Batch,
     Direction,
+    Frozen,
     NodeState,
     NodeTask,
     RunPlan,
@@ -19,7 +21,10 @@ from dislocate.core.boundary.runs import (
     VisitResult,
 )
 from dislocate.core.boundary.spec import Resource
+from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
+from dislocate.core.runs.explain import explain
+from dislocate.core.runs.picture import Picture
 from dislocate.core.runs.plan import plan_digest
 from dislocate.core.runs.resources import is_shared, resource_id
 from dislocate.core.units import seconds
@@ -100,7 +105,7 @@ class BatchAnswer(Answer, frozen=True):
 class RunAnswer(RunSummary, frozen=True, kw_only=True):
     """One run in full."""
 
-    waits: str  # for what, in a sentence
+    waits: str  # for what, in a sentence; empty where it is over
     approved_by: tuple[str, ...]
     counts: dict[str, int]  # nodes in each state
     plan: tuple[BatchAnswer, ...]
@@ -184,11 +189,12 @@ def run_summary(record: RunRecord) -> RunSummary:
 def run_answer(
     record: RunRecord,
     plan: RunPlan,
-    tasks: Mapping[Path, NodeTask],
-    approvals: int,
+    tasks: dict[Path, NodeTask],
+    frozen: Frozen | None,
+    instances: Callable[[str], Sequence[InstanceView]],
     is_reachable: Callable[[Path], bool],
 ) -> RunAnswer:
-    """Every target, by path."""
+    """Every target, by path.  `frozen`: its specification; `instances` of a service and `is_reachable`: as seen from here."""
     nodes: dict[Path, NodeAnswer] = {}
     waves = {path: batch.wave for batch in plan.batches for path in batch.nodes}
     for path in sorted(waves):
@@ -197,9 +203,14 @@ def run_answer(
     counts: dict[str, int] = {}
     for answer in nodes.values():
         counts[answer.state.value] = counts.get(answer.state.value, 0) + 1
+    waits = ""
+    if frozen is not None and record.state not in OVER:
+        away = [path for path, answer in nodes.items() if not answer.reachable]
+        floor = {service: instances(service) for service in frozen.spec.strategy.floor}
+        waits = explain(Picture(record, plan, tasks, frozen), floor, away)
     return RunAnswer(
         **_summary(record),
-        waits=waits_of(record, plan, nodes, approvals),
+        waits=waits,
         approved_by=record.approved_by,
         counts=counts,
         plan=batch_answers(plan.batches),
@@ -223,40 +234,6 @@ def node_answer(task: NodeTask, wave: str, reachable: bool) -> NodeAnswer:
 
 def batch_answers(batches: Iterable[Batch]) -> tuple[BatchAnswer, ...]:
     return tuple(BatchAnswer(batch.wave, batch.nodes) for batch in batches)
-
-
-def waits_of(record: RunRecord, plan: RunPlan, nodes: Mapping[Path, NodeAnswer], approvals: int) -> str:
-    """For what the run waits, in a sentence; empty where it is over."""
-    match record.state:
-        case RunState.AWAITING:
-            missing = max(1, approvals - len(record.approved_by))
-            return f"waits for {missing} approval{'s' if missing > 1 else ''} by others than {record.actor}"
-        case RunState.PAUSED:
-            hold = record.hold.value if record.hold is not None else "unknown"
-            return f"held ({hold}): {record.words}" if record.words else f"held ({hold})"
-        case RunState.RUNNING | RunState.REVERTING:
-            return _goes_on(record, plan, nodes)
-    return ""
-
-
-def _goes_on(record: RunRecord, plan: RunPlan, nodes: Mapping[Path, NodeAnswer]) -> str:
-    parts = []
-    for state, words in (
-        (NodeState.GRANTED, "to begin"),
-        (NodeState.STARTED, "to report"),
-        (NodeState.UNKNOWN, "to be heard of again"),
-        (NodeState.UNREACHABLE, "to be in reach again"),
-    ):
-        if paths := [path for path, answer in nodes.items() if answer.state is state]:
-            parts.append(f"for {named(paths)} {words}")
-    if parts:
-        return f"waits {'; '.join(parts)}"
-    if 0 <= record.batch < len(plan.batches):
-        batch = plan.batches[record.batch]
-        if out := [path for path in batch.nodes if path in nodes and not nodes[path].reachable]:
-            return f"waits for {named(out)} to be in reach again"
-        return f"waits for batch {record.batch + 1} of {len(plan.batches)} ({batch.wave}) to begin or to settle"
-    return "waits for the leader"
 
 
 def named(paths: Sequence[Path]) -> str:

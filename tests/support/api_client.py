@@ -16,6 +16,7 @@ from dislocate.edge.http.app import all_operations, make_app
 from dislocate.edge.http.call import JSON, types_of
 from dislocate.edge.http.problems import Problem
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.host.templates import references
 from tests.support.fake_backend import SELF, FakeBackend
 
 HOST = "localhost:49700"
@@ -26,7 +27,7 @@ class ApiClient:
 
     def __init__(self, backend: FakeBackend, access: Access | None = None, **options: Any) -> None:
         self.counters = EdgeCounters()
-        self.app = make_app(backend, SELF, access or Access(), self.counters, **options)
+        self.app = make_app(backend, SELF, access or Access(), self.counters, references=references, **options)
         self.environ: dict[str, Any] = {"REMOTE_ADDR": "127.0.0.1"}
         self._client = falcon.testing.TestClient(self.app)
 

@@ -201,7 +201,7 @@ class TinyFleet:
                     self._give_later(DELAY, path, Stored(seq))
                 case _:
                     pass
-        if 0 < host.node.deadline() != host.wake:
+        if host.node.deadline() != host.wake:
             wake = host.wake = host.node.deadline()
             self._later(max(0, wake - self.now), lambda: host.wake == wake and self._ring(path, host))
 

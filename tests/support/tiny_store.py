@@ -40,6 +40,7 @@ from dislocate.core.units import SECOND
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.app import make_app
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.host.templates import references
 from tests.support.fake_backend import SELF, FakeBackend
 
 QUIET = 0.02  # seconds that a watch waits before it says that nothing happened
@@ -169,7 +170,7 @@ def served_store(role: Role = Role.OPERATE) -> Iterator[tuple[str, TinyStore, Fa
 @contextmanager
 def served(backend: FakeBackend, role: Role = Role.OPERATE, **options: Any) -> Iterator[str]:
     """The URL of the API in front of `backend`."""
-    app = make_app(backend, SELF, Access(loopback=role), EdgeCounters(), **options)
+    app = make_app(backend, SELF, Access(loopback=role), EdgeCounters(), references=references, **options)
     with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -288,8 +288,17 @@ def test_a_command_prints_whole_lines_with_the_name_of_the_node(shell):
     shell.runs.unreachable = {"fra/a3": "dead"}
     done = shell.run("exec", "dc:fra", "--", "uptime", "-p", code=1)
     assert done.stdout == "fra/a1 | one\nfra/a1 | two\nfra/a1 | three\nfra/a2 | \ufffd\n"
-    assert done.stderr == "fra/a2: exit code 3: it failed\nfra/a3: not reached: dead\n1 of 3 nodes did it\n"
+    assert done.stderr == "fra/a2: exit code 3\nfra/a3: not reached: dead\n1 of 3 nodes did it\n"
     assert shell.runs.visits[0].tasks[0].resource.run == ("uptime", "-p")
+
+
+def test_a_command_that_failed_in_silence_says_why_at_the_end(shell):
+    shell.runs.looks = {
+        "wdc/b1": (TaskOutcome(TaskResult.FAILED, kind="apply", words="uptimo: no such program"),),
+        "wdc/b2": (TaskOutcome(TaskResult.FAILED, code=1, words="uptimo: exit code 1"),),
+    }
+    done = shell.run("exec", "dc:wdc", "--", "uptimo", code=1)
+    assert done.stderr.startswith("wdc/b1: apply: uptimo: no such program\nwdc/b2: uptimo: exit code 1\n")
 
 
 def test_a_command_that_all_did_ends_with_0(shell):

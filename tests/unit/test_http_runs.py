@@ -284,18 +284,21 @@ def test_a_run_shows_every_target_with_its_part(api, runs):
     assert [part["state"] for part in run["nodes"].values()] == ["done", "started", "pending", "pending", "pending"]
     assert run["nodes"]["wdc/b2"]["reachable"] is False
     assert run["counts"] == {"done": 1, "started": 1, "pending": 3}
-    assert run["waits"] == "waits for fra/a2 to report"
+    assert run["waits"] == "batch 1 of 5, canary: waits for fra/a2 to report"
     assert api.get("/api/runs/1?consistency=local")["id"] == "1"
 
 
 def test_what_a_run_waits_for_is_said_in_words(api, runs):
     started(api, strategy={"approvals": 2})
-    assert api.get("/api/runs/1")["waits"] == "waits for 2 approvals by others than loopback@fra/a1"
+    assert (
+        api.get("/api/runs/1")["waits"]
+        == "waits for 2 approvals by others than loopback@fra/a1: 'dislocate run approve 1'"
+    )
     runs.move("1", RunState.PAUSED, hold=Hold.BUDGET, words="fra/a2 is out of reach")
-    assert api.get("/api/runs/1")["waits"] == "held (budget): fra/a2 is out of reach"
+    assert api.get("/api/runs/1")["waits"].endswith("held (budget): fra/a2 is out of reach")
     runs.move("1", RunState.RUNNING, hold=None)
     runs.kill("fra/a1")
-    assert api.get("/api/runs/1")["waits"] == "waits for fra/a1 to be in reach again"
+    assert api.get("/api/runs/1")["waits"].endswith("waits for fra/a1 to be within reach")
     runs.move("1", RunState.DONE)
     assert (api.get("/api/runs/1")["state"], api.get("/api/runs/1")["waits"]) == ("done", "")
 

@@ -19,6 +19,7 @@ from dislocate.edge.http.access import PEER_UID, Access, Role, Token, load_token
 from dislocate.edge.http.app import make_app
 from dislocate.edge.http.server import HttpServer
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.host.templates import references
 from tests.support.api_client import ApiClient, Connection
 from tests.support.fake_backend import SELF, FakeBackend, instance
 
@@ -34,7 +35,7 @@ class Served:
         self.backend.put(instance())
         self.counters = EdgeCounters()
         self.path = str(directory / "http.sock")
-        app = make_app(self.backend, SELF, access or Access(), self.counters)
+        app = make_app(self.backend, SELF, access or Access(), self.counters, references=references)
         self.server = HttpServer(app, self.counters, addresses=(("127.0.0.1", 0),), socket_path=self.path)
         self.server.start()
         self.address = ("127.0.0.1", self.server.ports[0])

@@ -401,6 +401,19 @@ def test_nodes_that_join_are_a_last_batch_of_their_own(log):
     refused(log.say(JoinNodes("2", log.version("2"), 5, ("fra/new",))), "join")
 
 
+def test_the_gates_after_the_last_batch_can_be_passed_over_and_nodes_that_join_have_their_own(log):
+    log.start((A,), join=Join.APPLY)
+    log.carry(A)
+    log.close()
+    assert isinstance(log.hold(Hold.GATE), Done)
+    assert isinstance(log.steer(Verb.PROMOTE), Done)
+    assert (log.run().promoted, log.audit()[-1].evidence) == (1, "paused (gate); the end")
+    refused(log.steer(Verb.PROMOTE), "verb", "the end of run 1 was promoted already")
+    assert isinstance(log.release(), Done)
+    assert isinstance(log.say(JoinNodes("1", log.version(), 5, (D,))), Done)
+    assert (log.run().batch, log.run().promoted) == (1, -1)
+
+
 # ---- two operators, and reverting
 
 

@@ -312,6 +312,20 @@ def test_a_promoted_batch_needs_no_gate():
     assert line(after(gated("fra/a1=done fra/a2=done", promoted=0), "2s")) == "close"
 
 
+def test_a_late_node_without_data_after_the_last_batch_holds_until_somebody_promotes_the_end():
+    watch = Watch()
+    watch.look(gated("fra/a1=done fra/a2=started", batch=1, retries=("fra/a2",)))
+    late = {"nodes": "fra/a1=done fra/a2=done", "batch": 1, "version": 2}
+    watch.after("1s").look(gated(**late))
+    watch.after("2s").look(gated(**late))
+    step = watch.after("10s").look(gated(**late))
+    assert line(step) == "hold: gate"
+    assert "'dislocate run promote 7'" in step.words
+    held = {**late, "version": 3, "promoted": 1}
+    assert line(watch.look(gated(**held, state=RunState.PAUSED, hold=Hold.GATE))) == "release"
+    assert line(watch.look(gated(**{**held, "version": 4}))) == "finish: done"
+
+
 def test_a_window_begins_anew_when_another_node_is_judged():
     watch, well = Watch(), instances("fra/a1 passing, fra/a2 passing")
     watch.look(gated("fra/a1=done fra/a2=started"), instances=well)
@@ -388,7 +402,7 @@ def test_a_revert_ends_with_what_became_of_it():
     [
         (
             picture(FLEET, state=RunState.AWAITING, strategy={"approvals": 2}),
-            "waits for 2 approvals: 'dislocate run approve 7'",
+            "waits for 2 approvals by others than ann: 'dislocate run approve 7'",
         ),
         (picture(FLEET), "batch 1 of 3, canary: waits for fra/a1 to be granted"),
         (

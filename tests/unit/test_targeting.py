@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from dislocate.core.errors import LocalError
-from dislocate.core.runs.amounts import amount
+from dislocate.core.runs.amounts import amount, check_amount
 from dislocate.core.runs.targeting import DEEPEST, LONGEST, Candidate, parse_target
 
 
@@ -185,4 +185,4 @@ def test_an_amount_is_rounded_up_and_at_least_one(given_, of, nodes):
 @pytest.mark.parametrize("given_", ["x", "-1%", "101%", "25", "2.5%", -1, True, ""])
 def test_what_is_no_amount_is_refused(given_):
     with pytest.raises(LocalError, match="a whole number of nodes"):
-        amount(given_, 10)
+        check_amount(given_, "strategy.batch")

@@ -1,10 +1,10 @@
 """Explain: what a run waits for, in a sentence, from its records alone.
 
-For people at any agent, which does not see what the leader sees: who is out of reach is known from its marks, and what the
-floor holds back from this agent's own catalog, where it is passed in.
+For people at any agent, which does not see what the leader sees: who is out of reach is known from its marks, and besides,
+like what the floor holds back, from what this agent sees of the fleet, where that is passed in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from dislocate.core.boundary.runs import Direction, NodeState, RunState
@@ -17,24 +17,22 @@ PHRASES = {
     NodeState.GRANTED: "to begin",
     NodeState.STARTED: "to report",
     NodeState.UNKNOWN: "to report, out of reach or late",
-    NodeState.UNREACHABLE: "to be within reach",
 }
-
 
 Instances: TypeAlias = Mapping[str, Sequence[InstanceView]]
 NOBODY: Instances = {}
 
 
-def explain(picture: Picture, instances: Instances = NOBODY) -> str:
+def explain(picture: Picture, instances: Instances = NOBODY, away: Collection[Path] = ()) -> str:
     """'batch 2 of 9, fra: waits for fra/a1 to report; for 2 nodes (fra/a2, fra/a3) to be granted'.  `instances`: of the
-    services that the floor names."""
+    services that the floor names; `away`: who is out of reach."""
     record = picture.record
     match record.state:
         case RunState.AWAITING:
             missing = picture.strategy.approvals - len(record.approved_by)
-            return f"waits for {count(missing, 'approval')}: 'dislocate run approve {record.id}'"
+            return f"waits for {count(missing, 'approval')} by others than {record.actor}: 'dislocate run approve {record.id}'"
         case RunState.RUNNING | RunState.REVERTING:
-            return f"{_where(picture)}: {_waits(picture, instances)}"
+            return f"{_where(picture)}: {_waits(picture, instances, away)}"
         case RunState.PAUSED:
             flying = f"; {count(len(picture.in_flight))} still in flight" if picture.in_flight else ""
             return f"{_where(picture)}: held ({record.hold.value if record.hold else 'paused'}): {record.words}{flying}"
@@ -49,16 +47,13 @@ def _where(picture: Picture) -> str:
     return f"{verb}batch {picture.record.batch + 1} of {len(picture.plan.batches)}, {picture.batch.wave}"
 
 
-def _waits(picture: Picture, instances: Instances) -> str:
-    waits = []
-    for state, phrase in PHRASES.items():
-        nodes = picture.those(state)
-        if state is NodeState.UNREACHABLE:
-            nodes = tuple(node for node in nodes if _is_waited_for(picture, node))
-        if nodes:
-            waits.append(f"for {_those(nodes)} {phrase}")
-    pending = [node for node in picture.waiting if picture.state(node) is not NodeState.UNREACHABLE]
-    if pending:
+def _waits(picture: Picture, instances: Instances, away: Collection[Path]) -> str:
+    waits = [f"for {_those(nodes)} {phrase}" for state, phrase in PHRASES.items() if (nodes := picture.those(state))]
+    due = [node for node in picture.waiting if picture.state(node) is not NodeState.UNREACHABLE]
+    marked = [node for node in picture.those(NodeState.UNREACHABLE) if _is_waited_for(picture, node)]
+    if gone := [*marked, *(node for node in due if node in away)]:
+        waits.append(f"for {_those(gone)} to be within reach")
+    if pending := [node for node in due if node not in away]:
         held_back = openable(pending, picture.strategy.floor, instances, picture.in_flight).words
         waits.append(f"for {_those(pending)} to be granted" + (f" ({held_back})" if held_back else ""))
     if waits:

@@ -27,8 +27,6 @@ from dislocate.core.runs.transitions import ASKABLE, REPORTABLE, REPORTS
 def ask(draft: Draft, body: AskGrant) -> Granted:
     """Raises `Illegal`."""
     record = _run(draft, body.run)
-    fenced = f"run {record.id} is at epoch {record.epoch}, not {body.epoch}: what was granted before must not begin"
-    claim(body.epoch == record.epoch, "epoch", fenced)
     moving = Moving(draft, record)
     task = moving.task(body.node)
     is_in_flight = record.state is RunState.PAUSED and task.state in (NodeState.STARTED, NodeState.UNKNOWN)
@@ -38,6 +36,8 @@ def ask(draft: Draft, body: AskGrant) -> Granted:
         "run",
         f"run {record.id} is {record.state.value}: nothing begins, {body.node} is prompted when it may",
     )
+    fenced = f"run {record.id} is at epoch {record.epoch}, not {body.epoch}: what was granted before must not begin"
+    claim(body.epoch == record.epoch, "epoch", fenced)
     claim(
         task.state in ASKABLE, "node", f"{body.node} is {task.state.value} in run {record.id}: it waits for its grant"
     )

@@ -120,8 +120,7 @@ def gates(case: Case) -> RunStep | None:
     if blind is None:
         return None
     words = f"a gate has no data: {blind.reading.words}; it goes on by itself once there is some"
-    mend = "promote" if case.picture.batch is not None else "abort"  # which leaves it as it is
-    return HoldRun(*case.head, Hold.GATE, f"{words}, or without it: 'dislocate run {mend} {case.id}'")
+    return HoldRun(*case.head, Hold.GATE, f"{words}, or without it: 'dislocate run promote {case.id}'")
 
 
 def release(case: Case) -> RunStep | None:

@@ -83,21 +83,18 @@ def _resume(moving: Moving, body: SteerRun) -> str:
 
 
 def _promote(moving: Moving, body: SteerRun) -> str:
+    """Neither soak nor gates are waited for.  After the last batch its gates are watched still: that ends too."""
     record = moving.record
+    what = f"batch {record.batch + 1}" if record.batch < record.batches else "the end"
     claim(
         not moving.is_reverting,
         "verb",
         f"run {record.id} is being reverted, without soak and gates: nothing to promote",
     )
-    already = (
-        f"batch {record.batch + 1} of run {record.id} was promoted already: the leader goes on when its nodes are done"
-    )
+    already = f"{what} of run {record.id} was promoted already: the leader goes on when its nodes are done"
     claim(record.promoted != record.batch, "verb", already)
-    claim(
-        record.batch < record.batches, "verb", f"all batches of run {record.id} are done: there is nothing to promote"
-    )
-    moving.change(promoted=record.batch, words=_because(body, f"batch {record.batch + 1} promoted"))
-    return f"batch {record.batch + 1}"
+    moving.change(promoted=record.batch, words=_because(body, f"{what} promoted"))
+    return what
 
 
 def _abort(moving: Moving, body: SteerRun) -> str:

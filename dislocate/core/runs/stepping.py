@@ -195,7 +195,8 @@ def _join(moving: Moving, body: JoinNodes) -> str:
     claim(not fault, "plan", fault)
     moving.draft.write(records.plan_key(record.id), grown)
     words = f"{len(new)} nodes joined: {', '.join(new)}"[:RUN_WORDS]
-    moving.change(targets=len(grown.targets), batches=len(grown.batches), words=words)
+    promoted = -1 if record.batch == record.batches else record.promoted  # the end was meant, not who joins
+    moving.change(targets=len(grown.targets), batches=len(grown.batches), promoted=promoted, words=words)
     return "join"
 
 

@@ -44,9 +44,9 @@ def make_app(
     access: Access,
     counters: EdgeCounters,
     *,
+    references: Callable[[RunSpec], References],
     more: tuple[Operation, ...] = (),
     stream_limit: int = 64,
-    references: Callable[[RunSpec], References] = lambda _spec: References(),
     seal: Callable[[bytes, bytes], bytes] | None = None,
 ) -> Callable[..., Iterable[bytes]]:
     """The WSGI application of one agent; `more` are operations of other parts.  `references`: which keys and secrets the

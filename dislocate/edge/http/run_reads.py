@@ -113,9 +113,8 @@ def read_plan(call: Call, run: str, consistency: Consistency = Consistency.LINEA
     return _read_one(call, records.plan_key(run), RunPlan, consistency) or RunPlan((), ())
 
 
-def read_spec(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunSpec | None:
-    frozen = _read_one(call, records.spec_key(run), Frozen, consistency)
-    return None if frozen is None else frozen.spec
+def read_frozen(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> Frozen | None:
+    return _read_one(call, records.spec_key(run), Frozen, consistency)
 
 
 def read_tasks(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> dict[Path, NodeTask]:

@@ -9,12 +9,14 @@ nothing of it depends on this agent.  Nothing was begun when an answer is a prob
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from dislocate.core.boundary.requests import Done
 from dislocate.core.boundary.runs import RunRecord, RunStarted, StartRun, SteerRun, Verb
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.boundary.store import Consistency, Get, KeyValue, Transact
+from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, split_path
 from dislocate.core.runs import records
@@ -28,10 +30,10 @@ from dislocate.edge.http.problems import not_found
 from dislocate.edge.http.run_reads import (
     Named,
     read_all,
+    read_frozen,
     read_named,
     read_plan,
     read_record,
-    read_spec,
     read_tasks,
     run_of,
     stale,
@@ -125,9 +127,13 @@ def get_run(call: Call) -> RunAnswer:
 def whole_run(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunAnswer:
     record = read_record(call, run, consistency)
     plan, tasks = read_plan(call, run, consistency), read_tasks(call, run, consistency)
-    spec = read_spec(call, run, consistency)
-    approvals = 0 if spec is None else spec.strategy.approvals
-    return run_answer(record, plan, tasks, approvals, lambda path: run_stream.is_reachable(call.node, path))
+    frozen, node = read_frozen(call, run, consistency), call.node
+
+    def instances(service: str) -> Sequence[InstanceView]:
+        view = node.catalog.service(service)
+        return () if view is None else view.instances
+
+    return run_answer(record, plan, tasks, frozen, instances, lambda path: run_stream.is_reachable(node, path))
 
 
 def watch_run(call: Call) -> run_stream.RunStream:
