@@ -3,7 +3,6 @@ it always comes to an end once everybody is back."""
 
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from tests.support.tiny_runs import instances, picture, said
 
 from dislocate.core.boundary.runs import OVER, Direction, Hold, NodeState, RunState, Verb
 from dislocate.core.boundary.spec import Gate, OnFailure
@@ -12,6 +11,7 @@ from dislocate.core.runs.steps import OpenBatch, RunStep
 from dislocate.core.tunables import RUN_RETRY
 from dislocate.core.units import SECOND
 from tests.support.tiny_control import TinyRun, TinyStore
+from tests.support.tiny_runs import instances, picture, said
 
 PLANS = (
     "canary: fra/a1 | fra: fra/a2 fra/a3 | wdc: wdc/b1 wdc/b2",
