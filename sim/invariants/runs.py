@@ -300,7 +300,9 @@ class OwedHandlersRun(RunInvariant):
         handlers = {resource_id(one) for one in run.spec.resources if isinstance(one, Command) and one.only_notified}
         for resource in run.spec.resources:
             changed = latest.get(resource_id(resource))
-            for handler in resource.notify if changed is not None else ():
+            if changed is None:
+                continue
+            for handler in resource.notify:
                 if handler not in handlers:
                     continue  # whether it ran leaves no mark on the host
                 self.exercised += 1
