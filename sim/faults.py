@@ -302,6 +302,11 @@ def _set_tasks(fails: bool) -> Verb:
     return verb
 
 
+def _drift(world: World, fault: Fault) -> None:
+    for machine in _machines(world, fault):
+        machine.host.drift()
+
+
 # ---- the catalog
 
 
@@ -412,4 +417,5 @@ VERBS: dict[str, Verb] = {
     "task_fail": _set_tasks(fails=True),
     "task_slow": _set_tasks(fails=False),
     "task_mend": _set_tasks(fails=False),
+    "drift": _drift,
 }

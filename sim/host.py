@@ -18,6 +18,7 @@ from dislocate.core.streams import Stream
 from dislocate.core.units import MILLISECOND, SECOND
 
 ABSENT = "absent"
+BY_HAND = "by hand"
 LOOK_TIME = 2 * MILLISECOND
 TOUCH_TIME = 5 * MILLISECOND  # a file: write, sync, rename
 SURVIVES = 0.3  # of what was under way when the agent died
@@ -39,6 +40,7 @@ class SimulatedHost(Struct):
 
     states: dict[str, str] = {}  # by resource id; what is not there is absent
     before: dict[tuple[str, str], str] = {}  # (run, resource id): how it was before the run
+    drifted: dict[str, None] = {}  # resource ids that somebody's hand changed since the last run did
     effects: list[Effect] = []
     told: Callable[[Effect], None] = lambda _effect: None  # hears of each
     is_failing: bool = False  # tasks that change something fail
@@ -112,10 +114,17 @@ class SimulatedHost(Struct):
     def _set(self, task: Task, name: str, wanted: str, now: int) -> None:
         effect = Effect(now, task.run, task.verb, name, self.state(name), wanted)
         self.effects.append(effect)
+        self.drifted.pop(name, None)
         self.states[name] = wanted
         if wanted == ABSENT:
             del self.states[name]
         self.told(effect)
+
+    def drift(self) -> None:
+        """Somebody's hand changes every file."""
+        for name in [name for name in self.states if name.startswith("file ")]:
+            self.states[name] = BY_HAND
+            self.drifted[name] = None
 
     def broken_services(self) -> tuple[str, ...]:
         """Services that what is on this host keeps from working."""

@@ -7,15 +7,19 @@ later.  What is refused for a reason stays refused.
 from collections.abc import Callable
 
 from dislocate.core.boundary.requests import Refused, Result
-from dislocate.core.boundary.runs import RunStarted, StartRun, SteerRun, Verb
+from dislocate.core.boundary.runs import RunStarted, StartRun, SteerRun, Task, TaskVerb, Verb
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
 from dislocate.core.node import Node
-from dislocate.core.runs.plan import make_plan
+from dislocate.core.runs.actions import work_to_apply
+from dislocate.core.runs.plan import make_plan, plan_digest
+from dislocate.core.runs.resources import is_shared
+from dislocate.core.runs.spec import ordered
 from dislocate.core.runs.targeting import Candidate, parse_target
 from dislocate.core.units import SECOND
-from sim.scenario import Fault, PlannedRun
+from sim.process import Machine
+from sim.scenario import Fault
 from sim.selectors import as_tuple
 from sim.world import World
 
@@ -26,11 +30,21 @@ PATIENCE = 12 * SECOND  # without an answer
 def place_runs(world: World) -> None:
     """Start every run of the scenario at its time."""
 
-    def due(run: PlannedRun, _: None, __: None) -> None:
-        _Asking(world, lambda path: _start(world, path, run.spec), run.by)
+    runs = world.scenario.runs
+    expected: dict[int, dict[Path, str]] = {}  # by number: how the hosts were when the plan was made
 
-    for run in world.scenario.runs:
-        world.schedule.call(run.time, due, run)
+    def planned(number: int, _: None, __: None) -> None:
+        machines = world.machines.items()
+        expected[number] = {path: _digest_of(machine, runs[number].spec) for path, machine in machines}
+
+    def due(number: int, _: None, __: None) -> None:
+        run, found = runs[number], expected.get(number, {})
+        _Asking(world, lambda path: _start(world, path, run.spec, found), run.by)
+
+    for number, run in enumerate(runs):
+        if run.planned is not None:
+            world.schedule.call(run.planned, planned, number)
+        world.schedule.call(run.time, due, number)
 
 
 def steer(world: World, fault: Fault) -> None:
@@ -82,11 +96,18 @@ class _Asking:
         self._is_over = True
 
 
-def _start(world: World, path: Path, spec: RunSpec) -> StartRun | None:
+def _digest_of(machine: Machine, spec: RunSpec) -> str:
+    """How the resources of `spec` are on that host, as its agent would tell it for a plan."""
+    works = [work for work in work_to_apply(ordered(spec)) if not is_shared(work.resource)]
+    looks = [(work.name, machine.host.look(Task(TaskVerb.LOOK, work.resource, ""))) for work in works]
+    return plan_digest((name, look.before) for name, look in looks)
+
+
+def _start(world: World, path: Path, spec: RunSpec, expected: dict[Path, str]) -> StartRun | None:
     """None: nobody matches yet, as that agent sees it."""
     targets = parse_target(spec.targets).select(candidates(world.node(path)))
     try:
-        plan = make_plan(spec, targets)
+        plan = make_plan(spec, targets, expected={path: expected[path] for path in targets if path in expected})
     except LocalError:
         return None
     return StartRun(spec, plan, {}, f"operator@{path}", _unix(world, path))

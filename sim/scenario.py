@@ -63,6 +63,7 @@ class PlannedRun(Struct, frozen=True, forbid_unknown_fields=True):
     time: Duration
     spec: RunSpec
     by: str = ""  # the agent that is asked; empty: any that is up
+    planned: Duration | None = None  # bound to how its hosts were then; none: to nothing
 
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "from", "dest": "to", "lasting": "for"}):
@@ -164,6 +165,7 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "task_fail": (("target",), ("lasting",)),  # what a config run changes there fails
     "task_slow": (("target", "factor"), ("lasting",)),
     "task_mend": (("target",), ()),
+    "drift": (("target",), ()),  # somebody's hand changes every file that runs made there
 }
 
 # What ends a fault that has `for`; a drain ends by itself.
@@ -275,6 +277,9 @@ def _check_runs(scenario: Scenario, layout: Layout) -> None:
     for at, run in enumerate(scenario.runs):
         field = f"runs[{at}]"
         _check_moment(run.time, scenario, f"{field}.time")
+        if run.planned is not None and run.planned > run.time:
+            got, start = format_duration(run.planned), format_duration(run.time)
+            raise ConfigError(f"{field}.planned", got=got, expected=f"no later than its start, `time`: {start}")
         if not scenario.servers:
             raise ConfigError(field, got=run.spec.name, expected="`servers`: config runs are kept in the store")
         if run.by and run.by not in layout.paths:

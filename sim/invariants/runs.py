@@ -10,7 +10,10 @@ from typing import Any
 
 from dislocate.core.boundary.events import NodeMoved, RunMoved, TaskBegun, TaskEnded
 from dislocate.core.boundary.runs import OVER, Direction, NodeState, RunState, TaskVerb
+from dislocate.core.boundary.spec import Command
 from dislocate.core.identity import Path
+from dislocate.core.runs.drift import DRIFT_PERIOD
+from dislocate.core.runs.journal import Journal, Purpose, journal_key
 from dislocate.core.runs.records import AUDIT, counts_key, decode
 from dislocate.core.runs.spec import resource_id
 from dislocate.core.units import SECOND
@@ -23,6 +26,8 @@ from sim.services import ServiceLife
 from sim.world import World
 
 CALM_BOUND = 60 * SECOND  # without a fault: whoever was cut off has reported
+ENFORCED = DRIFT_PERIOD + CALM_BOUND  # what drifted was looked at, and brought back
+REPORTED = (NodeState.DONE, NodeState.FAILED, NodeState.REVERTED, NodeState.REVERT_FAILED)
 
 Handlers = dict[type, Callable[[Process, Any], None]]
 
@@ -264,9 +269,14 @@ class HostsAreAsTheLogSays(RunInvariant):
 
     def _compare_host(self, path: Path, run: BookedRun) -> None:
         host, state = self.world.machines[path].host, run.nodes[path]
+        since = calm_since(self.world)
+        is_enforced = run.spec.enforce and since is not None and self.world.now - since >= ENFORCED
+        by_hand = {} if is_enforced else host.drifted
         for resource in run.spec.resources:
             name = resource_id(resource)
             before = host.before.get((run.id, name))
+            if name in by_hand:
+                continue
             if state is NodeState.DONE and not resource.only_notified and host.state(name) != digest_of(resource):
                 raise self.violated(path, f"is done in run {run.id}, and {name} is not as it should be")
             is_left = resource.__struct_config__.tag == "command"
@@ -276,6 +286,83 @@ class HostsAreAsTheLogSays(RunInvariant):
             raise self.violated(path, f"was never granted run {run.id}, and was changed by it")
 
 
+class OwedHandlersRun(RunInvariant):
+    """When a node is done, each command that a changed resource notifies has run there since that change, whoever died between
+    the change and the journal."""
+
+    name = "a handler that is owed runs"
+
+    def moved(self, run: BookedRun, event: Moved) -> None:
+        if not isinstance(event, NodeMoved) or event.now != NodeState.DONE.value:
+            return
+        effects = [one for one in self.world.machines[event.node].host.effects if one.run == run.id]
+        latest = {one.resource: at for at, one in enumerate(effects) if one.verb is TaskVerb.APPLY}
+        handlers = {resource_id(one) for one in run.spec.resources if isinstance(one, Command) and one.only_notified}
+        for resource in run.spec.resources:
+            changed = latest.get(resource_id(resource))
+            if changed is None:
+                continue
+            for handler in resource.notify:
+                if handler not in handlers:
+                    continue  # whether it ran leaves no mark on the host
+                self.exercised += 1
+                if latest.get(handler, -1) < changed:
+                    words = f"is done in run {run.id}, and {resource_id(resource)} changed without {handler} after it"
+                    raise self.violated(event.node, words)
+
+
+class ReportsAreDurable(RunInvariant):
+    """What a node has told the log of its part stands in its own journal, whatever becomes of its agent next."""
+
+    name = "reports are durable"
+
+    def moved(self, run: BookedRun, event: Moved) -> None:
+        if not isinstance(event, NodeMoved) or NodeState(event.now) not in REPORTED:
+            return
+        disk = self.world.machines[event.node].disk
+        if disk.generation > 1:  # what was on another disk is gone
+            return
+        self.exercised += 1
+        purpose = Purpose.APPLY if event.now in (NodeState.DONE.value, NodeState.FAILED.value) else Purpose.REVERT
+        value = disk.durable(journal_key(run.id, purpose))
+        found = None if value is None else decode(value, Journal).state
+        if found is not NodeState(event.now):
+            held = "nothing" if found is None else found.value
+            raise self.violated(event.node, f"told that it is {event.now} in run {run.id}, and its journal says {held}")
+
+
+class NoReportIsLost(RunInvariant):
+    """In the end nobody waits for a node that runs and has nothing to do."""
+
+    name = "no report is lost"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._busy: dict[Process, None] = {}
+
+    def handlers(self) -> Handlers:
+        return {TaskBegun: self._task_begun, TaskEnded: self._task_ended}
+
+    def _task_begun(self, process: Process, _event: TaskBegun) -> None:
+        self._busy[process] = None
+
+    def _task_ended(self, process: Process, _event: TaskEnded) -> None:
+        self._busy.pop(process, None)
+
+    def conclude(self) -> None:
+        since = calm_since(self.world)
+        if not self.is_needed or since is None or self.world.now - since < CALM_BOUND:
+            return
+        for run in self.world.truth.runs.runs.values():
+            for path, state in run.nodes.items():
+                process = self.world.machines[path].process
+                if process is None or process in self._busy:
+                    continue
+                self.exercised += state is not NodeState.PENDING
+                if state in (NodeState.STARTED, NodeState.UNKNOWN):
+                    raise self.violated(path, f"has nothing to do, and run {run.id} waits for it ({state.value})")
+
+
 class WhatHappenedIsAudited(RunInvariant):
     """Every move of a run is in the audit, whose numbers have no gap and whose entries each name the one before."""
 
@@ -283,10 +370,11 @@ class WhatHappenedIsAudited(RunInvariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._moves = 0
+        self._moves: dict[str, int] = {}
 
     def moved(self, run: BookedRun, event: Moved) -> None:
-        self._moves += isinstance(event, RunMoved) and event.before != event.now
+        if isinstance(event, RunMoved) and event.before != event.now:
+            self._moves[run.id] = self._moves.get(run.id, 0) + 1
 
     def conclude(self) -> None:
         if not self.is_needed:
@@ -294,8 +382,11 @@ class WhatHappenedIsAudited(RunInvariant):
         keys = self.world.wiretap.reference.keys
         entries = [decode(kv.value, dict[str, Any]) for key, kv in sorted(keys.items()) if key.startswith(AUDIT)]
         self.exercised += len(entries)
-        if len(entries) < self._moves:
-            raise self.violated("the log", f"has {len(entries)} entries of audit for {self._moves} moves of runs")
+        for run, moves in self._moves.items():
+            told = [one for one in entries if one["run"] == run]
+            told = [one for one in told if one["verb"] == "start" or " -> " in one.get("evidence", "")]
+            if len(told) < moves:
+                raise self.violated("the log", f"has {len(told)} entries of audit for {moves} moves of run {run}")
         for earlier, later in itertools.pairwise(entries):
             if later["number"] != earlier["number"] + 1 or later["before"] != earlier["hash"]:
                 raise self.violated("the log", f"entry {later['number']} of the audit does not follow the one before")
@@ -311,5 +402,8 @@ RUNS: tuple[type[Invariant], ...] = (
     FloorIsKept,
     RunsGoForward,
     HostsAreAsTheLogSays,
+    OwedHandlersRun,
+    ReportsAreDurable,
+    NoReportIsLost,
     WhatHappenedIsAudited,
 )

@@ -5,6 +5,7 @@ it.  `python -m tests.mutants.plant NAME SCENARIO SEED` tries it by hand.
 """
 
 from tests.mutants.mutant import Mutant
+from tests.mutants.runs import RUNS_MUTANTS
 from tests.mutants.store import STORE_MUTANTS
 
 
@@ -243,7 +244,7 @@ _CATALOGUE = (
     ),
 )
 
-MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS)}
+MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS, *RUNS_MUTANTS)}
 
 # What no invariant can see: a run that differs between two processes.
 HASH_ORDER = Mutant(

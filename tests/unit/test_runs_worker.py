@@ -435,6 +435,43 @@ def test_an_agent_that_ends_anywhere_and_comes_back_when_the_run_is_taken_back_r
 
 
 @pytest.mark.parametrize("point", range(POINTS))
+def test_an_agent_that_starts_with_an_older_store_waits_for_the_present_one(point):
+    """Its disk knows that it asked to take the run back, and its store does not know yet that there was such a thing."""
+    world = TinyWorker()
+    apply(world)
+    world.run()
+    older = world.store.records["1"]
+    world.revert_run()
+    for _ in range(point):
+        world._step(world.now + SECOND)
+    present = world.store.records["1"]
+    world.store.records["1"] = older
+    world.start()
+    world.run("3s")
+    world.store.put(present)
+    world.run("30s")
+    assert list(dict.fromkeys(world.states)) == [NodeState.DONE, NodeState.REVERTED]  # the same again is no other
+    assert world.host.states.get("file /etc/motd", "absent") == "absent"
+
+
+def test_what_a_node_asked_for_is_not_asked_for_again_under_an_older_epoch(world):
+    """Else it would report under that, and nobody would take it."""
+    world.begin_run(SITE)
+    older = world.store.records["1"]
+    world.store.change("1", epoch=3)
+    while not world.host.done:
+        world._step(world.now + SECOND)
+    present = world.store.records["1"]
+    world.store.records["1"] = older
+    world.start()
+    world.run("3s")
+    assert {one.epoch for one in world.asked(AskGrant)} == {3}
+    world.store.put(present)
+    world.run()
+    assert world.states == [NodeState.DONE]
+
+
+@pytest.mark.parametrize("point", range(POINTS))
 def test_an_agent_that_ends_anywhere_and_comes_back_when_the_run_is_over_has_reported_once(point):
     world = TinyWorker()
     apply(world)
@@ -491,7 +528,8 @@ def test_what_drifted_is_brought_back_where_the_run_says_so_with_what_that_notif
     world.run("5m")
     assert world.host.states["file /etc/motd"] == "hello"
     assert [name for _, name in world.host.done[before:]] == ["file /etc/motd", "service nginx"]
-    assert [event.mended for event in world.happened(Drifted) if event.resource == "file /etc/motd"] == [False, True]
+    told = [(event.resource, event.mended) for event in world.happened(Drifted)]
+    assert told == [("file /etc/motd", False), ("file /etc/motd", True)]  # what follows it never drifted
     assert world.states == [NodeState.DONE]
 
 

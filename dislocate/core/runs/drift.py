@@ -166,10 +166,11 @@ class Drift:
     def _enforced(self, journal: Journal) -> None:
         assert self._enforcing is not None
         self._tasks = self._enforcing.tasks
+        followed = [work.name for work in self._enforcing.works if work.when_owed]  # they never drift
         self._enforcing = None
         self._out.store((self._journals.put(replace(journal, answered=True)),), sync=False)
         for entry in journal.entries:
-            if entry.result is TaskResult.CHANGED:
+            if entry.result is TaskResult.CHANGED and entry.resource not in followed:
                 self._tell(journal.run, entry.resource, entry.words or "brought back", mended=True)
             elif entry.result is TaskResult.FAILED:
                 self._tell(journal.run, entry.resource, f"cannot be brought back: {entry.words}", mended=False)

@@ -163,6 +163,8 @@ class Worker:
             return False
         if self._refused.get(record.id) == record.version or self._drift.is_enforcing:
             return False
+        if journal is not None and _is_old(record, journal):
+            return False
         applied = self._journals.get(record.id, Purpose.APPLY)
         if record.direction is Direction.REVERT and applied is not None and not applied.answered:
             return False  # first it is known what is to be taken back
@@ -308,7 +310,7 @@ class Worker:
             record = under_way.get(journal.run)
             if record is None:
                 self._ask_whether_over(journal)
-            elif PURPOSES[record.direction] is not journal.purpose:
+            elif PURPOSES[record.direction] is not journal.purpose and not _is_old(record, journal):
                 self._close(closed(journal, f"{STOPPED}, and the run is taken back since"))
 
     def _ask_whether_over(self, journal: Journal) -> None:
@@ -349,6 +351,11 @@ class Worker:
             self._out.store(gone, sync=False)
         self._drift.changed()
         self._look()
+
+
+def _is_old(record: RunRecord, journal: Journal) -> bool:
+    """Whether what is held of the store is from before this was asked for: an agent that starts catches up first."""
+    return record.epoch < journal.epoch
 
 
 def _read(kv: KeyValue) -> tuple[int, RunRecord] | None:
