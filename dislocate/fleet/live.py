@@ -44,15 +44,9 @@ class LiveFaults:
             "leave": lambda fault: self._each(fault, self._leave),
             "drain": lambda fault: self._drain(fault, True),
             "undrain": lambda fault: self._drain(fault, False),
-            "server_add": lambda fault: self._each(
-                fault, lambda path: operators.change_servers("PUT", f"/api/servers/{path}")
-            ),
-            "server_remove": lambda fault: self._each(
-                fault, lambda path: operators.change_servers("DELETE", f"/api/servers/{path}")
-            ),
-            "lead": lambda fault: self._each(
-                fault, lambda path: operators.change_servers("POST", "/api/servers/transfer", {"to": path})
-            ),
+            "server_add": lambda fault: self._each(fault, operators.add_server),
+            "server_remove": lambda fault: self._each(fault, operators.remove_server),
+            "lead": lambda fault: self._each(fault, operators.transfer),
             "steer": lambda fault: operators.steer(fault, self._layout.agents(as_tuple(fault.target))),
         }
         for at, fault in enumerate(fleet.scenario.at):
