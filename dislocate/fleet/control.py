@@ -18,6 +18,7 @@ import msgspec
 from dislocate.core.errors import DislocateError
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.live import LiveFaults, in_words
+from dislocate.fleet.operators import Operators
 from dislocate.fleet.processes import READY_WITHIN
 from sim.scenario import Fault, checked
 
@@ -40,7 +41,7 @@ class Control:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._faults = LiveFaults(fleet)
+        self._faults = LiveFaults(fleet, Operators(fleet))
         path = fleet.directory / SOCKET
         path.unlink(missing_ok=True)  # of a fleet that was killed: its ports are free, so it is gone
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

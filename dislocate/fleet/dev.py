@@ -4,6 +4,8 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
 
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError
@@ -17,6 +19,7 @@ from sim.scenario import Datacenter, Scenario, Service, checked
 REGIONS = ("fra", "wdc", "tok", "syd", "sao", "dal", "lon", "osa", "mon", "mad", "che", "tor")
 
 
+EXAMPLE = "hello.toml"
 WORKS_WITHIN = 120.0  # seconds, on a busy machine: the servers elect one, and first checks pass
 POLL = 0.1
 
@@ -49,8 +52,18 @@ def store_servers(datacenters: Sequence[str], nodes: int) -> tuple[str, ...]:
     return tuple(sorted(paths[:count], key=lambda path: (datacenters.index(path.partition("/")[0]), path)))
 
 
+def write_example(fleet: Fleet) -> Path:
+    """A specification of a config run, to be changed; one that somebody changed stays."""
+    path = fleet.directory / "examples" / EXAMPLE
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        path.write_text((files("dislocate.fleet") / EXAMPLE).read_text(encoding="utf-8"))
+    return path
+
+
 def how_to_talk(fleet: Fleet, *, is_kept: bool) -> str:
     """What to type in another shell: every line works as it stands."""
+    example = shlex.quote(str(write_example(fleet)))
     path, plan = next(iter(fleet.plans.items()))
     state = fleet.home(path) / "state"
     datacenters = list(fleet.scenario.datacenters)
@@ -71,6 +84,13 @@ the agent {path}, from another shell:
   dig @{plan.host} -p {DNS_PORT} shop.web.service.dislocate
   dig @{plan.host} -p {DNS_PORT} SRV shop.web.service.{datacenters[0]}.dislocate
   cat {shlex.quote(f"{state}/services.json")}
+change all of it with one file:
+  cat {example}
+  dislocate run plan {example}
+  dislocate run start {example}
+  dislocate run status hello
+  dislocate run revert hello --why 'only a try'
+  dislocate exec dc:{datacenters[0]} -- uptime
 break something, and mend it:
   dislocate dev do kill {last}{where}
   dislocate dev do restart {last}{where}

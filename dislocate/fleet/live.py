@@ -5,24 +5,21 @@ answer, asked in rounds a quarter of a second apart.
 """
 
 import json
-import threading
 import time
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop
 
-from dislocate.client.connection import AgentConnection, NoAgent, Problem
+from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND, format_duration, seconds
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observed import LiveObserved
+from dislocate.fleet.operators import Operators, check_runs
 from sim.expectations import Judge, Verdict
-from sim.scenario import UNDO, Fault
+from sim.scenario import UNDO, Fault, PlannedRun, Scenario
 from sim.selectors import as_tuple
 
 ROUND = 0.25  # seconds between two rounds of questions
-OPERATOR_ATTEMPTS = 40  # of one who changes the servers; the story ends before
-OPERATOR_PATIENCE = 60.0  # seconds: a new server first takes over the whole store
-OPERATOR_PAUSE = 5.0  # seconds
 
 Say = Callable[[str], None]
 
@@ -30,7 +27,7 @@ Say = Callable[[str], None]
 class LiveFaults:
     """The verbs of a scenario, done to processes.  Those that need a simulated machine are refused before the start."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, operators: Operators) -> None:
         self._fleet = fleet
         self._layout = fleet.scenario.layout()
         self._verbs: dict[str, Callable[[Fault], None]] = {
@@ -47,13 +44,10 @@ class LiveFaults:
             "leave": lambda fault: self._each(fault, self._leave),
             "drain": lambda fault: self._drain(fault, True),
             "undrain": lambda fault: self._drain(fault, False),
-            "server_add": lambda fault: self._each(fault, lambda path: self._operate("PUT", f"/api/servers/{path}")),
-            "server_remove": lambda fault: self._each(
-                fault, lambda path: self._operate("DELETE", f"/api/servers/{path}")
-            ),
-            "lead": lambda fault: self._each(
-                fault, lambda path: self._operate("POST", "/api/servers/transfer", {"to": path})
-            ),
+            "server_add": lambda fault: self._each(fault, operators.add_server),
+            "server_remove": lambda fault: self._each(fault, operators.remove_server),
+            "lead": lambda fault: self._each(fault, operators.transfer),
+            "steer": lambda fault: operators.steer(fault, self._layout.agents(as_tuple(fault.target))),
         }
         for at, fault in enumerate(fleet.scenario.at):
             self.check(fault, f"at[{at}].do")
@@ -101,22 +95,6 @@ class LiveFaults:
     def _leave(self, path: str) -> None:
         self._agent(path).send("POST", "/api/leave", {})
 
-    def _operate(self, method: str, path: str, body: object = None) -> None:
-        """Ask any agent, beside the story, until it is done: it may have to wait for a fault to end."""
-
-        def insist() -> None:
-            for attempt in range(OPERATOR_ATTEMPTS):
-                up = self._fleet.living()
-                if up:
-                    try:
-                        self._agent(up[attempt % len(up)].path).send(method, path, body, timeout=OPERATOR_PATIENCE)
-                        return
-                    except (NoAgent, Problem):
-                        pass
-                time.sleep(OPERATOR_PAUSE)
-
-        threading.Thread(target=insist, daemon=True).start()
-
     def _drain(self, fault: Fault, draining: bool) -> None:
         body: dict[str, object] = {"draining": draining, "reason": "scenario"}
         if fault.lasting is not None:
@@ -132,32 +110,24 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     """Play the fleet's scenario; whether every expectation held."""
     tell: Say = (lambda _: None) if as_json else say
     scenario = fleet.scenario
-    faults = LiveFaults(fleet)
+    check_runs(scenario)
+    operators = Operators(fleet)
+    faults = LiveFaults(fleet, operators)
     observed = LiveObserved(fleet)
     judge = Judge(scenario.expect, observed)
     tell(f"{scenario.title}\n  {scenario.why}\n")
     tell(f"starting {len(fleet.agents)} agents and {len(fleet.services)} services ...")
     fleet.start()
-    due: list[tuple[int, int, Fault]] = []
-    for number, fault in enumerate(scenario.at):
-        heappush(due, (fault.time, number, fault))
-        if fault.lasting is not None and fault.do in UNDO:  # a drain ends by itself
-            undo = Fault(
-                time=fault.time + fault.lasting,
-                do=UNDO[fault.do],
-                target=fault.target,
-                origin=fault.origin,
-                dest=fault.dest,
-                oneway=fault.oneway,
-                channels=fault.channels,
-            )
-            heappush(due, (undo.time, number + len(scenario.at), undo))
+    due = _agenda(scenario)
     began = time.monotonic_ns()
     while (now := time.monotonic_ns() - began) < scenario.duration:
         while due and due[0][0] <= now:
-            _, _, fault = heappop(due)
-            tell(f"{seconds(fault.time):7.1f} s  {in_words(fault)}")
-            faults.do(fault)
+            _, _, happening = heappop(due)
+            tell(f"{seconds(happening.time):7.1f} s  {in_words(happening)}")
+            if isinstance(happening, PlannedRun):
+                operators.start(happening)
+            else:
+                faults.do(happening)
         asked = time.monotonic_ns() - began  # after the faults, which take their time: no answer is older than this
         observed.ask_everybody(asked)
         judge.look(asked)
@@ -171,8 +141,34 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     return all(verdict.holds for verdict in verdicts)
 
 
-def in_words(fault: Fault) -> str:
-    """'kill fra/a1', 'cut fra <-> *'."""
+def _agenda(scenario: Scenario) -> list[tuple[int, int, Fault | PlannedRun]]:
+    """What happens, as a heap by time: runs, faults, and what ends these."""
+    happenings: list[Fault | PlannedRun] = [*scenario.runs]
+    for fault in scenario.at:
+        happenings.append(fault)
+        if fault.lasting is not None and fault.do in UNDO:  # a drain ends by itself
+            undo = Fault(
+                time=fault.time + fault.lasting,
+                do=UNDO[fault.do],
+                target=fault.target,
+                origin=fault.origin,
+                dest=fault.dest,
+                oneway=fault.oneway,
+                channels=fault.channels,
+            )
+            happenings.append(undo)
+    due = [(happening.time, number, happening) for number, happening in enumerate(happenings)]
+    heapify(due)
+    return due
+
+
+def in_words(fault: Fault | PlannedRun) -> str:
+    """'kill fra/a1', 'cut fra <-> *', 'skip fra/a1 in run shop'."""
+    if isinstance(fault, PlannedRun):
+        return f"start run {fault.spec.name}"
+    if fault.do == "steer":
+        whom = f" {', '.join(as_tuple(fault.target))} in" if fault.target else ""
+        return f"{fault.verb}{whom} run {fault.run}"
     if fault.target:
         return f"{fault.do} {', '.join(as_tuple(fault.target))}"
     arrow = "->" if fault.oneway else "<->"

@@ -4,6 +4,7 @@ One round asks every agent that can answer; between rounds the answers stand sti
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -47,6 +48,11 @@ class Store(Struct, frozen=True):
     servers: tuple[Server, ...]
 
 
+class Run(Struct, frozen=True):
+    state: str
+    nodes: dict[Path, str]
+
+
 NO_STORE = Store("agent", None, 0, 0, "", ())
 
 
@@ -67,6 +73,7 @@ class Answers(Struct):
     counters: dict[str, float]
     store: Store
     errands: dict[str, Errand]
+    runs: dict[str, Run]  # by name
 
 
 class LiveObserved:
@@ -87,6 +94,11 @@ class LiveObserved:
             for path in self.layout.paths
         }
         self._written = 0
+        self._runs = {
+            path: tuple(dict.fromkeys(one.run for one in fleet.scenario.expect if one.run and path in self._by(one)))
+            for path in self.layout.paths
+        }
+        self._latest: dict[str, str] = {}  # by name the run that began last, as any agent told
 
     def ask_everybody(self, now: int) -> None:
         """One round, `now` nanoseconds into the story.  An agent that does not answer is missing from it."""
@@ -120,7 +132,26 @@ class LiveObserved:
             counters=observer.counters(),
             store=_store(observer.store()) if self._fleet.scenario.servers else NO_STORE,
             errands={what: self._errand(observer, what) for what in self._errands[observer.path]},
+            runs=self._runs_of(observer) if self._runs[observer.path] else {},
         )
+
+    def _by(self, expect: Expect) -> tuple[Path, ...]:
+        return self.layout.agents(expect.by)
+
+    def _runs_of(self, observer: Observer) -> dict[str, Run]:
+        """What it has of the runs that it is asked for: nothing of those that it has not heard of yet."""
+        try:
+            for name, run in observer.runs_under_way().items():
+                self._latest[name] = max(run, self._latest.get(name, run), key=int)
+        except Problem:
+            return {}  # it knows nothing of the store yet
+        found = {}
+        for name in self._runs[observer.path]:
+            if name in self._latest:
+                with suppress(Problem):
+                    answer = observer.run(self._latest[name])
+                    found[name] = Run(answer["state"], {path: one["state"] for path, one in answer["nodes"].items()})
+        return found
 
     def _asked(self, expect: Expect) -> tuple[Path, ...]:
         return self.layout.agents(expect.of or expect.by)
@@ -173,6 +204,9 @@ class LiveObserved:
 
     def errand(self, path: Path, what: str) -> Errand | None:
         return self._answers[path].errands.get(what)
+
+    def run_of(self, path: Path, name: str) -> Run | None:
+        return self._answers[path].runs.get(name)
 
     def happened(self, what: str) -> int:
         """How often an event has been told, by the agents' own counters."""

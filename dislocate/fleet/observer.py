@@ -51,6 +51,15 @@ class Observer:
         """Read a key as this agent has it.  Raises `NoAgent` or `Problem`, also when there is no such key."""
         self._connection.get(f"/api/kv/{key}?consistency=local")
 
+    def runs_under_way(self) -> dict[str, str]:
+        """By name the latest run that is not over, as this agent has it.  Raises `NoAgent` or `Problem`."""
+        runs = self._connection.get("/api/runs?consistency=local")["runs"]
+        return {run["name"]: run["id"] for run in reversed(runs)}
+
+    def run(self, run: str) -> dict[str, Any]:
+        """A run as this agent has it, in the shape of GET /api/runs/RUN.  Raises `NoAgent` or `Problem`."""
+        return dict(self._connection.get(f"/api/runs/{run}?consistency=local"))
+
     def dns(self, name: str, kind: str = "A") -> tuple[str, list[str]]:
         """(response code, record texts) of one DNS question over UDP.  Raises OSError when nobody answers."""
         question = DNSRecord.question(name, kind)

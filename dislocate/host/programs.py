@@ -1,7 +1,8 @@
 """Programs: run one to its end, within its time, and keep what it says.
 
 Invariant: at the end of its time, or when nobody waits any more, the program and its whole process group are killed; what it
-put into another session lives on, as daemons do.  A program that ended in time keeps what it left in the background.
+put into another session lives on, as daemons do.  A program that ended in time keeps what it left in the background.  One
+whose agent was killed is killed by the next one: see `leftovers`.
 """
 
 import os
@@ -14,6 +15,7 @@ import gevent
 from gevent.subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
 from msgspec import Struct
 
+from dislocate.host.leftovers import Note
 from dislocate.host.work import Failure, Work
 
 KEPT = 64 * 1024  # bytes of output kept: the last, since a failure is told at the end
@@ -49,7 +51,17 @@ def run_program(
     stream: bool = False,
 ) -> Ended:
     """Run it in what is left of the task's time.  Raises `Failure`: 'apply' when there is no such program, 'timeout'."""
-    process = start_program(command, directory=directory, environment=environment, stdout=PIPE)
+    note = Note(work.house.state_dir)
+    try:
+        marked = {**(environment or {}), **note.environment}
+        process = start_program(command, directory=directory, environment=marked, stdout=PIPE)
+        note.started(process.pid)
+        return _to_its_end(work, process, command, stream)
+    finally:
+        note.ended()
+
+
+def _to_its_end(work: Work, process: "Popen[bytes]", command: Sequence[str], stream: bool) -> Ended:
     ear = _Ear(work, work.tell if stream else None)
     listener = gevent.spawn(ear.listen, process.stdout)
     try:
