@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dislocate.core.boundary.requests import Refused, Result
 from dislocate.core.boundary.runs import RunStarted, StartRun, SteerRun, Verb
 from dislocate.core.boundary.spec import RunSpec
-from dislocate.core.errors import LocalError
+from dislocate.core.errors import LocalError, require
 from dislocate.core.identity import Path
 from dislocate.core.node import Node
 from dislocate.core.runs.plan import make_plan
@@ -30,6 +30,11 @@ def place_runs(world: World) -> None:
         _Asking(world, lambda path: _start(world, path, run.spec), run.by)
 
     for run in world.scenario.runs:
+        if run.task_times:
+            require(
+                world.wiretap is not None,
+                "hosts read in the book of runs, which the wiretap keeps, how long theirs take",
+            )
         world.schedule.call(run.time, due, run)
 
 
