@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from dislocate.cli import run_topology
 from dislocate.cli.main import cli
-from dislocate.cli.run_simulate import Rehearsals, in_lines, service_rows, task_times
+from dislocate.cli.run_rehearsal import Rehearsals, in_lines, service_rows, task_times
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import NodeState, RunState, Step
 from dislocate.core.boundary.spec import File, RunSpec
