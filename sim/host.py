@@ -45,6 +45,7 @@ class SimulatedHost(Struct):
     told: Callable[[Effect], None] = lambda _effect: None  # hears of each
     is_failing: bool = False  # tasks that change something fail
     slowness: float = 1.0
+    pace: Callable[[str], int | None] = lambda _run: None  # by run: what each resource takes, where that was measured
 
     def state(self, resource: str) -> str:
         return self.states.get(resource, ABSENT)
@@ -58,6 +59,8 @@ class SimulatedHost(Struct):
             takes = round(float(task.resource.run[1]) * SECOND)
         elif isinstance(task.resource, Process):
             takes = SECOND
+        if (measured := self.pace(task.run)) is not None:
+            return round(measured * self.slowness)
         return round((takes + stream.below(max(1, takes // 5))) * self.slowness)
 
     def look(self, task: Task) -> TaskOutcome:

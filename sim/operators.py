@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dislocate.core.boundary.requests import Refused, Result
 from dislocate.core.boundary.runs import RunStarted, StartRun, SteerRun, Task, TaskVerb, Verb
 from dislocate.core.boundary.spec import RunSpec
-from dislocate.core.errors import LocalError
+from dislocate.core.errors import LocalError, require
 from dislocate.core.identity import Path
 from dislocate.core.node import Node
 from dislocate.core.runs.actions import work_to_apply
@@ -42,6 +42,8 @@ def place_runs(world: World) -> None:
         _Asking(world, lambda path: _start(world, path, run.spec, found), run.by)
 
     for number, run in enumerate(runs):
+        if run.task_times:
+            require(world.wiretap is not None, "hosts read in the book of runs how long their tasks take")
         if run.planned is not None:
             world.schedule.call(run.planned, planned, number)
         world.schedule.call(run.time, due, number)

@@ -53,6 +53,7 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     per_datacenter: int = 1
     datacenters: tuple[str, ...] = ()  # empty: all
+    nodes: tuple[str, ...] = ()  # 'dc/aJ', each as often as it has an instance; empty: dealt out in turn
     interval: Duration = 5 * SECOND
     timeout: Duration = 2 * SECOND
 
@@ -64,6 +65,7 @@ class PlannedRun(Struct, frozen=True, forbid_unknown_fields=True):
     spec: RunSpec
     by: str = ""  # the agent that is asked; empty: any that is up
     planned: Duration | None = None  # bound to how its hosts were then; none: to nothing
+    task_times: tuple[Duration, ...] = ()  # what nodes' parts were measured to take: each takes one of them, by chance
 
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "from", "dest": "to", "lasting": "for"}):
@@ -123,7 +125,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def layout(self) -> Layout:
         """Who exists, by name."""
         services = {one.name: (one.per_datacenter, one.datacenters or tuple(self.datacenters)) for one in self.services}
-        return Layout({name: datacenter.nodes for name, datacenter in self.datacenters.items()}, services)
+        placed = {one.name: one.nodes for one in self.services if one.nodes}
+        return Layout({name: datacenter.nodes for name, datacenter in self.datacenters.items()}, services, placed)
 
 
 KINDS = ("always", "eventually", "sometimes", "budget")
@@ -221,6 +224,10 @@ def checked(scenario: Scenario) -> Scenario:
             if name not in scenario.datacenters:
                 raise ConfigError(f"services[{at}].datacenters", got=name, expected=one_of(name, scenario.datacenters))
     layout = scenario.layout()
+    for at, service in enumerate(scenario.services):
+        for path in service.nodes:
+            if path not in layout.paths:
+                raise ConfigError(f"services[{at}].nodes", got=path, expected=one_of(path, layout.paths))
     for at, path in enumerate(scenario.servers):
         if path not in layout.paths:
             raise ConfigError(f"servers[{at}]", got=path, expected=one_of(path, layout.paths))

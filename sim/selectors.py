@@ -1,6 +1,7 @@
 """Selectors: 'dc', 'dc/aJ', 'dc/service#i', 'service' and '*', resolved against who exists in a scenario."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -32,27 +33,50 @@ def as_tuple(selector: str | tuple[str, ...]) -> tuple[str, ...]:
 class Layout:
     """The names of a scenario: agents by data center, instances by service."""
 
-    def __init__(self, nodes: dict[str, int], services: dict[str, tuple[int, tuple[str, ...]]]) -> None:
+    def __init__(
+        self,
+        nodes: dict[str, int],
+        services: dict[str, tuple[int, tuple[str, ...]]],
+        placed: Mapping[str, tuple[Path, ...]] = MappingProxyType({}),
+    ) -> None:
+        """`placed`: by service that is not dealt out in turn, the agent of each of its instances."""
         self.nodes: dict[str, tuple[Path, ...]] = {
             datacenter: tuple(f"{datacenter}/a{j}" for j in range(1, count + 1)) for datacenter, count in nodes.items()
         }
         self.paths: tuple[Path, ...] = tuple(path for paths in self.nodes.values() for path in paths)
         self._known = frozenset(self.paths)  # asked only whether it holds one
         self.services = services
+        self._placed: dict[tuple[str, str], tuple[Path, ...]] = {
+            (service, name): tuple(path for path in owners if path.startswith(f"{name}/"))
+            for service, owners in placed.items()
+            for name in self.nodes
+        }
 
     def declared(self) -> dict[tuple[str, str], int]:
         """How many instances a scenario begins with, by data center and service."""
-        return {(name, service): count for service, (count, names) in self.services.items() for name in names}
+        return {
+            (name, service): self._count(service, name)
+            for service, (_, names) in self.services.items()
+            for name in names
+        }
 
     def owner(self, instance: Instance) -> Path:
-        """The agent that hosts `instance`: they are dealt out in turn."""
-        paths = self.nodes[instance.datacenter]
+        """The agent that hosts `instance`: they are dealt out in turn, unless the scenario says where they are."""
+        paths = self._placed.get((instance.service, instance.datacenter)) or self.nodes[instance.datacenter]
         return paths[(instance.number - 1) % len(paths)]
 
     def instances(self, service: str) -> tuple[Instance, ...]:
         """All instances of a service that the scenario declares."""
-        count, datacenters = self.services[service]
-        return tuple(Instance(name, service, number) for name in datacenters for number in range(1, count + 1))
+        _, datacenters = self.services[service]
+        return tuple(
+            Instance(name, service, number)
+            for name in datacenters
+            for number in range(1, self._count(service, name) + 1)
+        )
+
+    def _count(self, service: str, datacenter: str) -> int:
+        placed = self._placed.get((service, datacenter))
+        return self.services[service][0] if placed is None else len(placed)
 
     def agents(self, selectors: str | tuple[str, ...]) -> tuple[Path, ...]:
         """The agents that the selectors mean, each once; services mean none."""

@@ -129,6 +129,7 @@ class World:
         )  # `errands` are run by nobody yet
         self.seen_runs: dict[tuple[Path, str], SeenRun] = {}  # `errands` keep them
         self._happened: dict[str, int] = {}
+        self._paces: dict[tuple[Path, str], int | None] = {}
         self._overrides = dict(settings or {})
         self._tracer = tracer
         self._new_node = new_node
@@ -416,7 +417,20 @@ class World:
                 observer(path, effect)
 
         machine.host.told = told
+        machine.host.pace = lambda run: self._pace(path, run)
         return machine
+
+    def _pace(self, path: Path, run: str) -> int | None:
+        """What each resource of `run` takes on that host, where the scenario has measurements: drawn once for a node."""
+        booked = self.truth.runs.runs.get(run)
+        if booked is None:
+            return None
+        if (path, run) not in self._paces:
+            planned = next((one for one in self.scenario.runs if one.spec.name == booked.spec.name), None)
+            times = planned.task_times if planned is not None else ()
+            drawn = self.streams[f"pace/{path}"].choice(times) // len(booked.spec.resources) if times else None
+            self._paces[path, run] = drawn
+        return self._paces[path, run]
 
     def add_service(self, instance: Instance, path: Path) -> SimulatedService:
         """A service process on the host of `path`, not registered by that."""

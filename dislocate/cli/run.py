@@ -10,6 +10,7 @@ import msgspec
 from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
 from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
+from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, body_of, operator, run_id
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
@@ -22,6 +23,7 @@ def run() -> None:
 
     \b
     dislocate run plan web.toml              what would change, and in which order
+    dislocate run simulate web.toml          how long it takes, and what becomes of it when things fail
     dislocate run start web.toml             canary, batches, data center after data center
     dislocate run status 7                   who has it, who has not, and what it waits for
     dislocate run revert 7                   take it back
@@ -30,6 +32,7 @@ def run() -> None:
 
 run.add_command(plan)
 run.add_command(check)
+run.add_command(simulate)
 
 
 @run.command()

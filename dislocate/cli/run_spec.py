@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection
+from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.run_files import read_spec
 from dislocate.strict import in_words, nearest
@@ -16,13 +17,17 @@ LATEST = 128  # runs among which a name is looked for
 CONFIRM = click.option("--confirm", type=click.IntRange(0), metavar="N", help="Yes, up to so many nodes.")
 
 
-def body_of(file: Path, confirm: int | None = None) -> dict[str, Any]:
-    """The specification in `file`, as it is sent.  Raises `LocalError` that names the file."""
+def spec_in(file: Path) -> RunSpec:
+    """The specification in `file`.  Raises `LocalError` that names the file."""
     try:
-        spec = read_spec(file)
+        return read_spec(file)
     except LocalError as error:
         raise LocalError(f"{file}: {error.field}", got=error.got, expected=error.expected) from None
-    body: dict[str, Any] = in_words(spec)
+
+
+def body_of(file: Path, confirm: int | None = None) -> dict[str, Any]:
+    """The specification in `file`, as it is sent.  Raises `LocalError` that names the file."""
+    body: dict[str, Any] = in_words(spec_in(file))
     if confirm is not None:
         body["confirm"] = confirm
     return body

@@ -3,6 +3,7 @@
 Nodes that are dead or out of reach are meant too, so that they are told and never missing; those that left are not.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from dislocate.core.boundary.values import MemberState
@@ -30,7 +31,12 @@ def candidates(node: Any) -> tuple[Candidate, ...]:
 def targets_of(node: Any, text: str, confirm: int, field: str = "targets") -> tuple[Path, ...]:
     """The nodes that `text` means, at least one.  Raises `LocalError`: for a mistake in it, for nodes that nobody knows, for
     none at all, and for more than were confirmed."""
-    target, fleet = parse_target(text, field), candidates(node)
+    return targets_among(candidates(node), text, confirm, field)
+
+
+def targets_among(fleet: Sequence[Candidate], text: str, confirm: int, field: str = "targets") -> tuple[Path, ...]:
+    """The same of these.  Raises `LocalError` as `targets_of` does."""
+    target = parse_target(text, field)
     if unknown := target.unknown_nodes(fleet):
         mend = nearest(unknown[0], [candidate.path for candidate in fleet])
         expected = f"nodes that are known{mend}; `dislocate members` shows all"

@@ -1,0 +1,185 @@
+"""`dislocate run simulate`, with the real API in front of a fleet that is played."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from dislocate.cli import run_topology
+from dislocate.cli.main import cli
+from dislocate.cli.run_rehearsal import Rehearsals, in_lines, service_rows, task_times
+from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.runs import NodeState, RunState, Step
+from dislocate.core.boundary.spec import File, RunSpec
+from dislocate.core.units import MILLISECOND, SECOND
+from sim.rehearsal import Lowest, Rehearsed
+from tests.support.fake_backend import FakeBackend, datacenter
+from tests.support.fake_runs import FakeRuns, seal
+from tests.support.tiny_store import served
+
+SPEC = """
+name = "web"
+targets = "dc:fra"
+[strategy]
+soak = "1s"
+settle = "1s"
+[[resources]]
+kind = "file"
+path = "/etc/motd"
+content = "hello"
+"""
+CALM = Rehearsed(
+    seed=1,
+    is_troubled=False,
+    ending="done",
+    words="3 nodes done",
+    took=20 * SECOND,
+    lowest={"shop.web": Lowest(4, 6, "fra", 0.5)},
+    happened=(),
+)
+
+
+class Shell:
+    def __init__(self, url, runs, directory):
+        self.url, self.runs, self.file = url, runs, directory / "web.toml"
+        self.file.write_text(SPEC)
+
+    def run(self, *words, code=0):
+        typed = ["run", "simulate", self.file, *words, "--agent", self.url]
+        done = CliRunner().invoke(cli, [str(word) for word in typed], prog_name="dislocate")
+        assert done.exit_code == code, (done.output, done.exception)
+        return done
+
+    def json(self, *words, **options):
+        return json.loads(self.run(*words, "--json", **options).stdout)
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_topology, "PEER_TIMEOUT", 0.5)
+    runs = FakeRuns(FakeBackend())
+    node = runs.backend.node
+    node.members = {path: replace(one, address="127.0.0.1:49701") for path, one in node.members.items()}
+    node.datacenters = {"fra": datacenter("fra", rtt=None), "wdc": datacenter("wdc", rtt=90 * MILLISECOND)}
+    with served(runs.backend, seal=seal) as url:
+        yield Shell(url, runs, tmp_path)
+
+
+def found(calm=(CALM,), troubled=(), **fields):
+    given = {
+        "name": "web",
+        "batches": 3,
+        "targets": ("fra/a1", "fra/a2", "fra/a3"),
+        "agents": 6,
+        "datacenters": 2,
+        "servers": 3,
+        "longest_rtt": 90 * MILLISECOND,
+        "task_times": (SECOND,),
+        "because": "a guess",
+        "calm": calm,
+        "troubled": troubled,
+        "notes": (),
+    }
+    return Rehearsals(**(given | fields))
+
+
+# ---- the whole of it
+
+
+def test_a_run_is_rehearsed_on_the_fleet_as_agents_describe_it_and_nothing_is_written(shell, tmp_path):
+    out = tmp_path / "worst.toml"
+    said = shell.run("--seeds", "2", "--out", out).output
+    assert "web: 3 nodes in 3 batches; rehearsed on 5 agents in 2 data centers, up to 90 ms apart, 2 servers" in said
+    assert "a node's part takes 1.0 s, a guess: no run of this name was measured yet" in said
+    assert "with faults: " in said
+    assert "shop.web  2" in said
+    assert "rehearsed 2 of 2" in said
+    assert f"dislocate sim run {out} --seed" in said
+    assert not shell.runs.started
+    assert "rtt" in out.read_text()
+    replayed = CliRunner().invoke(cli, ["sim", "run", str(out), "--seed", "1"], prog_name="dislocate")
+    assert "web" in replayed.output
+
+
+def test_programs_get_spans_in_seconds_and_every_rehearsal(shell):
+    answer = shell.json("--seeds", "1", "--no-faults")
+    assert 3 * (1 + 1) < answer["duration"]["median"] < 20
+    assert answer["targets"] == ["fra/a1", "fra/a2", "fra/a3"]
+    assert (answer["endings"], [one["ending"] for one in answer["rehearsals"]]) == ({}, ["done"])
+    assert answer["lowest"]["shop.web"]["instances"] == 2
+
+
+def test_what_nodes_took_in_the_latest_run_that_is_over_is_what_they_take(shell):
+    CliRunner().invoke(cli, ["run", "start", str(shell.file), "--detach", "--agent", shell.url])
+    for node, took in (("fra/a1", 2), ("fra/a2", 4), ("fra/a3", 3)):
+        steps = (Step("file /etc/motd", "changed", took=took * SECOND),)
+        shell.runs.move_node("1", node, NodeState.DONE, took=took * SECOND, steps=steps)
+    assert "a guess" in shell.json("--seeds", "1", "--no-faults")["task_time"]["because"]
+    shell.runs.move("1", RunState.DONE)
+    assert shell.json("--seeds", "1", "--no-faults")["task_time"] == {"seconds": 3.0, "because": "as measured in run 1"}
+
+
+def test_targets_that_nobody_fits_are_refused_as_a_plan_would_be(shell):
+    shell.file.write_text(SPEC.replace("dc:fra", "dc:fro"))
+    assert "an expression that some node fits" in shell.run(code=1).output
+    shell.file.write_text(SPEC.replace("soak", "saok"))
+    assert "did you mean 'soak'?" in shell.run(code=1).output
+
+
+def test_without_an_agent_it_ends_as_every_command_does(shell):
+    done = CliRunner().invoke(
+        cli, ["run", "simulate", str(shell.file), "--agent", "unix:/nowhere"], prog_name="dislocate"
+    )
+    assert done.exit_code == 3
+    assert "no agent at unix:/nowhere" in done.output
+
+
+def test_where_nothing_keeps_runs_it_says_so(shell):
+    shell.runs.backend.result = Refused("unavailable", "", "no servers are named here")
+    assert shell.run(code=1).output.startswith("no servers are named here\n")
+
+
+def test_data_centers_that_nobody_can_be_asked_about_are_as_far_apart_as_the_way_through_ours(shell):
+    node = shell.runs.backend.node
+    members = list(node.members.values())
+    node.members["tok/c1"] = replace(members[0], node=replace(members[0].node, datacenter="tok", name="c1"))
+    node.datacenters["tok"] = datacenter("tok", rtt=200 * MILLISECOND)
+    for path in ("wdc/b1", "wdc/b2", "tok/c1"):
+        node.members[path] = replace(node.members[path], address="127.0.0.99:1")
+    answer = shell.json("--seeds", "1", "--no-faults")
+    assert answer["notes"] == ["nobody could be asked how far apart these are, taken is the way through fra: tok-wdc"]
+
+
+# ---- its parts
+
+
+def test_where_task_times_come_from_is_said():
+    spec = RunSpec(name="web", targets="*", resources=(File(path="/etc/motd"),))
+    assert task_times(spec, "7", (5, 6)) == ((5, 6), "as measured in run 7")
+    assert task_times(replace(spec, task_time=9), "", ())[0] == (9,)
+    assert "a guess" in task_times(spec, "", ())[1]
+
+
+def test_the_lines_have_the_spread_the_chances_and_the_worst_in_words():
+    slow = replace(CALM, seed=2, took=30 * SECOND)
+    held = replace(
+        CALM, seed=3, is_troubled=True, ending="held", words="1 node failed", happened=((5 * SECOND, "kill fra/a2"),)
+    )
+    lines = "\n".join(in_lines(found((CALM, slow), (held, replace(CALM, seed=4)), notes=("one thing",))))
+    assert "it takes 25.0 s (20.0 s to 30.0 s, 2 without faults)" in lines
+    assert "with faults: held 50%, done 50% of 2 (kills, cuts of a data center, slow links, failing nodes)" in lines
+    assert (
+        "the worst, seed 3: held, still so after 20.0 s: 1 node failed\n     5.0 s  kill fra/a2\nnote: one thing"
+        in lines
+    )
+
+
+def test_a_row_of_a_service_has_its_lowest_with_and_without_faults():
+    worse = replace(CALM, lowest={"shop.web": Lowest(2, 6, "wdc", 0.0)})
+    assert list(service_rows(found())) == [("shop.web", 6, 4, "50% in fra")]
+    assert list(service_rows(found(troubled=(worse,)))) == [("shop.web", 6, 4, "50% in fra", "2, 0% in wdc")]
+
+
+def test_a_rehearsal_that_does_not_end_as_done_is_named_beside_the_duration():
+    assert any("but 1 did not end as done: held" in line for line in in_lines(found((replace(CALM, ending="held"),))))
