@@ -22,6 +22,16 @@ def examine_store(
     yield from _members(listed, {f"{one['datacenter']}/{one['name']}": one["state"] for one in members["members"]})
     yield from _group(listed, store)
     yield from _links(path, store)
+    yield from _troubles(path, store)
+
+
+def _troubles(path: str, store: dict[str, Any]) -> Iterator[Finding]:
+    """What the leader, above all, knows of the others; that there is no link is said as such."""
+    for server in store["servers"]:
+        trouble = server["trouble"]
+        if trouble and trouble != "no link" and server["path"] != path:
+            mend = f"`dislocate store status` and `dislocate doctor` at {server['path']} say what to do"
+            yield Finding("store servers", Level.WARN, f"{server['path']}: {trouble}", mend)
 
 
 def _members(listed: tuple[str, ...], states: dict[str, str]) -> Iterator[Finding]:

@@ -304,6 +304,14 @@ def store_refuses(observed: Observed, observer: Path, expect: Expect) -> str | N
     return None
 
 
+def store_failed(observed: Observed, observer: Path, expect: Expect) -> str | None:
+    """The part of each of `of` in the store has ended, and it says why and that it is to be added again."""
+    view = observed.store(observer)
+    if view.role != "failed":
+        return f"{observer} is {view.role}"
+    return None if f"dislocate servers add {observer}" in view.problem else f"{observer} says: {view.problem}"
+
+
 def local_reads(observed: Observed, observer: Path, expect: Expect) -> str | None:
     """Each of `of` answers a local read at once."""
     errand = observed.errand(observer, "read")
@@ -339,6 +347,7 @@ VIEW_CLAIMS: dict[str, ViewClaim] = {
     "store_led": _asked(store_led),
     "store_writable": _asked(store_writable),
     "store_refuses": _asked(store_refuses),
+    "store_failed": _asked(store_failed),
     "local_reads": _asked(local_reads),
     "servers_are": servers_are,
 }

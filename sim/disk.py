@@ -1,8 +1,8 @@
 """One host's disk: an ordered log of transactions, of which a crash keeps a prefix.
 
-Invariant: answered and synced survives everything but `wipe`; answered and not synced survives the death of the process
-and not that of the host, unless the kernel had the time to write it back; what was not answered may or may not be there,
-but never without what was written before it.
+Invariant: answered and synced survives everything but `wipe` and `go_back`; answered and not synced survives the death of
+the process and not that of the host, unless the kernel had the time to write it back; what was not answered may or may not
+be there, but never without what was written before it.
 (SQLite in WAL mode promises exactly that: a later sync makes all earlier transactions durable.)  Once a write has failed
 all later ones of that process fail too, as in `io.disk`, even when the disk is mended.  A full disk is another matter: it
 refuses what is written while it is full, keeps and reads what it has, and takes writes again as soon as there is room.
@@ -64,6 +64,8 @@ class Disk:
         self.stalled_until = 0  # the device answers nothing before
         self._is_distrusted = False  # a write failed since the last start: the agent writes no more, see `io.disk`
         self.generation = 1  # how many disks this host has had
+        self._copied: tuple[int, dict[str, bytes]] | None = None  # what it had when it was copied: boot and records
+        self.went_back = False  # it is an older copy of itself
 
     def submit(self, store: Store, now: int) -> tuple[Write, int]:
         """Begin a transaction; returns it and when it will be over."""
@@ -105,7 +107,23 @@ class Disk:
         self._log.clear()
         self.boot = 0
         self.generation += 1
-        self.is_damaged = False
+        self.is_damaged = self.went_back = False
+
+    def copy(self) -> None:
+        """Somebody copies what is on it: a snapshot of the host, or of the file."""
+        records = dict(self._kept)
+        for write in self._log:
+            if write.answered:
+                _apply(write, records)
+        self._copied = self.boot, records
+
+    def go_back(self) -> None:
+        """The copy takes the place of what is there, which ran on since."""
+        if self._copied is not None:
+            self.boot, records = self._copied
+            self._kept = dict(records)
+            self._log.clear()
+            self.went_back = True
 
     def durable(self, key: str) -> bytes | None:
         """What is under `key` whatever happens now, short of `wipe`."""
@@ -132,9 +150,13 @@ class Disk:
 
     def _keep(self, count: int) -> None:
         for write in self._log[:count]:
-            for record in write.records:
-                if record.value is None:
-                    self._kept.pop(record.key, None)
-                else:
-                    self._kept[record.key] = record.value
+            _apply(write, self._kept)
         del self._log[:count]
+
+
+def _apply(write: Write, records: dict[str, bytes]) -> None:
+    for record in write.records:
+        if record.value is None:
+            records.pop(record.key, None)
+        else:
+            records[record.key] = record.value

@@ -235,6 +235,18 @@ def _disk_damage(world: World, fault: Fault) -> None:
         machine.disk.is_damaged = True
 
 
+def _disk_copy(world: World, fault: Fault) -> None:
+    for machine in _machines(world, fault):
+        machine.disk.copy()
+
+
+def _disk_back(world: World, fault: Fault) -> None:
+    """An old copy is put back under a dead agent; one that runs is killed first, and neither starts by itself."""
+    for machine in _machines(world, fault):
+        world.end(machine)
+        machine.disk.go_back()
+
+
 def _clock(world: World, fault: Fault) -> None:
     offset = fault.offset or 0
     for machine in _machines(world, fault):
@@ -375,6 +387,8 @@ VERBS: dict[str, Verb] = {
     "disk_stall": _disk_stall,
     "disk_damage": _disk_damage,
     "disk_mend": _disk_mend,
+    "disk_copy": _disk_copy,
+    "disk_back": _disk_back,
     "clock": _clock,
     "server_add": _asking(AddServer),
     "server_remove": _asking(RemoveServer),

@@ -138,6 +138,8 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "disk_stall": (("target", "lasting"), ()),  # nothing is answered before its end
     "disk_damage": (("target",), ()),  # the next start fails, until the disk is wiped
     "disk_mend": (("target",), ()),
+    "disk_copy": (("target",), ()),
+    "disk_back": (("target",), ()),  # to what was copied last; the agent is killed first, and not started
     "clock": (("target",), ("offset", "behind", "drift")),
     "server_add": (("target",), ()),  # `dislocate servers add`, asked of any agent until it is done
     "server_remove": (("target",), ()),

@@ -12,7 +12,7 @@ import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command, behind, fail, show
 from dislocate.cli.watch import RETRY, run_command
-from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, segment
+from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, Raw, segment
 from dislocate.core.errors import LocalError
 from dislocate.edge.keys import check_deleted, check_key, check_value
 
@@ -62,18 +62,17 @@ def get(
     """
     queries = {"consistency": consistency, "max_age": max_age, "raw": "true" if raw else None}
     path = key_path(key, queries)
-    if raw:
-        answer = agent.raw("GET", path, timeout=STORE_TIMEOUT)
-        sys.stdout.buffer.write(answer.body)
-        sys.stdout.buffer.flush()
-        return
     try:
+        if raw:
+            _write_raw(agent.raw("GET", path, timeout=STORE_TIMEOUT))
+            return
         found = agent.get(path, STORE_TIMEOUT)
     except Problem as problem:
         if problem.status != NOT_FOUND or as_json:
             raise
-        near = key[: key.rfind("/") + 1]
-        fail(f"there is no key {key!r}\nwhat there is: dislocate kv list {near}".rstrip(), as_json, EXIT_FAILED)
+        near, how_old = key[: key.rfind("/") + 1], problem.answer.get("age")
+        words = [f"there is no key {key!r}", *([behind(how_old)] if how_old else [])]
+        fail("\n".join([*words, f"what there is: dislocate kv list {near}".rstrip()]), as_json, EXIT_FAILED)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -188,6 +187,7 @@ def watch(
     stream = f"/api/watch/kv?{'prefix' if prefix else 'key'}={segment(key)}"
     if after is not None:
         stream += f"&after={after}"
+        _warn_of_the_future(agent, key, after)
     while True:
         try:
             for event, data in agent.events(stream, agent.last_event_id):
@@ -203,6 +203,26 @@ def key_path(key: str, queries: dict[str, Any], *, is_prefix: bool = False) -> s
     """The path of `key` with those `queries` that are not None.  Raises `LocalError`."""
     given = "&".join(f"{name}={segment(str(value))}" for name, value in queries.items() if value is not None)
     return f"/api/kv/{quote(check_key(key, is_prefix=is_prefix), safe='/')}" + (f"?{given}" if given else "")
+
+
+def _write_raw(answer: Raw) -> None:
+    sys.stdout.buffer.write(answer.body)
+    sys.stdout.buffer.flush()
+    how_old = float(answer.headers.get("x-dislocate-age", 0))
+    if how_old:
+        gap = "\n" if sys.stdout.isatty() else ""  # the value ends where it ends
+        click.echo(gap + behind(how_old), err=True)
+
+
+def _warn_of_the_future(agent: AgentConnection, key: str, after: int) -> None:
+    """A revision that the store has not reached is a slip, or of another store: the watch would say nothing for long."""
+    try:
+        page = key_path(key, {"prefix": "true", "limit": 1}, is_prefix=True)
+        revision = agent.get(page, STORE_TIMEOUT)["revision"]
+    except Problem:
+        return  # the watch says so itself
+    if after > revision:
+        click.echo(f"the store is at revision {revision}; nothing is shown before it has passed {after}", err=True)
 
 
 def _bytes_of(text: str) -> bytes:

@@ -21,7 +21,7 @@ def servers() -> None:
 @servers.command("list")
 @agent_command
 def list_(agent: AgentConnection, as_json: bool) -> None:
-    """Every server, as this agent last heard of it; LOG, RTT and DISK are known to the leader, so ask it for them.
+    """Every server, as this agent last heard of it; LOG, RTT and most TROUBLE are known to the leader, so ask it for them.
 
     \b
     dislocate servers list
@@ -35,12 +35,15 @@ def list_(agent: AgentConnection, as_json: bool) -> None:
             milliseconds(server["rtt_ms"]),
             milliseconds(server["disk_latency_ms"]),
             server["disk"][:8],
+            server["trouble"] or "-",
         )
         for server in answer["servers"]
     ]
-    columns = ("SERVER", "ROLE", "LOG", "RTT", "DISK WRITE", "DISK ID")
+    columns = ("SERVER", "ROLE", "LOG", "RTT", "DISK WRITE", "DISK ID", "TROUBLE")
     nothing = "no servers are known here: [store] servers names them, the same in every agent's configuration"
     hint = "" if answer["age"] is None else f"as known {age(answer['age'])} ago; "
+    if answer["leader"] is not None and all(server["matched"] is None for server in answer["servers"]):
+        hint += f"{answer['leader']} leads and knows LOG, RTT and TROUBLE; "
     show(as_json, answer, columns, rows, f"{hint}dislocate store status", nothing)
 
 

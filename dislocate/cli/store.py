@@ -35,7 +35,8 @@ store.add_command(store_offline.forget_promise)
 @store.command()
 @agent_command
 def status(agent: AgentConnection, as_json: bool) -> None:
-    """Where this agent stands towards the store.  Exits 1 while nothing can be written here, and says why.
+    """Where this agent stands towards the store.  Exits 1 while nothing can be written here, or this
+    server's part has ended, and says why.
 
     \b
     dislocate store status
@@ -51,7 +52,7 @@ def status(agent: AgentConnection, as_json: bool) -> None:
         ("follows", " ".join(answer["followed"]) or "-"),
         (
             "group",
-            (answer["group"] or "none yet") + (f", recovered {answer['epoch']} times" if answer["epoch"] else ""),
+            (answer["group"] or "none yet") + (f", recovered {_times(answer['epoch'])}" if answer["epoch"] else ""),
         ),
     ]
     if as_json:
@@ -62,10 +63,16 @@ def status(agent: AgentConnection, as_json: bool) -> None:
             click.echo(f"{name:{width}}  {value}")
     if answer["problem"]:
         if not as_json:
-            click.echo(f"\nnothing can be written here: {answer['problem']}", err=True)
+            has_ended = answer["role"] == "failed"  # its agent asks the others
+            what = "this server's part in the store has ended" if has_ended else "nothing can be written here"
+            click.echo(f"\n{what}: {answer['problem']}", err=True)
         sys.exit(EXIT_FAILED)
     if answer["warning"] and not as_json:
         click.echo(f"\n{answer['warning']}", err=True)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 @store.command()

@@ -96,6 +96,8 @@ HISTORY_SUBJECTS = 2_000  # least recently touched are dropped
 # --- the store on a server
 LOG_KEPT = 5_000  # applied entries kept for followers that are a little behind; etcd keeps 5,000 too
 LOG_KEPT_BYTES = 16 << 20  # and at most so many bytes of them
+LOG_HELD = 50_000  # entries kept for who is known to need them, such as who takes a snapshot: a minute of a busy store
+LOG_HELD_BYTES = 64 << 20  # and at most so many bytes: a whole store, so that another snapshot is no more
 STATE_SAVE_PERIOD = (
     5 * SECOND
 )  # the applied state goes to disk at most so often: the log has it meanwhile, and a key that

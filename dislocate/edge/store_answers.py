@@ -83,6 +83,7 @@ class ServerAnswer(Answer, frozen=True):
     rtt_ms: float | None
     disk_latency_ms: float | None
     linked: bool  # there is a link to it from the agent that answers, or it is that agent
+    trouble: str  # what is wrong with it, as far as that agent knows: the leader knows most
 
 
 class StoreAnswer(Answer, frozen=True):
@@ -192,6 +193,7 @@ def _server_answers(views: Iterable[ServerView]) -> tuple[ServerAnswer, ...]:
             rtt_ms=_milliseconds(view.rtt),
             disk_latency_ms=_milliseconds(view.disk_latency),
             linked=view.linked,
+            trouble=view.trouble,
         )
         for view in views
     )

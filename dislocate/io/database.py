@@ -23,6 +23,9 @@ ROWS = 256  # in one statement, a power of two: SQLite before 3.32 takes 999 par
 STATEMENTS = 32  # prepared and kept: those of each power of two, 150 bytes a parameter
 SCHEMA_VERSION = 2  # 1: records without checksums
 BUSY_TIMEOUT = 2.0  # seconds: somebody looks into the file with the sqlite3 tool
+OVERFLOW = 4_092  # bytes of a value on a page of its own
+IN_TREE = 489  # bytes that a value which is too large for the tree's pages keeps there, at least
+LOG_LIMIT = 64 << 20  # bytes: a log that was longer is cut when it begins anew; between checkpoints it has half of it
 LARGE = 64 << 20  # bytes: from here on checking may take more than a second (100 MiB: 0.1 s, 1.2 s from a cold disk)
 
 FIELD = "node.state_dir"
@@ -52,8 +55,11 @@ class Database:
             _check_log(path)
         self.connection = _open(path)
         self._is_synchronous = True
-        self._pages = 0  # about so many were logged since the last checkpoint
-        self._pages_per_change = 1.0  # as the last checkpoint found
+        self._tree_pages = 0.0  # about so many were logged since the last checkpoint
+        self._value_pages = 0  # and so many that belong to large values alone
+        self._unbrought = 0  # and so many before it
+        self._pages_per_change = 1.0  # of the tree, as the last checkpoint found
+        self._bring_home_found()
 
     def load(self) -> tuple[StoredRecord, ...]:
         """All records, in order of their keys."""
@@ -101,12 +107,13 @@ class Database:
                 self.connection.execute("COMMIT")
         except (sqlite3.Error, OverflowError) as error:
             self._roll_back(error)
-        self._pages += 2 + round(len(changes) * self._pages_per_change)
+        self._tree_pages += 2 + len(changes) * self._pages_per_change
+        self._value_pages += sum([pages_alone(value) for value in changes.values() if value is not None])
 
     @property
     def logged(self) -> int:
         """About how many pages a checkpoint would have to bring home."""
-        return self._pages
+        return self._unbrought + self._value_pages + round(self._tree_pages)
 
     def checkpoint(self) -> None:
         """Bring what is in the log home into the file, as far as readers let us, so that the log begins anew.
@@ -116,11 +123,25 @@ class Database:
         try:
             _, logged, brought = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            self._pages = 0  # not at once again
+            self._logged_before(0)  # not at once again
             raise self._kind(error) from error
-        if self._pages:
-            self._pages_per_change = min(1.0, max(0.02, self._pages_per_change * logged / self._pages))
-        self._pages = logged - brought
+        if self._tree_pages:
+            of_tree = logged - self._unbrought - self._value_pages
+            self._pages_per_change = min(1.0, max(0.02, self._pages_per_change * of_tree / self._tree_pages))
+        self._logged_before(logged - brought)
+
+    def _logged_before(self, pages: int) -> None:
+        self._unbrought, self._value_pages, self._tree_pages = pages, 0, 0.0
+
+    def _bring_home_found(self) -> None:
+        """What an earlier process left in the log, else many that are killed soon make it longer and longer."""
+        try:
+            self.checkpoint()
+        except StorageBroken as error:
+            self.close()
+            raise unwritable(self.path, error) from error
+        except (StorageFull, StorageRefused):
+            pass  # the next one finds more to do
 
     def close(self) -> None:
         self.connection.close()
@@ -150,6 +171,11 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 def checksum(key: str, value: bytes) -> int:
     return crc32(value, crc32(key.encode()))
+
+
+def pages_alone(value: bytes) -> int:
+    """How many pages hold nothing but a part of `value`; 0 for one that is small enough for those of the tree."""
+    return -((IN_TREE - len(value)) // OVERFLOW) if len(value) > OVERFLOW // 4 else 0
 
 
 def _statements(changes: dict[str, bytes | None]) -> list[tuple[str, list[object]]]:
@@ -207,7 +233,8 @@ def _check_log(path: FilePath) -> None:
     """Before SQLite opens it, which would take a damaged place for the end, and bring home what is before it."""
     file = path.with_name(path.name + "-wal")
     try:
-        lost = lost_commits(file.read_bytes())
+        with file.open("rb") as opened:
+            lost = lost_commits(opened)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -241,6 +268,7 @@ def _prepare(connection: sqlite3.Connection, path: FilePath) -> None:
         raise unwritable(path, f"a file system on which SQLite has no write-ahead log, only '{mode}'")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `Database.checkpoint`
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
     connection.execute(
         "PRAGMA cache_spill = OFF"
     )  # nothing of a transaction is logged before its commit: see `waltail`

@@ -34,7 +34,7 @@ from dislocate.io.database import FIELD, Database, StorageBroken, StorageFull, S
 BATCH_LIMIT = 256  # stores in one commit: bounds how long the first of them waits for the last
 CHECKPOINT = 4_000  # pages of 4 KiB in the log: 20 ms to bring home when nothing waits.  SQLite's 1,000 bring home the
 # same pages more often, which took 5 % of a busy server's writes
-CHECKPOINT_AT_ONCE = 8_000  # even if something waits: looking through them at a start after a kill takes 0.4 s
+CHECKPOINT_AT_ONCE = 8_000  # even if something waits: looking through them at a start after a kill takes a second
 PATIENCE = 0.001  # seconds after which a commit is late; on an SSD and a hub that rests it takes 0.2 to 0.5 ms
 REST = 0.0001  # seconds: long enough for another thread to wake
 SELDOM = 0.004  # seconds between two rests, for a hub that is as busy as that

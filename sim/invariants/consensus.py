@@ -11,7 +11,7 @@ from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.events import EntriesApplied, GroupJoined, LeaderElected, StoreTroubled
 from dislocate.core.consensus.messages import Append, Appended, Configuration, Consensus, LeadNow, ServerId, VoteGiven
 from dislocate.core.identity import Path
-from dislocate.core.store.audit import DIVERGENCE
+from dislocate.core.store.audit import DIVERGENCE, FORGETFULNESS
 from dislocate.core.store.replica import UNREADABLE
 from dislocate.core.store.server import CONTRADICTION
 from dislocate.core.tunables import AUDIT_EVERY
@@ -290,7 +290,7 @@ class NobodyRaisesTheTermAlone(LogInvariant):
 
 class OnlyDisksEndServers(LogInvariant):
     """No server ends its part because what it heard cannot be, or its state is not that of the others: where an agent goes
-    on with its other business, a run of the simulator does not."""
+    on with its other business, a run of the simulator does not.  Nor because its disk went back, unless it did."""
 
     name = "no server contradicts the log"
 
@@ -302,6 +302,8 @@ class OnlyDisksEndServers(LogInvariant):
 
     def _troubled(self, process: Process, event: StoreTroubled) -> None:
         if CONTRADICTION in event.problem or DIVERGENCE in event.problem or UNREADABLE in event.problem:
+            raise self.violated(process.node_id.path, event.problem)
+        if FORGETFULNESS in event.problem and not process.machine.disk.went_back:
             raise self.violated(process.node_id.path, event.problem)
 
 

@@ -64,6 +64,36 @@ def reads(agent: HandAgent, key: str, value: str) -> None:
     until(f"{agent.path} reads {value!r}", lambda: agent.api.get(f"/api/kv/{key}")["value"] == value)
 
 
+def test_a_server_that_gets_an_old_copy_of_its_disk_back_ends_its_part_and_says_so(servers):
+    for agent in servers.values():
+        agent.start()
+    for agent in servers.values():
+        works(agent)
+    leader = store_of(servers["fra/a1"])["leader"]
+    back = next(agent for path, agent in servers.items() if path != leader)
+    put(back, "app/color", "blue")
+    back.process.kill()
+    copy = back.state.with_name("copy")
+    shutil.copytree(back.state, copy, ignore=shutil.ignore_patterns("*.sock"))
+    back.start()
+    works(back)
+    for number in range(30):
+        last = put(back, f"app/{number}", "kept")
+    until("it has them", lambda: store_of(back)["revision"] >= last)
+    back.process.kill()
+    shutil.rmtree(back.state)
+    shutil.copytree(copy, back.state)
+    back.start()
+    until("it knows that it forgot", lambda: store_of(back)["role"] == "failed")
+    at = f"unix:{back.state}/http.sock"
+    status = command("store", "status", agent=at)
+    assert status.returncode == EXIT_FAILED
+    assert "older copy of itself" in status.stderr
+    (seen,) = [one for one in store_of(servers[leader])["servers"] if one["path"] == back.path]
+    assert seen["trouble"] == "disk went back"
+    assert value(back, "app/29") == "kept"
+
+
 def test_one_server_that_is_left_becomes_the_group_and_the_others_come_back(servers):
     for agent in servers.values():
         agent.start()
@@ -89,9 +119,9 @@ def test_one_server_that_is_left_becomes_the_group_and_the_others_come_back(serv
     assert put(left, "app/color", "green") > before + (1 << 40) - 1
 
     cut.start()
-    until("who has the old epoch is put out", lambda: "recovered by force elsewhere" in store_of(cut)["problem"])
+    until("who has the old epoch is put out", lambda: "recovered by force elsewhere" in store_of(cut)["warning"])
     wiped.start()
-    until("the wiped one knows the group", lambda: "the group exists" in store_of(wiped)["problem"])
+    until("the wiped one knows the group", lambda: "the group exists" in store_of(wiped)["warning"])
     for agent in (cut, wiped):
         added = command("servers", "add", agent.path, agent=f"unix:{left.state}/http.sock", within=2 * CHANGE_TIMEOUT)
         assert added.returncode == 0, added.stderr

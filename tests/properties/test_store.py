@@ -18,12 +18,12 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.store import keys as keys_module
-from dislocate.core.store.backup import restore_chunks, write_backup
+from dislocate.core.store.backup import restore_chunks
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, decode_command, encode_command
 from dislocate.core.store.keys import OrderedNames
 from dislocate.core.store.machine import StoreMachine
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
-from tests.support.store_log import contents, replayed
+from tests.support.store_log import contents, replayed, write_backup
 from tests.support.store_model import StoreModel, told
 
 NAMES = ("a", "a/b", "a/b/c", "a0", "b", "é", "\U0001f512", "￿")  # the order of code points, not of UTF-16

@@ -30,6 +30,8 @@ class Server:
         self.raft: Raft | None = None
         self.life = 0
         self.is_paused = False
+        self.went_back = False  # its disk is an older copy of itself
+        self.forgotten = 0  # what its leader proved that it lost: it takes no part any more
         self.waiting: list[Callable[[], None]] = []  # what arrived while it was paused
         self.applied = 0
         self.texts: list[bytes] = []

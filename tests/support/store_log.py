@@ -1,11 +1,18 @@
 """A log and the store that it is applied to, for tests that need no group."""
 
 from dislocate.core.boundary.store import Compare, Delete, Field, Get, GrantLease, KeyValue, Operation, Put, Transact
+from dislocate.core.consensus.messages import GroupId
+from dislocate.core.store.backup import backup_parts
 from dislocate.core.store.commands import Command, CommandBody, Origin, encode_command
 from dislocate.core.store.machine import Applied, StoreMachine
 from dislocate.core.units import SECOND
 
 GROUP = bytes(range(16))
+
+
+def write_backup(machine: StoreMachine, group: GroupId) -> bytes:
+    """All keys and leases of a store, as of its revision, in one piece."""
+    return b"".join(backup_parts(machine, group))
 
 
 class StoreLog:

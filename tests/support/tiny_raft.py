@@ -11,6 +11,7 @@ What is applied is a list of texts; a snapshot is that list.  Breaking an invari
 """
 
 from collections.abc import Callable
+from copy import copy
 from heapq import heappop, heappush
 from typing import Any
 
@@ -120,6 +121,18 @@ class TinyRaft(Promises):
         if dead.raft is None and dead.life == life and other.raft is not None:
             self._note(other, "is refused by", None, dead.name)
             self._turn(other, lambda raft: raft.peer_refused(dead.id, self.now))
+
+    def copy_disk(self, name: str) -> Disk:
+        """What its disk has now."""
+        copied = copy(self.servers[name].disk)
+        copied.entries, copied.queue = dict(copied.entries), []
+        return copied
+
+    def put_back(self, name: str, copied: Disk) -> None:
+        """Start it, which is not running, with what its disk once had."""
+        server = self.servers[name]
+        server.disk, server.went_back = copied, True
+        self.start(name)
 
     def pause(self, name: str) -> None:
         self.servers[name].is_paused = True
@@ -315,6 +328,11 @@ class TinyRaft(Promises):
         server.reads_lost += duties.reads_lost
         for peer in duties.snapshots_wanted:
             self._later(MILLISECOND, lambda peer=peer: self._offer(server, raft, peer))
+        if duties.forgotten:
+            assert server.went_back, f"{server.name} is told that its disk forgot, and it did not"
+            server.forgotten, server.raft = duties.forgotten, None
+            self._note(server, "ends")
+            return
         if duties.install is not None:
             self._install(server, raft, duties.install)
         for event in duties.events:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from dislocate.cli.main import cli
 from dislocate.client.connection import CHANGE_TIMEOUT, QUIET_TIMEOUT, STORE_TIMEOUT, TIMEOUT, restore_timeout
@@ -95,6 +96,21 @@ def test_a_missing_key_is_a_failure_to_get_and_none_to_delete(shell):
     assert shell.json("kv", "delete", "app/color")["deleted"] == 0
 
 
+def test_how_old_it_is_that_there_is_no_key_is_said_and_how_old_a_value_as_it_is(shell):
+    shell.run("kv", "put", "k", "v")
+    shell.store.missing = "wdc/b1"
+    local = ("--consistency", "local")
+    for raw in ((), ("--raw",)):
+        said = shell.says("kv", "get", "app/color", *local, *raw, code=1)
+        assert said == (
+            "there is no key 'app/color'\nas it was at most 1.5 s ago\nwhat there is: dislocate kv list app/\n"
+        )
+    told = CliRunner().invoke(cli, ["kv", "get", "none", *local, "--json", "--agent", shell.url])
+    assert (told.exit_code, json.loads(told.stderr)["age"]) == (1, 1.5)
+    done = shell.run("kv", "get", "k", *local, "--raw")
+    assert (done.stdout_bytes, done.stderr) == (b"v", "as it was at most 1.5 s ago\n")
+
+
 def test_a_list_shows_values_in_short_and_goes_through_all_pages(shell, monkeypatch):
     monkeypatch.setattr("dislocate.cli.kv.PAGE", 2)
     for number in range(5):
@@ -164,6 +180,12 @@ def test_a_watch_prints_each_change_on_a_line(shell, watching):
     assert [watch.stdout.readline() for _ in range(2)] == ["2  put     app/a  new value\n", "4  delete  app/a\n"]
 
 
+def test_a_watch_from_a_revision_that_is_ahead_says_so(shell, watching):
+    shell.run("kv", "put", "k", "old")
+    watch = watching("k", "--after", "99")
+    assert watch.stderr.readline() == "the store is at revision 1; nothing is shown before it has passed 99\n"
+
+
 def test_a_watch_runs_a_command_with_each_change(shell, watching):
     shell.run("kv", "put", "k", "old")
     watch = watching("k", "--after", "0", "--", "sh", "-c", "cat; echo")
@@ -182,11 +204,13 @@ def test_a_watch_says_what_is_forgotten_and_goes_on(shell, watching):
 
 
 def test_servers_are_listed_with_units(shell):
+    one, two = shell.backend.node.store.servers
+    shell.backend.node.store = store_view(servers=(replace(one, trouble="silent"), two))
     lines = shell.says("servers", "list").splitlines()
     assert [line.split() for line in lines] == [
-        ["SERVER", "ROLE", "LOG", "RTT", "DISK", "WRITE", "DISK", "ID"],
-        ["fra/a1", "voter", "-", "-", "-", "d15c"],
-        ["wdc/b1", "leader", "44", "0.0", "ms", "0.3", "ms", "d15c"],
+        ["SERVER", "ROLE", "LOG", "RTT", "DISK", "WRITE", "DISK", "ID", "TROUBLE"],
+        ["fra/a1", "voter", "-", "-", "-", "d15c", "silent"],
+        ["wdc/b1", "leader", "44", "0.0", "ms", "0.3", "ms", "d15c", "-"],
     ]
     shell.backend.node.store = store_view(servers=())
     assert "[store] servers" in shell.says("servers", "list")
@@ -206,7 +230,8 @@ def test_servers_are_changed(shell):
 
 
 def test_an_unknown_server_is_told_with_the_nearest_name(shell):
-    assert "dislocate members shows all, did you mean 'fra/a1'?" in shell.says("servers", "add", "fra/a2", code=1)
+    said = shell.says("servers", "add", "fra/a2", code=1)
+    assert said.splitlines()[1] == "dislocate members shows all, did you mean 'fra/a1'?"
     for words in ("remove", "transfer"):
         assert "dislocate servers list shows all, did" in shell.says("servers", words, "fra/a2", code=1)
     assert "expected a node as 'datacenter/name'" in shell.says("servers", "remove", "a1", code=1)
@@ -234,6 +259,10 @@ def test_the_status_says_why_nothing_can_be_written_and_exits_1_then(shell):
     said = shell.run("store", "status", code=1)
     assert "nothing can be written here: no majority: missing wdc/b1" in said.stderr
     assert shell.json("store", "status", code=1)["problem"] == "no majority: missing wdc/b1"
+    shell.backend.node.store = store_view(role="failed", epoch=1, problem="its disk failed")
+    said = shell.run("store", "status", code=1)
+    assert "this server's part in the store has ended: its disk failed" in said.stderr
+    assert "recovered once" in said.stdout
 
 
 def test_a_backup_comes_back(shell, tmp_path):

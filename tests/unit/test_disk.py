@@ -157,6 +157,50 @@ def test_a_log_that_cannot_be_brought_home_ends_storing_too(disk):
 # ---- a full disk
 
 
+def frames(state_dir: FilePath) -> int:
+    """How long the log is, in pages."""
+    return (state_dir / "state.db-wal").stat().st_size // (4_096 + 24)
+
+
+def test_the_log_is_bounded_in_bytes_however_large_the_values_are(disk, state_dir):
+    for seq in range(1, 151):
+        answers: list[Stored | StoreFailed] = []
+        disk.store(Store(seq, (record("log", bytes(262_144)), record("state", bytes(262_144))), False), answers.append)
+        until(lambda answers=answers: answers)
+    assert frames(state_dir) < CHECKPOINT + 1_000
+
+
+@pytest.mark.parametrize("size", [900, 1_100, 5_000, 40_000, 262_144])
+def test_how_much_is_logged_is_known_whatever_the_size_of_the_values(tmp_path, size):
+    stored = database.Database(tmp_path / "state.db")
+    stored.checkpoint()
+    for number in range(20):
+        stored.commit({f"{number}/{at}": os.urandom(size) for at in range(5)}, sync=False)
+    logged = stored.logged
+    really = stored.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    assert 0.6 * really <= logged <= 2.5 * really + 20
+    stored.close()
+
+
+def test_what_was_once_a_long_log_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "LOG_LIMIT", 1 << 20)
+    stored = database.Database(tmp_path / "state.db")
+    stored.commit({f"{at}": bytes(262_144) for at in range(20)}, sync=False)
+    assert frames(tmp_path) > 1_000
+    stored.checkpoint()
+    stored.commit({"a": b"1"}, sync=False)
+    assert frames(tmp_path) < 300
+    stored.close()
+
+
+def test_what_a_killed_process_left_in_the_log_is_brought_home_by_the_next(tmp_path):
+    killed_after(tmp_path, 30)
+    stored = database.Database(tmp_path / "state.db", kernel_ran_on=True)
+    assert stored.logged == 0
+    assert stored.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[2] > 0
+    stored.close()
+
+
 def test_a_full_disk_refuses_and_takes_stores_by_itself_when_there_is_space(disk):
     answers: list[Stored | StoreFailed] = []
     run_sql(disk, "PRAGMA max_page_count = 1")

@@ -8,8 +8,8 @@ from dislocate.findings import Level
 LISTED = ("fra/a1", "wdc/b1", "lon/c1")
 
 
-def server(path, linked=True):
-    return {"path": path, "linked": linked}
+def server(path, linked=True, trouble=""):
+    return {"path": path, "linked": linked, "trouble": trouble}
 
 
 def store(role="follower", group="a1b2c3d4e5", leader="fra/a1", problem="", servers=None, warning=""):
@@ -57,6 +57,12 @@ def test_a_server_with_all_its_links_is_well():
             "open the links port",
             Level.WARN,
             {"servers": [server("fra/a1"), server("wdc/b1"), server("lon/c1", False)]},
+        ),
+        (
+            "lon/c1: disk went back",
+            "at lon/c1 say",
+            Level.WARN,
+            {"servers": [server("fra/a1"), server("wdc/b1"), server("lon/c1", trouble="disk went back")]},
         ),
         (
             "no link to any of fra/a1",

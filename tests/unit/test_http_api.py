@@ -102,7 +102,7 @@ def test_an_unknown_service_is_404_with_the_nearest_name(api, backend):
     backend.put(instance())
     problem = api.problem("GET", "/api/services/shop.wbe")
     assert (problem.status, problem.field, problem.got) == (404, "name", "shop.wbe")
-    assert problem.hint == "`dislocate services` or GET /api/services lists all, did you mean 'shop.web'?"
+    assert problem.hint == "GET /api/services lists all, did you mean 'shop.web'?"
 
 
 def test_members_and_data_centers_are_listed(api):

@@ -103,11 +103,29 @@ def test_a_value_that_is_no_text_comes_as_base64_and_raw_as_it_is(api, backend):
     assert (raw.headers["x-dislocate-revision"], raw.headers["x-dislocate-index"]) == ("7", "9")
 
 
+def test_a_head_is_answered_as_a_get_without_the_body(api, backend):
+    backend.result = read(KeyValue("k", b"value", 5, 7, 2))
+    result = api.ask("HEAD", "/api/kv/k?raw=true")
+    assert (result.status_code, result.content, result.headers["x-dislocate-revision"]) == (200, b"", "7")
+    backend.result = read()
+    result = api.ask("HEAD", "/api/kv/k")
+    assert (result.status_code, result.content) == (404, b"")
+
+
 def test_a_missing_key_is_404_and_says_from_where_to_wait(api, backend):
     backend.result = read()
     result = api.ask("GET", "/api/kv/app/color")
     assert (result.status_code, result.json["field"], result.headers["x-dislocate-index"]) == (404, "key", "9")
     assert "/api/kv/app/?prefix=true" in result.json["hint"]
+
+
+@pytest.mark.parametrize("query", ["", "&raw=true"])
+def test_how_old_an_answer_may_be_is_said_of_a_value_as_it_is_and_of_no_key_too(api, backend, query):
+    for found in ((KeyValue("k", b"v", 5, 7, 2),), ()):
+        backend.result = read(*found, age=3 * SECOND // 2)
+        result = api.ask("GET", f"/api/kv/k?consistency=local{query}")
+        assert result.headers["x-dislocate-age"] == "1.500"
+    assert (result.status_code, result.json["age"]) == (404, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -554,6 +572,7 @@ def test_the_store_and_its_servers_are_told_with_ages_and_units(api, backend):
         "rtt_ms": 0.0,
         "disk_latency_ms": 0.3,
         "linked": False,
+        "trouble": "",
     }
     for as_of in (
         0,

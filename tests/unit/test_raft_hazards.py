@@ -20,12 +20,13 @@ from dislocate.core.consensus.messages import (
     Append,
     Appended,
     Configuration,
+    DiskForgot,
     Entry,
     HardState,
     SnapshotChunk,
     VoteAsked,
 )
-from dislocate.core.consensus.progress import Sending
+from dislocate.core.consensus.progress import Progress, Sending
 from dislocate.core.consensus.quorum import UNBOUNDED
 from dislocate.core.consensus.raft import Raft
 from dislocate.core.consensus.reads import Reads
@@ -389,6 +390,97 @@ def test_14_a_host_that_stood_still_elects_nobody_when_it_goes_on():
     assert max(group.leaders) == term
 
 
+# ---- a disk that goes back in time
+
+
+def one_whose_disk_goes_back(entries=10, timing=None):
+    """A group with one that acknowledged `entries` and has them no more; the leader, who."""
+    group = led(timing=timing)
+    leader, back = group.leader(), follower_of(group)
+    old = group.copy_disk(back)
+    for number in range(entries):
+        group.propose(f"entry {number}")
+    group.run("500ms")
+    group.kill(back)
+    group.put_back(back, old)
+    return group, leader, back
+
+
+def test_15_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does():
+    group, leader, back = one_whose_disk_goes_back()
+    acknowledged = group.raft(leader).last_index
+    group.run_until(lambda: group.servers[back].forgotten, "2s")
+    assert group.servers[back].forgotten == acknowledged
+    assert group.raft(leader).has_forgotten(server_id(back))
+    assert group.raft(leader).match_of(server_id(back)) == 0
+    group.propose("two of three go on")
+    group.run("1s")
+    assert b"two of three go on" in group.acknowledged
+    assert group.leader() == leader
+
+
+def test_15_that_it_went_back_is_told_again_until_it_has_heard():
+    group, _, back = one_whose_disk_goes_back()
+    lost = []
+    group.ignores = lambda _from, _to, message: isinstance(message, DiskForgot) and len(lost) < 3 and not lost.append(1)
+    group.run_until(lambda: group.servers[back].forgotten, "3s")
+    assert len(lost) == 3
+
+
+def test_15_who_forgot_what_the_leader_does_not_have_in_its_log_any_more_is_found_too():
+    group = led()
+    leader, back = group.leader(), follower_of(group)
+    old = group.copy_disk(back)
+    for number in range(20):
+        group.propose(f"entry {number}")
+    group.run("500ms")
+    group.compact(leader)
+    group.run("100ms")
+    group.kill(back)
+    group.put_back(back, old)
+    group.run_until(lambda: group.servers[back].forgotten, "2s")
+
+
+def refusal(group, leader, follower, round_, *, has_looked=True, index=1):
+    """What the leader says to a follower that refuses so."""
+    before = len(group.said(DiskForgot, leader, follower))
+    answer = Appended(False, index, 1, round_, 0, has_looked)
+    raft = group.raft(leader)
+    group.do(leader, lambda raft: raft.receive(server_id(follower), raft.term, answer, group.now))
+    assert raft.is_leader
+    return group.said(DiskForgot, leader, follower)[before:]
+
+
+def test_15_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_anything():
+    """An answer that comes late, in another order or from before the follower had the entries is none."""
+    group = led()
+    leader, follower = group.leader(), follower_of(group)
+    group.propose("acknowledged")
+    group.run_until(lambda: group.raft(leader).match_of(server_id(follower)) == group.raft(leader).last_index, "1s")
+    progress = group.raft(leader)._leading.progress[server_id(follower)]
+    group.cut(follower, leader)  # what it says itself is not to be mixed in
+    match, before = progress.match, progress.matched_round
+    assert refusal(group, leader, follower, before) == []
+    assert refusal(group, leader, follower, before + 1, index=match) == []
+    assert refusal(group, leader, follower, before + 1, has_looked=False) == []
+    assert not group.raft(leader).has_forgotten(server_id(follower))
+    group.run("100ms")
+    assert progress.sent_round > before
+    assert refusal(group, leader, follower, progress.sent_round) == [DiskForgot(match, group.raft(leader).term)]
+
+
+def test_15_who_has_what_it_is_told_that_it_forgot_goes_on():
+    group = led()
+    leader, follower = group.leader(), follower_of(group)
+    group.propose("here")
+    group.run("500ms")
+    raft = group.raft(follower)
+    said = DiskForgot(raft.last_index, raft.term)
+    group.do(follower, lambda raft: raft.receive(server_id(leader), raft.term, said, group.now))
+    group.run("1s")
+    assert group.servers[follower].forgotten == 0
+
+
 # ---- the switches
 
 WAITS_FOR_NOTHING = (Durability, "_waits_for", lambda self, needs: 0)
@@ -403,6 +495,12 @@ NO_CATCHING_UP = (_CatchingUp, "look", lambda self, *_: setattr(self, "is_done",
 ONLY_VOTERS_ASK = (ServerState, "may_ask", ServerState.is_voter)
 NO_REWIND = (Sending, "rewind", lambda self, to, now: None)
 NO_LOOK_AT_THE_DISK = (Transfers, "_quicker", lambda self: None)
+NO_PROOF = (Progress, "forgets", lambda self, answer: False)
+ANY_REFUSAL = (
+    Progress,
+    "forgets",
+    lambda self, answer: answer.has_looked and not answer.accepted and answer.index < self.match,
+)
 NO_STALL = (Raft, "stalled", lambda self, gap, now: None)
 
 
@@ -429,6 +527,8 @@ CURES = {
     test_9_a_removed_server_that_does_not_know_it_disturbs_nobody: [NO_PRE_VOTE, NO_LEASE],
     test_10_a_snapshot_arrives_through_links_that_are_lost_again_and_again: [NO_REWIND],
     test_13_a_leader_whose_disk_is_slow_hands_over: [NO_LOOK_AT_THE_DISK],
+    test_15_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does: [NO_PROOF],
+    test_15_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_anything: [ANY_REFUSAL],
     test_14_a_host_that_stood_still_elects_nobody_when_it_goes_on: [NO_STALL],
 }
 

@@ -288,6 +288,20 @@ def test_the_log_is_dropped_with_the_state_that_stands_for_it_and_a_crash_at_any
     assert {key for key in scene.disk if is_of_store(key)} <= set(scene.replica.end())
 
 
+def test_log_that_somebody_needs_is_kept_but_not_without_bound(monkeypatch):
+    for name, entries in (("LOG_KEPT", 10), ("LOG_SLACK", 5), ("LOG_HELD", 30)):
+        monkeypatch.setattr(keptlog, name, entries)
+    log = keptlog.KeptLog(None)
+    for index in range(1, 31):
+        log.remember(Entry(1, index, b"x"))
+    assert log.shortened(30, 4)[0] == 4
+    assert log.shortened(30, 4) == (0, {})
+    for index in range(31, 36):
+        log.remember(Entry(1, index, b"x"))
+    assert log.shortened(35, 4)[0] == 5, "it is too long for that"
+    assert log.shortened(35, 1 << 62)[0] == 10
+
+
 def test_log_that_a_write_under_way_drops_is_still_named_as_being_on_the_disk(monkeypatch):
     monkeypatch.setattr(keptlog, "LOG_KEPT", 10)
     monkeypatch.setattr(keptlog, "LOG_SLACK", 5)

@@ -14,7 +14,7 @@ from dislocate.core.boundary.store import (
     TransferLeadership,
 )
 from dislocate.core.consensus.promises import DIVERGED_KEY
-from dislocate.core.store.audit import Audit, divergence
+from dislocate.core.store.audit import FORGETFULNESS, Audit, divergence
 from dislocate.core.store.commands import Command, SetFeatureLevel, encode_command
 from dislocate.core.store.messages import StateTold
 from dislocate.core.tunables import AUDIT_EVERY
@@ -136,6 +136,56 @@ def test_who_differed_is_well_again_when_it_was_removed_and_added(three):
     three.run("3s")
     assert roles(three)[wrong] == "follower"
     assert DIVERGED_KEY not in {record.key for record in three.disk(wrong)}
+
+
+# ---- a disk that went back
+
+
+def put_back_an_old_copy(fleet, path, entries=30):
+    """Of what `path` had before it acknowledged so many more."""
+    fleet.run("6s")
+    old = list(fleet.hosts[path].stored)
+    write(fleet, fleet.leader(), entries)
+    fleet.kill(path)
+    fleet.hosts[path].stored = old
+    fleet.begin(path)
+    fleet.run("5s")
+
+
+def test_a_server_whose_disk_went_back_ends_its_part_says_so_and_is_marked(three):
+    leader = three.leader()
+    back = three.others(leader)[0]
+    put_back_an_old_copy(three, back)
+    assert roles(three)[back] == "failed"
+    assert list(roles(three).values()).count("failed") == 1
+    assert [(one.path, one.trouble) for one in three.hosts[leader].node.store.servers if one.trouble] == [
+        (back, "disk went back")
+    ]
+    problem = three.hosts[back].node.store.problem
+    assert FORGETFULNESS in problem
+    assert f"dislocate servers add {back}" in problem
+    assert problem in [event.problem for _, path, event in three.events(StoreTroubled) if path == back]
+    assert isinstance(three.ask(back, put("k")), Transacted), "its agent asks the others"
+    assert DIVERGED_KEY in {record.key for record in three.disk(back)}
+    three.restart(back)
+    three.run("5s")
+    assert roles(three)[back] == "failed"
+
+
+def test_a_server_whose_disk_went_back_is_well_with_another_one(three):
+    leader = three.leader()
+    back = three.others(leader)[0]
+    put_back_an_old_copy(three, back)
+    three.kill(back)
+    three.hosts[back].stored.clear()
+    three.begin(back)
+    three.run("5s")
+    assert isinstance(three.ask(leader, AddServer(back)), Done)
+    three.run("3s")
+    assert roles(three)[back] == "follower"
+
+
+# ---- what counts for nothing
 
 
 def test_the_word_of_one_that_does_not_lead_ends_nobody(three):

@@ -16,13 +16,13 @@ from dislocate.core.consensus.duties import Snapshot
 from dislocate.core.consensus.messages import Configuration, GroupId
 from dislocate.core.consensus.progress import Sending
 from dislocate.core.store import snapshot as snapshot_module
-from dislocate.core.store.backup import restore_chunks, write_backup
+from dislocate.core.store.backup import restore_chunks
 from dislocate.core.store.changes import ChangeHistory
 from dislocate.core.store.machine import StoreMachine
 from dislocate.core.store.sessions import Sessions
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks
 from dislocate.core.tunables import RECOVERY_STEP, SNAPSHOT_CHUNK, SNAPSHOT_WINDOW
-from tests.support.store_log import StoreLog, asked
+from tests.support.store_log import StoreLog, asked, write_backup
 from tests.unit.test_replica import Scene as ReplicaScene
 
 ROOT = Path(__file__).parents[2]

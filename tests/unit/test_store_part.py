@@ -315,6 +315,66 @@ def test_an_agent_is_added_removed_and_added_again_and_starts_afresh_each_time(t
     assert three.hosts["fra/a4"].node.store.role == "agent"
 
 
+def troubles_of_servers(fleet, path):
+    return {server.path: server.trouble for server in fleet.hosts[path].node.store.servers if server.trouble}
+
+
+def test_the_leader_knows_who_is_dead_wiped_or_stores_nothing(three):
+    leader = three.leader()
+    wiped, full = three.others(leader)
+    assert troubles_of_servers(three, leader) == {}
+    three.hosts[full].disk_says = "full: no space"
+    three.begin_asking(leader, put("k"))
+    three.run("4s")
+    assert troubles_of_servers(three, leader) == {full: "stores nothing"}
+    assert troubles_of_servers(three, full) == {full: "disk full"}
+    three.hosts[full].disk_says = ""
+    three.run("3s")
+    assert troubles_of_servers(three, leader) == {}
+    three.kill(wiped)
+    three.run("3s")
+    assert troubles_of_servers(three, leader) == {wiped: "no link"}
+    three.hosts[wiped].stored.clear()
+    three.begin(wiped)
+    three.run("5s")
+    assert troubles_of_servers(three, leader) == {wiped: "silent"}
+
+
+def test_a_wiped_server_has_no_problem_as_long_as_the_others_take_writes_for_it(three):
+    wiped = three.others(three.leader())[0]
+    three.kill(wiped)
+    three.hosts[wiped].stored.clear()
+    three.begin(wiped)
+    three.run("5s")
+    assert isinstance(three.ask(wiped, put("k")), Transacted)
+    view = three.hosts[wiped].node.store
+    assert view.problem == ""
+    assert f"disk is new; the group exists: dislocate servers add {wiped}" in view.warning
+
+
+def test_an_agent_that_is_no_server_any_more_has_a_problem_when_nobody_takes_its_writes(three):
+    leader = three.leader()
+    removed, other = three.others(leader)
+    assert isinstance(three.ask(leader, RemoveServer(removed)), Done)
+    three.kill(leader)
+    three.kill(other)
+    three.run("6s")
+    view = three.hosts[removed].node.store
+    assert "can be reached" in view.problem
+    assert "stays out" in view.warning
+
+
+def test_a_removed_server_has_no_problem_as_long_as_the_others_take_writes_for_it(three):
+    leader = three.leader()
+    removed = three.others(leader)[0]
+    assert isinstance(three.ask(leader, RemoveServer(removed)), Done)
+    three.run("3s")
+    assert isinstance(three.ask(removed, put("k")), Transacted)
+    view = three.hosts[removed].node.store
+    assert view.problem == ""
+    assert "was removed from the group" in view.warning
+
+
 def test_what_an_earlier_membership_left_on_the_disk_is_gone_when_the_agent_is_let_in_again(three):
     leader = three.leader()
     three.ask(leader, AddServer("fra/a4"))

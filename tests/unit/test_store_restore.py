@@ -15,12 +15,11 @@ from dislocate.core.store.backup import (
     read_backup,
     read_header,
     restore_chunks,
-    write_backup,
 )
 from dislocate.core.store.commands import RestoreChunk
 from dislocate.core.store.machine import StoreMachine
 from dislocate.core.units import SECOND
-from tests.support.store_log import GROUP, StoreLog, asked, contents
+from tests.support.store_log import GROUP, StoreLog, asked, contents, write_backup
 
 
 @pytest.fixture

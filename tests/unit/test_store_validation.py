@@ -23,11 +23,10 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
-from dislocate.core.store.backup import write_backup
 from dislocate.core.store.validation import check_key, check_request
 from dislocate.core.tunables import KEY_BYTES, TRANSACTION_BYTES, VALUE_BYTES
 from dislocate.core.units import HOUR, MILLISECOND, SECOND
-from tests.support.store_log import GROUP, StoreLog
+from tests.support.store_log import GROUP, StoreLog, write_backup
 
 
 @pytest.mark.parametrize(

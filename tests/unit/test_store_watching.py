@@ -90,7 +90,6 @@ def test_what_is_forgotten_is_told_as_compacted():
     for _ in range(5):
         log.put("a")
     log.machine.forget_changes(keep=2)
-    assert log.machine.oldest_watch == 3
     assert log.machine.changes_after("a", False, 2) == Compacted(3)
     assert [one.revision for one in log.machine.changes_after("a", False, 3)] == [4, 5]
     assert log.machine.changes_after("other", False, 0) == Compacted(3)

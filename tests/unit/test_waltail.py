@@ -1,11 +1,12 @@
 """The log's tail: a process that is killed leaves no sign of damage; damage before the last commit does."""
 
 import sqlite3
+from io import BytesIO
 from random import Random
 
 import pytest
 
-from dislocate.io.waltail import lost_commits
+from dislocate.io import waltail
 
 PAGE = 24 + 4_096  # bytes of a frame
 COMMITS = 12
@@ -27,6 +28,10 @@ def log(tmp_path_factory):
     data = path.with_name("state.db-wal").read_bytes()
     database.close()
     return data
+
+
+def lost_commits(log: bytes) -> int:
+    return waltail.lost_commits(BytesIO(log))
 
 
 def ends_of_commits(log: bytes) -> list[int]:

@@ -278,6 +278,7 @@ class ServerView(Struct, frozen=True, kw_only=True):
     rtt: int | None = None  # nanoseconds, from the leader
     disk_latency: int | None = None  # nanoseconds of its last durable write
     linked: bool = False  # there is a link to it from here, or it is here
+    trouble: str = ""  # what is wrong with it, as far as it is known here: the leader knows most
 
 
 class StoreView(Struct, frozen=True, kw_only=True):
@@ -292,6 +293,6 @@ class StoreView(Struct, frozen=True, kw_only=True):
     index: int  # applied log index; 0 where this is no server
     as_of: int  # monotonic instant at which `revision` was known to be current
     servers: tuple[ServerView, ...]
-    problem: str = ""  # why nothing can be written here now, and the mend; empty: it can be
+    problem: str = ""  # why nothing can be written here now, or this server's part has ended, and the mend
     warning: str = ""  # what is wrong while it can be, and the mend
     followed: tuple[str, ...] = ()  # prefixes held here without being a server

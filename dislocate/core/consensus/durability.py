@@ -110,7 +110,3 @@ class Durability:
 
     def _remembered(self, now: int) -> int:
         return self.save_latency if now - self._stored_at <= SAVE_REMEMBERED else 0
-
-    @property
-    def is_saying(self) -> bool:
-        return bool(self._saying)

@@ -93,6 +93,7 @@ class Duties(Struct, frozen=True):
     reads_lost: tuple[int, ...] = ()  # leadership was lost: ask again elsewhere
     snapshots_wanted: tuple[ServerId, ...] = ()  # call `offer_snapshot` for each
     install: Snapshot | None = None
+    forgotten: int = 0  # the disk acknowledged this index and has lost it: end this part, for good; 0: all is well
     events: tuple[LeaderElected | LeaderDeposed | ServersChanged, ...] = ()
 
     def __bool__(self) -> bool:

@@ -8,7 +8,7 @@ leader and measures the way, and acknowledges what is durable already.
 from itertools import takewhile
 
 from dislocate.core.consensus.durability import Needs
-from dislocate.core.consensus.messages import Append, Appended, ServerId, SnapshotChunk
+from dislocate.core.consensus.messages import Append, Appended, DiskForgot, ServerId, SnapshotChunk
 from dislocate.core.consensus.state import ServerState
 
 ANSWERS_KEPT = 1_024  # rounds: a leader under load says some hundred things a second, and answers come within seconds
@@ -30,13 +30,13 @@ class Following:
         if not _is_contiguous(append):
             return  # no leader of ours sends that
         if state.installing is not None:
-            self._refuse(leader, append.round, state.commit)
+            self._refuse(leader, append.round, state.commit)  # nobody has looked: the log is about to be replaced
             return
         before = log.last_index
         agreed = log.merge(append.prev_index, append.prev_term, append.entries, state.commit)
         if agreed is None:
             hint = log.agrees_at_or_before(min(append.prev_index, before), append.prev_term)
-            self._refuse(leader, append.round, hint)
+            self._refuse(leader, append.round, hint, has_looked=True)
             return
         state.flushed = log.last_index
         state.commit_to(min(append.commit, agreed))
@@ -74,10 +74,18 @@ class Following:
         answer = Appended(True, min(agreed, state.log.stable), 0, round_, state.quorum_rtt)
         state.say(leader, answer, Needs.AFTER_TERM)
 
-    def _refuse(self, leader: ServerId, round_: int, hint: int) -> None:
+    def on_forgotten(self, _leader: ServerId, said: DiskForgot) -> None:
+        """The leader has found out that this disk lost what it had acknowledged."""
+        log = self._state.log
+        term = log.term_of(said.index)  # None too where it is compacted, which is to have it
+        is_another = term is not None and said.entry_term not in (term, 0)
+        if said.index > log.last_index or is_another:
+            self._state.forgotten = said.index
+
+    def _refuse(self, leader: ServerId, round_: int, hint: int, *, has_looked: bool = False) -> None:
         state = self._state
         self._remember(round_)
-        answer = Appended(False, hint, state.log.term_of(hint) or 0, round_, state.quorum_rtt)
+        answer = Appended(False, hint, state.log.term_of(hint) or 0, round_, state.quorum_rtt, has_looked)
         state.say(leader, answer, Needs.AFTER_TERM)
 
 

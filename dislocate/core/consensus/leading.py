@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dislocate.core.boundary.events import LeaderElected
 from dislocate.core.consensus.elections import NEVER
 from dislocate.core.consensus.log import size_of
-from dislocate.core.consensus.messages import Append, Appended, Configuration, Entry, ServerId
+from dislocate.core.consensus.messages import Append, Appended, Configuration, DiskForgot, Entry, ServerId
 from dislocate.core.consensus.progress import Pace, Progress
 from dislocate.core.consensus.quorum import UNBOUNDED, agreed, nearest
 from dislocate.core.consensus.reads import Reads
@@ -119,7 +119,7 @@ class Leading:
 
     def replicate(self, server: ServerId, progress: Progress) -> None:
         """Send what `server` lacks, as far as may be."""
-        if progress.lost:
+        if progress.lost or progress.forgot:
             return
         state = self._state
         while progress.next <= state.flushed:
@@ -175,6 +175,9 @@ class Leading:
         if progress.answered(answer.round, state.now):
             self._measure()
         progress.quorum_rtt = answer.quorum_rtt
+        if progress.forgot or progress.forgets(answer):
+            self._tell_forgotten(sender, progress)
+            return
         if answer.accepted:
             self._accepted(progress, answer)
             if state.role is not Role.LEADER:
@@ -188,6 +191,36 @@ class Leading:
             self.snapshot_needed(sender, progress)
         self.replicate(sender, progress)
         self._confirm_reads()
+
+    def _tell_forgotten(self, server: ServerId, progress: Progress) -> None:
+        """Nothing that it said counts any more, and it is not brought up to date: what it voted for may be lost too."""
+        if not progress.forgot:
+            progress.forgot, progress.match = progress.match, 0
+            progress.probe_from(self._state.flushed + 1, self.round)
+        index = progress.forgot
+        self._state.say(server, DiskForgot(index, self._state.log.term_of(index) or 0))
+
+    def has_forgotten(self, server: ServerId) -> bool:
+        """Whether `server` lost what it had acknowledged."""
+        progress = self.progress.get(server)
+        return progress is not None and progress.forgot > 0
+
+    def lowest_needed(self) -> int:
+        """The lowest index after which somebody who answers will need entries; `UNBOUNDED` when nobody does."""
+        return min(
+            (one.needs_after for server, one in self.progress.items() if not self.is_silent(server)), default=UNBOUNDED
+        )
+
+    def is_silent(self, server: ServerId) -> bool:
+        """Whether `server` has answered nothing for longer than patience."""
+        progress = self.progress.get(server)
+        return progress is not None and self._state.now - progress.heard_at > self._state.patience()
+
+    def is_storing_nothing(self, server: ServerId) -> bool:
+        """Whether `server` answers, and has acknowledged none of what was sent to it for longer than patience."""
+        progress = self.progress.get(server)
+        since = None if progress is None else progress.waiting_since
+        return since is not None and self._state.now - since > self._state.patience()
 
     def _accepted(self, progress: Progress, answer: Appended) -> None:
         is_news = progress.acknowledge(min(answer.index, self._state.log.last_index), self._state.now)

@@ -96,6 +96,7 @@ class Appended(Part, frozen=True, tag=4, gc=False):
     term_there: int
     round: int
     quorum_rtt: int = 0  # nanoseconds that this server would need for a majority: is it placed better than the leader?
+    has_looked: bool = False  # what it refused its log does not have; it is not that a snapshot is being installed
 
 
 class SnapshotChunk(Part, frozen=True, tag=5):
@@ -123,7 +124,17 @@ class LeadNow(Part, frozen=True, tag=7, gc=False):
     """The leader hands over: ask for votes at once (thesis, 3.10)."""
 
 
-RaftMessage: TypeAlias = VoteAsked | VoteGiven | Append | Appended | SnapshotChunk | SnapshotReceived | LeadNow
+class DiskForgot(Part, frozen=True, tag=8, gc=False):
+    """You acknowledged the entry at `index`, and do not have it any more: your disk is an older copy of itself.  Said only to
+    who said `has_looked`: older servers do not know it."""
+
+    index: int
+    entry_term: int  # 0: not known any more
+
+
+RaftMessage: TypeAlias = (
+    VoteAsked | VoteGiven | Append | Appended | SnapshotChunk | SnapshotReceived | LeadNow | DiskForgot
+)
 
 
 class Consensus(Part, frozen=True, tag=60):

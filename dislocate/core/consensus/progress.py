@@ -4,7 +4,9 @@
     REPLICATE   it is: appends follow each other without waiting, within the limits on messages and bytes under way
     SNAPSHOT    what the follower needs is compacted: the applied state goes there first
 
-Invariant: `match` only grows, and the follower has everything up to `match`, durably, in this leader's term.
+Invariant: `match` only grows, and the follower has everything up to `match`, durably, in this leader's term, unless its disk
+was put back to an older copy of itself.  Then nothing it ever said holds any more, and its leader must notice, see `forgets`.
+
 Source: etcd's raft/tracker.  Does not know messages' contents; decides nothing about commits.
 """
 
@@ -12,6 +14,8 @@ from collections import deque
 from enum import Enum
 
 from dislocate.core.consensus.duties import Snapshot, Timing
+from dislocate.core.consensus.messages import Appended
+from dislocate.core.consensus.quorum import UNBOUNDED
 
 
 class Pace(Enum):
@@ -72,6 +76,7 @@ class Progress:
         "append_latency",
         "better_since",
         "confirmed_at",
+        "forgot",
         "heard_at",
         "ignore_until",
         "inflight_bytes",
@@ -79,6 +84,7 @@ class Progress:
         "leaving_until",
         "lost",
         "match",
+        "matched_round",
         "next",
         "pace",
         "probed_round",
@@ -96,6 +102,8 @@ class Progress:
     def __init__(self, next_index: int, now: int) -> None:
         self.pace = Pace.PROBE
         self.match = 0
+        self.matched_round = 0  # the last message sent to it before `match` was known
+        self.forgot = 0  # what it had acknowledged and has not any more: it is told so, and gets nothing; 0: it has all
         self.next = next_index  # the first entry that it has not been sent
         self.probing = False  # a probe is under way
         self.probed_to = 0  # the last entry that it carried
@@ -167,9 +175,34 @@ class Progress:
                 self.append_latency = smoothed(self.append_latency, max(1, now - sent_at))
         is_news = index > self.match
         if is_news:
-            self.match = index
+            self.match, self.matched_round = index, self.sent_round
             self.next = max(self.next, index + 1)
         return is_news
+
+    def forgets(self, answer: Appended) -> bool:
+        """Whether `answer` proves that its disk lost what it had acknowledged.
+
+        It had everything up to `match` durably before it acknowledged that; this leader heard of it before it sent a round
+        after `matched_round`; so it had that when it looked for an answer to such a round, whatever came late or in another
+        order, and however often it was started in between.  In one term a follower replaces what it has by this leader's
+        entries only, which are the same up to `match`: its log agrees at least up to there.  Where it says that it agrees no
+        further than before `match`, its disk is not the one that acknowledged it.  A term that is over is not answered, a
+        disk that was wiped is another server, and who installs a snapshot has not looked."""
+        is_late = answer.round <= self.matched_round
+        return answer.has_looked and not answer.accepted and not is_late and answer.index < self.match
+
+    @property
+    def needs_after(self) -> int:
+        """The index after which it will need entries; `UNBOUNDED` when none that are there now, as far as is known."""
+        if self.sending is not None:
+            return self.sending.snapshot.index
+        is_behind = self.match > 0 and not self.lost and self.pace is not Pace.SNAPSHOT
+        return self.match if is_behind else UNBOUNDED
+
+    @property
+    def waiting_since(self) -> int | None:
+        """When what it has not acknowledged yet was sent; None: nothing is under way that is counted."""
+        return self._acks[0][2] if self._acks else None
 
     # ---- changing pace
 

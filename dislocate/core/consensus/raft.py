@@ -34,6 +34,7 @@ from dislocate.core.consensus.messages import (
     Append,
     Appended,
     Configuration,
+    DiskForgot,
     LeadNow,
     RaftMessage,
     ServerId,
@@ -73,6 +74,7 @@ class Raft:
         self._followers_words: dict[type, Callable[[ServerId, Any], None]] = {
             Append: self._following.on_append,
             SnapshotChunk: self._receiving.on_chunk,
+            DiskForgot: self._following.on_forgotten,
         }
         self._leaders_ears: dict[type, Callable[[ServerId, Any], None]] = {
             Appended: self._appended,
@@ -97,11 +99,6 @@ class Raft:
     @property
     def is_leader(self) -> bool:
         return self._state.role is Role.LEADER
-
-    @property
-    def is_established(self) -> bool:
-        """Whether it leads and has committed an entry of its own term: everything acknowledged before is applied here."""
-        return self.is_leader and self._leading.may_read()
 
     @property
     def is_voter(self) -> bool:
@@ -178,13 +175,25 @@ class Raft:
 
     @property
     def keep_from(self) -> int:
-        """An index up to which compacting costs nobody anything: a snapshot on its way goes on from there."""
-        lowest = self._snapshots.lowest()
-        return self._state.applied if lowest is None else min(lowest, self._state.applied)
+        """An index up to which compacting costs nobody a snapshot, as far as is known here: one on its way goes on from
+        where it ends, and who answers goes on from what it has.  Never above what is applied."""
+        return min(self._leading.lowest_needed(), self._state.applied)
 
     def match_of(self, server: ServerId) -> int:
         """At the leader: up to where `server` has the log, durably."""
         return self._leading.match_of(server)
+
+    def has_forgotten(self, server: ServerId) -> bool:
+        """At the leader: whether `server` lost what it had acknowledged."""
+        return self._leading.has_forgotten(server)
+
+    def is_silent(self, server: ServerId) -> bool:
+        """At the leader: whether `server` has not answered it for a while."""
+        return self._leading.is_silent(server)
+
+    def is_storing_nothing(self, server: ServerId) -> bool:
+        """At the leader: whether `server` answers, and makes nothing durable for a while."""
+        return self._leading.is_storing_nothing(server)
 
     def rtt_of(self, server: ServerId) -> int:
         """At the leader: nanoseconds to `server` and back; 0 when it was not measured."""
@@ -398,7 +407,7 @@ class Raft:
         committed = log.between(state.applied + 1, state.commit) if state.commit > state.applied else ()
         leading, receiving = self._leading, self._receiving
         told = leading.reads_ready or self._reads_lost or self._snapshots.wanted or state.events
-        if not (save or words or committed or told or receiving.install):
+        if not (save or words or committed or told or receiving.install or state.forgotten):
             return NOTHING
         state.applied = max(state.applied, state.commit)
         duties = Duties(
@@ -409,11 +418,13 @@ class Raft:
             tuple(self._reads_lost),
             tuple(self._snapshots.wanted),
             receiving.install,
+            state.forgotten,
             tuple(state.events),
         )
         leading.reads_ready, self._reads_lost, state.events = [], [], []
         self._snapshots.wanted.clear()
         receiving.install = None
+        state.forgotten = 0
         return duties
 
     def _deposed(self) -> None:

@@ -106,11 +106,6 @@ class SnapshotsSent:
                 sending.rewind(sending.acked, state.now)
                 self.needed(server, progress)
 
-    def lowest(self) -> int | None:
-        """The lowest index after which a follower will need entries when its snapshot is installed."""
-        sending = [one.sending.snapshot.index for one in self._leading.progress.values() if one.sending is not None]
-        return min(sending, default=None)
-
 
 class SnapshotReceiving:
     """A follower's half of a snapshot."""

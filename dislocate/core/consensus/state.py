@@ -50,6 +50,7 @@ class ServerState:
         self.answered: dict[int, int] = {}  # rounds of this leader that were answered, and when; oldest first
         self.led_at = 0  # when the leader surely led, and had committed no more than that; 0 or less: not known
         self.heard: dict[ServerId, int] = {}  # when each server last said anything
+        self.forgotten = 0  # what this disk once acknowledged in this term, and lost; 0: nothing
         self.installing: Snapshot | None = None  # the owner makes it durable; until then the log stands still
         self.events: list[LeaderElected | LeaderDeposed | ServersChanged] = []
         self.deposed: Callable[[], None] = _nothing  # called when this server ceases to lead

@@ -12,6 +12,7 @@ from dislocate.core.consensus.messages import (
     Appended,
     Configuration,
     Consensus,
+    DiskForgot,
     LeadNow,
     ServerId,
     SnapshotChunk,
@@ -93,6 +94,10 @@ def _of_vote_asked(_term: int, body: VoteAsked) -> str:
     return _outside(last_index=body.last_index, last_term=body.last_term)
 
 
+def _of_forgotten(_term: int, body: DiskForgot) -> str:
+    return _outside(index=body.index, entry_term=body.entry_term)
+
+
 def _of_nothing(_term: int, _body: VoteGiven | LeadNow) -> str:
     return ""
 
@@ -105,4 +110,5 @@ _FAULTS: dict[type, Callable[[int, Any], str]] = {
     SnapshotChunk: _of_chunk,
     SnapshotReceived: _of_received,
     LeadNow: _of_nothing,
+    DiskForgot: _of_forgotten,
 }

@@ -11,6 +11,9 @@ until the agent has another disk.
                                 <-  after 512 I have e
     a majority has d            ->  (to who has e) then mine is wrong
 
+A disk that lost what it had acknowledged, as its leader proves (`consensus.progress`), is marked by the same way: a copy of
+`state.db` was put back, or the host's, and a vote may be lost with it.
+
 Invariant: who differs from a majority serves nothing more, and nobody else ends on that account: one leader that went wrong
 does not end the others.  Logs that differ are not its business (log matching sees to that); memory that changed by itself,
 and a machine that is not deterministic, are.  Source: etcd's corruption check (etcd#13766: followers went wrong in silence).
@@ -27,6 +30,7 @@ from dislocate.core.store.replica import Replica
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.tunables import AUDIT_EVERY, AUDIT_KEPT, AUDIT_PERIOD, AUDIT_TOLD_EVERY
 
+FORGETFULNESS = "has lost entries that it had acknowledged"  # in the problem of a server whose disk went back
 DIVERGENCE = "a majority of the servers has"  # in the problem of a server whose state differs
 
 
@@ -49,6 +53,7 @@ class Audit:
         self.problem = ""  # how this server's state differs; empty: it does not
         self.is_marked = False  # the disk says so, durably
         replica.index_applied = self.applied
+        replica.forgotten = self.forgotten
 
     def timers(self) -> dict[type, Callable[[AuditDue], None]]:
         return {AuditDue: self._due}
@@ -146,9 +151,16 @@ class Audit:
     def _judge(self, index: int, own: int, right: int) -> None:
         if own == right:
             return
-        self.problem = divergence(self._replica.me.path, index, own, right)
         self._replica.hand_over()
-        self._replica.give_up(self.problem)
+        self._end(divergence(self._replica.me.path, index, own, right))
+
+    def forgotten(self, index: int) -> None:
+        """The disk acknowledged the entry at `index` and does not have it any more."""
+        self._end(forgetfulness(self._replica.me.path, index, self._replica.raft.last_index))
+
+    def _end(self, problem: str) -> None:
+        self.problem = problem
+        self._replica.give_up(problem)
 
 
 def divergence(path: Path, index: int, own: int, right: int) -> str:
@@ -156,4 +168,13 @@ def divergence(path: Path, index: int, own: int, right: int) -> str:
     return (
         f"the state of {path} after entry {index} is {own:016x}, {DIVERGENCE} {right:016x}: it serves "
         f"nothing any more.  Move its state.db (and its -wal and -shm) away, start it, and `dislocate servers add {path}`"
+    )
+
+
+def forgetfulness(path: Path, acknowledged: int, last: int) -> str:
+    """What to tell people."""
+    return (
+        f"the disk of {path} {FORGETFULNESS}, up to {acknowledged}; it ends at {last}: it is an older copy of itself, "
+        f"restored by hand or with its host, and serves nothing any more.  Move its state.db (and its -wal and -shm) away, "
+        f"start it, and `dislocate servers add {path}`"
     )

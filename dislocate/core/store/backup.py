@@ -52,13 +52,9 @@ class Backup(Struct, frozen=True):
     leases: tuple[tuple[int, int], ...]  # (id, ttl), in order
 
 
-def write_backup(machine: "StoreMachine", group: GroupId) -> bytes:
-    """All keys and leases of a store, as of its revision."""
-    return b"".join(backup_parts(machine, group))
-
-
 def backup_parts(machine: "StoreMachine", group: GroupId) -> Iterator[bytes]:
-    """The same in parts, for who has other things to do between two of them: true to the moment of this call."""
+    """All keys and leases of a store, as of its revision, in parts, for who has other things to do between two of them: true
+    to the moment of this call."""
     header = BackupHeader(
         FORMAT, group.uuid.hex(), group.epoch, machine.revision, len(machine.keys), len(machine.leases)
     )

@@ -4,7 +4,8 @@
 
 Invariant: what is named by `keys` is all of the log that the disk may have, also while a write is under way.  Entries that
 are applied are kept for followers that are a little behind, up to a count and a size; dropping some has its price too, so it
-is done seldom and many at once.
+is done seldom and many at once.  What somebody is known to need, above all who takes a snapshot and goes on from there, is
+kept longer, up to what a whole store weighs: from there on another snapshot costs no more than the log.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from dislocate.core.consensus.duties import Save, Snapshot
 from dislocate.core.consensus.messages import Configuration, Entry
 from dislocate.core.consensus.promises import log_key
 from dislocate.core.store.durable import NO_BASE, Base, Found, base_record, records_of
-from dislocate.core.tunables import LOG_KEPT, LOG_KEPT_BYTES
+from dislocate.core.tunables import LOG_HELD, LOG_HELD_BYTES, LOG_KEPT, LOG_KEPT_BYTES
 
 LOG_SLACK = 1_000  # entries more than LOG_KEPT before some are dropped, and how many at once
 
@@ -59,16 +60,20 @@ class KeptLog:
             self._end = save.drop_from - 1
         return records_of(save)
 
-    def shortened(self, saved: int) -> tuple[int, dict[str, bytes | None]]:
+    @property
+    def is_long(self) -> bool:
+        """Whether it is worth it to drop some."""
+        return len(self._applied) > LOG_KEPT + LOG_SLACK or self._bytes > LOG_KEPT_BYTES
+
+    def shortened(self, saved: int, needed_after: int) -> tuple[int, dict[str, bytes | None]]:
         """(up to where some of the log may be dropped, what that changes), once the state as of entry `saved` is on the
-        disk; (0, nothing) while it is not worth it."""
-        if len(self._applied) <= LOG_KEPT + LOG_SLACK and self._bytes <= LOG_KEPT_BYTES:
-            return 0, {}
+        disk; (0, nothing) when that is nowhere.  Somebody needs what is after `needed_after`."""
         changes: dict[str, bytes | None] = {}
         index = term = 0
         for _ in range(LOG_SLACK):
             is_enough = len(self._applied) <= LOG_KEPT and self._bytes <= LOG_KEPT_BYTES // 2
-            if is_enough or self._applied[0][0] > saved:
+            is_needed = self._applied[0][0] > needed_after and not self._is_too_long
+            if is_enough or is_needed or self._applied[0][0] > saved:
                 break
             index, term, size = self._applied.popleft()
             self._bytes -= size
@@ -82,6 +87,10 @@ class KeptLog:
         base = base_record(self.base)
         changes[base.key] = base.value
         return index, changes
+
+    @property
+    def _is_too_long(self) -> bool:
+        return len(self._applied) > LOG_HELD or self._bytes > LOG_HELD_BYTES
 
     def replaced(self, snapshot: Snapshot) -> dict[str, bytes | None]:
         """A snapshot takes the place of all of it: what that changes."""

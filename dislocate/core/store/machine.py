@@ -132,11 +132,6 @@ class StoreMachine:
         """All changes of a key, or of those that begin with it, after `revision`; Compacted when some are forgotten."""
         return self._history.after(key, prefix, revision)
 
-    @property
-    def oldest_watch(self) -> int:
-        """The first revision after which a watch can begin."""
-        return self._history.floor
-
     # ---- what is local to this server
 
     def forget_changes(self, keep: int) -> None:

@@ -90,6 +90,7 @@ class Replica:
         self.read_lost: Callable[[int], None] = lambda _read: None
         self.told: Callable[[Event], None] = lambda _event: None
         self.failed: Callable[[str], None] = lambda _problem: None  # it takes no part any more
+        self.forgotten: Callable[[int], None] = lambda _index: None  # what the disk acknowledged up to there is lost
         self.index_applied: Callable[[int], None] = lambda _index: None  # each one, at the state as of it
         self.is_full = False  # the disk has no room: nothing new is promised
         self.write_latency = 0  # nanoseconds that the last synced write took
@@ -309,6 +310,8 @@ class Replica:
                 self.raft.offer_snapshot(peer, snapshot, self._out.now)
         for event in duties.events:
             self._tell(event)
+        if duties.forgotten:
+            self.forgotten(duties.forgotten)
         if self._has_ended:
             return
         if duties.committed:
@@ -463,7 +466,9 @@ class Replica:
 
     def _drop_log(self, changes: dict[str, bytes | None]) -> int:
         """Drop some of the log that the saved state makes superfluous; up to where, 0: nothing."""
-        dropped_to, dropped = self._log.shortened(self._saved_index)
+        if not self._log.is_long:
+            return 0
+        dropped_to, dropped = self._log.shortened(self._saved_index, self.raft.keep_from)
         changes.update(dropped)
         return dropped_to
 

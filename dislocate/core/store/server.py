@@ -376,7 +376,24 @@ class Server:
             rtt=None if not self.leads else 0 if is_me else raft.rtt_of(server) or None,
             disk_latency=self.replica.write_latency if is_me else None,
             linked=is_me or self._links.is_open(server.path),
+            trouble=self._own_trouble() if is_me else self._trouble_of(server),
         )
+
+    def _own_trouble(self) -> str:
+        return "ended" if self.problem else "disk full" if self.replica.is_full else ""
+
+    def _trouble_of(self, server: ServerId) -> str:
+        """A wiped server's agent is linked and silent; so is one whose part has ended."""
+        raft = self.replica.raft
+        if self.problem:
+            return ""  # nothing is heard any more
+        if raft.has_forgotten(server):
+            return "disk went back"
+        if not self._links.is_open(server.path):
+            return "no link"
+        if raft.is_silent(server):
+            return "silent"
+        return "stores nothing" if raft.is_storing_nothing(server) else ""
 
     # ---- what the replica tells
 

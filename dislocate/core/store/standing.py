@@ -32,8 +32,8 @@ def view(
         index=0 if server is None else server.replica.machine.index,
         as_of=as_of if server is None else now - server.age,
         servers=_servers(founding, near, links) if server is None else server.views(),
-        problem=(diverged or founding.problem or unled) if server is None else _problem(founding, server),
-        warning="" if server is None else _warning(server),
+        problem=(diverged or _unfounded(founding) or unled) if server is None else _problem(server),
+        warning=_warning(founding, server),
         followed=near.prefixes if server is None else (),
     )
 
@@ -44,17 +44,20 @@ def _role(founding: Founding, server: Server | None, diverged: str) -> str:
     return "failed" if server.problem else server.role
 
 
-def _problem(founding: Founding, server: Server) -> str:
-    no_space = "" if _follows(server) else server.no_space()
-    return server.why_not_now() or no_space or founding.problem
+def _unfounded(founding: Founding) -> str:
+    return founding.problem if founding.group is None else ""
 
 
-def _warning(server: Server) -> str:
-    """What is wrong while writes go on elsewhere."""
-    no_space, leader = server.no_space(), server.leader
-    if not no_space or leader is None or not _follows(server):
-        return ""
-    return f"{no_space}; meanwhile {leader.path} leads and takes writes"
+def _problem(server: Server) -> str:
+    return server.why_not_now() or ("" if _follows(server) else server.no_space())
+
+
+def _warning(founding: Founding, server: Server | None) -> str:
+    """What is wrong while writes go on elsewhere: an agent that has no part of its own in its group asks the others."""
+    own = "" if founding.group is None else founding.problem
+    if server is None or not _follows(server) or server.leader is None or not server.no_space():
+        return own
+    return f"{server.no_space()}; meanwhile {server.leader.path} leads and takes writes"
 
 
 def _follows(server: Server) -> bool:

@@ -20,7 +20,7 @@ from dislocate.core.identity import NodeId
 from dislocate.edge.backend import Backend
 from dislocate.edge.http import health, instances, kv, leases, members, servers, services, watch
 from dislocate.edge.http.access import Access, Role
-from dislocate.edge.http.call import JSON, TEXT, Agent, Call, Operation, StreamSlots
+from dislocate.edge.http.call import EVENT_STREAM, JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
 from dislocate.edge.keys import NOT_ALL
 from dislocate.edge.metrics import EdgeCounters
@@ -112,7 +112,10 @@ class _Resource:
 
     def __init__(self, agent: Agent, operations: Iterable[Operation]) -> None:
         for operation in operations:
-            setattr(self, f"on_{operation.method.lower()}", _responder(agent, operation))
+            respond = _responder(agent, operation)
+            setattr(self, f"on_{operation.method.lower()}", respond)
+            if operation.method == "GET" and operation.media != EVENT_STREAM:
+                self.on_head = respond  # the same without its body
 
 
 def _responder(agent: Agent, operation: Operation) -> Any:

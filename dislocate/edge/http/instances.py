@@ -91,7 +91,7 @@ def _node(call: Call) -> Path:
     """The member that the path names, which must be known."""
     path = f"{_datacenter(call)}/{check_label(call.path['name'], 'name')}"
     if path not in call.node.members:
-        hint = "`dislocate members` or GET /api/members lists all"
+        hint = "GET /api/members lists all"
         raise not_found("name", path, f"No member {path!r} is known here", hint)
     return path
 

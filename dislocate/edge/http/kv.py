@@ -4,6 +4,8 @@
     GET /api/kv/app/color          {"key": "app/color", "value": "blue", "revision": 7, ...}
     PUT /api/kv/app/color?cas=7    only if nobody changed it since
 
+    GET /api/kv/app/color?raw=true the value as it is; how old that is in X-Dislocate-Age, in seconds
+
 The key is all that follows '/api/kv/', slashes included.  A change that is answered with 200 is durable on a majority of
 servers; one that is refused was not done; a 504 may have been.  `X-Dislocate-Index` of an answer is the store's revision to
 wait from with `index`.
@@ -12,9 +14,12 @@ wait from with `index`.
 from http import HTTPStatus
 from typing import Any
 
+from msgspec.structs import replace
+
 from dislocate.core.boundary.store import Compacted, Consistency, KeysChanged, KeysRead, ReadKeys, Transact, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.tunables import READ_LIMIT
+from dislocate.core.units import seconds
 from dislocate.edge.bodies import TransactionBody, duration, transaction_of
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import BYTES, Call, Operation, Query
@@ -52,6 +57,7 @@ LIST_DEFAULT = 1_000  # keys
 
 REVISION = "X-Dislocate-Revision"
 INDEX = "X-Dislocate-Index"
+AGE = "X-Dislocate-Age"
 
 
 def put_key(call: Call) -> RevisionAnswer:
@@ -128,6 +134,7 @@ def _get(call: Call, key: str) -> KeyReadAnswer | bytes:
     is_raw = call.query_flag("raw")
     read = _read(call, ReadKeys(key, **_consistency(call)))
     call.set_header(INDEX, str(read.revision))
+    call.set_header(AGE, _seconds(read.age))
     if not read.keys:
         raise _no_key(key, read)
     found = read.keys[0]
@@ -145,6 +152,7 @@ def _list(call: Call, prefix: str) -> KeysAnswer:
     request = ReadKeys(prefix, True, limit=limit, after=call.query("after"), **_consistency(call))
     read = _read(call, request)
     call.set_header(INDEX, str(read.revision))
+    call.set_header(AGE, _seconds(read.age))
     return keys_answer(read)
 
 
@@ -199,7 +207,11 @@ def _no_key(key: str, read: KeysRead) -> Rejected:
     near = key[: key.rfind("/") + 1]
     hint = f"GET {ROUTE}{near}?prefix=true lists what is near" if near else "GET /api/kv lists all"
     missing = problem(HTTPStatus.NOT_FOUND, f"There is no key {key!r}", field="key", got=key, hint=hint)
-    return Rejected(missing, {INDEX: str(read.revision)})
+    return Rejected(replace(missing, age=seconds(read.age)), {INDEX: str(read.revision), AGE: _seconds(read.age)})
+
+
+def _seconds(age: int) -> str:
+    return f"{seconds(age):.3f}"
 
 
 _READING = (
@@ -234,7 +246,10 @@ OPERATIONS = (
         respond=get_key,
         answer=(KeyReadAnswer, KeysAnswer),
         queries=(
-            Query("raw", "true: the value's bytes alone; its revision is in X-Dislocate-Revision"),
+            Query(
+                "raw",
+                "true: the value's bytes alone; its revision is in X-Dislocate-Revision, its age in X-Dislocate-Age",
+            ),
             Query("prefix", "true: all keys that begin with it"),
             *_READING,
             *_LISTING,

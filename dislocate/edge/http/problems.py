@@ -42,6 +42,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expected: str = ""
     hint: str = ""
     revision: int | None = None  # of the key that a compare-and-set met; 0: there is none
+    age: float | None = None  # seconds: of the read that found no such key
 
 
 class Rejected(Exception):

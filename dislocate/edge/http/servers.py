@@ -43,7 +43,7 @@ def list_servers(call: Call) -> ServersAnswer:
 def put_server(call: Call) -> DoneAnswer:
     """Answered when it votes; a known name with a new disk is replaced in one step."""
     path = _path(call)
-    _must_be_known(path, call.node.members, "member", "`dislocate members` or GET /api/members lists all")
+    _must_be_known(path, call.node.members, "member", "GET /api/members lists all")
     return _done(call, AddServer(path))
 
 
@@ -90,7 +90,7 @@ def _must_be_server(call: Call, path: Path) -> None:
     """Only where the servers are known: else the store judges."""
     servers = [server.path for server in call.node.store.servers]
     if servers:
-        _must_be_known(path, servers, "server", "`dislocate servers list` or GET /api/servers lists all")
+        _must_be_known(path, servers, "server", "GET /api/servers lists all")
 
 
 def _must_be_known(path: Path, known: Iterable[Path], what: str, hint: str) -> None:

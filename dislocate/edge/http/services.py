@@ -69,7 +69,7 @@ def _wait_for(call: Call, name: str, index: int, wait: float) -> ServiceView | N
 
 
 def _no_service(call: Call, name: str) -> Rejected:
-    hint = "`dislocate services` or GET /api/services lists all" + nearest(name, call.node.catalog.names())
+    hint = "GET /api/services lists all" + nearest(name, call.node.catalog.names())
     return not_found("name", name, f"No service {name!r} is known here", hint)
 
 
