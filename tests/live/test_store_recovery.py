@@ -91,7 +91,7 @@ def test_a_server_that_gets_an_old_copy_of_its_disk_back_ends_its_part_and_says_
     assert "older copy of itself" in status.stderr
     (seen,) = [one for one in store_of(servers[leader])["servers"] if one["path"] == back.path]
     assert seen["trouble"] == "disk went back"
-    assert value(back, "app/29") == "kept"
+    reads(back, "app/29", "kept")
 
 
 def test_one_server_that_is_left_becomes_the_group_and_the_others_come_back(servers):
