@@ -30,13 +30,13 @@ from dislocate.core.errors import LocalError
 from dislocate.core.runs import keeping, records
 from dislocate.core.runs.steps import JoinNodes, Mark, MarkNodes, OpenBatch
 from dislocate.core.store import quotas as quotas_module
-from dislocate.core.store.backup import restore_chunks, write_backup
+from dislocate.core.store.backup import restore_chunks
 from dislocate.core.store.commands import SetFeatureLevel
 from dislocate.core.store.machine import StoreMachine
 from dislocate.core.store.validation import check_request
 from dislocate.core.tunables import REPORT_BYTES, RUN_NODES, RUN_WORDS, SPEC_BYTES
 from tests.support.runs_log import A, B, C, D, RunsLog, plan, spec
-from tests.support.store_log import GROUP, asked, contents, replayed
+from tests.support.store_log import GROUP, asked, contents, replayed, write_backup
 
 GOLDEN = Path(__file__).parent / "golden" / "runs.json"
 
