@@ -26,7 +26,7 @@ from sim.services import ServiceLife
 from sim.world import World
 
 CALM_BOUND = 60 * SECOND  # without a fault: whoever was cut off has reported
-ENFORCED = DRIFT_PERIOD + CALM_BOUND  # what drifted was looked at, and brought back
+ENFORCED = DRIFT_PERIOD + 10 * SECOND  # what drifted was looked at, and brought back
 REPORTED = (NodeState.DONE, NodeState.FAILED, NodeState.REVERTED, NodeState.REVERT_FAILED)
 
 Handlers = dict[type, Callable[[Process, Any], None]]
