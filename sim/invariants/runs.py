@@ -26,7 +26,7 @@ from sim.services import ServiceLife
 from sim.world import World
 
 CALM_BOUND = 60 * SECOND  # without a fault: whoever was cut off has reported
-ENFORCED = DRIFT_PERIOD + CALM_BOUND  # what drifted was looked at, and brought back
+ENFORCED = DRIFT_PERIOD + 10 * SECOND  # what drifted was looked at, and brought back
 REPORTED = (NodeState.DONE, NodeState.FAILED, NodeState.REVERTED, NodeState.REVERT_FAILED)
 
 Handlers = dict[type, Callable[[Process, Any], None]]
@@ -62,9 +62,27 @@ def is_handler(run: BookedRun, effect: Effect) -> bool:
 
 
 class NothingWithoutAGrant(RunInvariant):
-    """A host is changed only while the log says that its node was granted that and has not reported yet."""
+    """A host is changed only while the log says that its node was granted that and has not reported yet.
+
+    What an operator skips, or has tried again, while it is in flight ends as it began."""
 
     name = "nothing without a grant"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._left: dict[tuple[str, Path], TaskVerb] = {}  # in flight, and not waited for
+
+    def moved(self, run: BookedRun, event: Moved) -> None:
+        if not isinstance(event, NodeMoved):
+            return
+        was_in_flight = event.before in (NodeState.STARTED.value, NodeState.UNKNOWN.value)
+        if was_in_flight and event.now in (NodeState.PENDING.value, NodeState.SKIPPED.value):
+            self._left[run.id, event.node] = self._verb_of(run, event.node)
+        elif event.now == NodeState.STARTED.value:
+            self._left.pop((run.id, event.node), None)
+
+    def _verb_of(self, run: BookedRun, path: Path) -> TaskVerb:
+        return TaskVerb.APPLY if run.granted_as.get(path) is Direction.APPLY else TaskVerb.REVERT
 
     def changed(self, path: Path, effect: Effect) -> None:
         run = self.book_of(path, effect)
@@ -72,9 +90,11 @@ class NothingWithoutAGrant(RunInvariant):
         state = run.nodes[path]
         if run.spec.enforce and state is NodeState.DONE and effect.verb is TaskVerb.APPLY:
             return
-        wanted = TaskVerb.APPLY if run.granted_as.get(path) is Direction.APPLY else TaskVerb.REVERT
+        left = self._left.get((run.id, path))
+        wanted = left or self._verb_of(run, path)
         is_right = effect.verb is wanted or is_handler(run, effect)  # a service reloads what was taken back, too
-        if state not in (NodeState.STARTED, NodeState.UNKNOWN) or not is_right:
+        is_in_flight = state in (NodeState.STARTED, NodeState.UNKNOWN) or left is not None
+        if not is_in_flight or not is_right:
             words = f"was {state.value} in run {run.id} when it did {effect.verb.value} {effect.resource}"
             raise self.violated(path, words)
 
