@@ -6,6 +6,7 @@ up again: the run does not depend on who looks at it.
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,13 @@ IN_FLIGHT = ("granted", "started")
 RETRY = 1.0  # seconds between two attempts to see a run
 TRIES = 60  # in a row that find no agent, before the run is left to itself
 ROWS = 40  # nodes that a view has; those of most interest first
+NAMED = 5  # nodes that a sentence names
+WAITS = {
+    "granted": "to begin",
+    "started": "to report",
+    "unknown": "to be heard of again",
+    "unreachable": "to be in reach again",
+}
 COLORS = {
     "done": "green",
     "started": "cyan",
@@ -37,6 +45,8 @@ class Progress:
     def __init__(self) -> None:
         self.run: dict[str, Any] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
+        self.waves: list[str] = []  # of the batches, in their order
+        self._since: dict[str, float] = {}  # when a node's state changed, as it was heard here
 
     @property
     def is_over(self) -> bool:
@@ -48,10 +58,16 @@ class Progress:
             return self._node(data["node"], data["part"])
         if event not in ("run", "status"):
             return []
+        if "plan" in data:
+            self.waves = [batch["wave"] for batch in data["plan"]]
         lines = self._run({key: value for key, value in data.items() if key not in ("nodes", "plan")})
         for node, part in data.get("nodes", {}).items():
             lines += self._node(node, part)
         return lines
+
+    def seconds_in_state(self, node: str) -> float | None:
+        """None for a node that was so already when somebody began to look."""
+        return time.monotonic() - self._since[node] if node in self._since else None
 
     def counts(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -82,6 +98,8 @@ class Progress:
         before, self.nodes[node] = self.nodes.get(node), part
         if part["state"] == (before["state"] if before else "pending"):
             return []
+        if before is not None:
+            self._since[node] = time.monotonic()
         return [f"{node}  {part['state']}{_details(part)}"]
 
 
@@ -104,6 +122,28 @@ def headline(run: dict[str, Any]) -> str:
     batch = f"batch {min(max(run['batch'], 0) + 1, run['batches'])} of {run['batches']}, "
     where = "" if run["state"] in OVER else batch
     return f"run {run['id']} of {run['name']}: {_state(run)}, {run['targets']} nodes, {where}started by {run['actor']}"
+
+
+def reason(run: dict[str, Any]) -> str:
+    """Why it is as it is, unless its headline says that."""
+    return "" if run["words"] in headline(run) else str(run["words"])
+
+
+def waits_now(progress: Progress) -> str:
+    """For what it waits, as its nodes were heard of last; empty where that is nobody's part."""
+    run, parts = progress.run, []
+    if run["state"] not in ("running", "reverting"):
+        return ""
+    for state, words in WAITS.items():
+        if nodes := [node for node, part in sorted(progress.nodes.items()) if part["state"] == state]:
+            parts.append(f"for {', '.join(nodes[:NAMED])}{' and others' if len(nodes) > NAMED else ''} {words}")
+    if parts:
+        return f"waits {'; '.join(parts)}"
+    if run["state"] == "running" and 0 <= run["batch"] < len(progress.waves):
+        return (
+            f"watches what was changed, or is about to begin: batch {run['batch'] + 1}, {progress.waves[run['batch']]}"
+        )
+    return ""
 
 
 def next_command(run: str, state: str, hold: str = "") -> str:
@@ -132,8 +172,8 @@ def overview(progress: Progress) -> Iterator[str]:
         yield run["title"]
     if run.get("waits"):
         yield run["waits"]
-    elif run["words"]:
-        yield run["words"]
+    elif words := reason(run):
+        yield words
     yield ""
     yield table(("DATACENTER", "DONE", "IN FLIGHT", "PENDING", "BAD", "OTHER"), datacenters(progress))
     yield ""
@@ -197,7 +237,9 @@ def follow(agent: AgentConnection, run: str, as_json: bool) -> None:
         fail(
             f"{error}\nrun {run} goes on without it: dislocate run watch {run} --agent ANOTHER", as_json, EXIT_NO_AGENT
         )
-    if not as_json:
+    if is_live:
+        click.echo(f"\n{next_command(run, progress.run['state'])}")
+    elif not as_json:
         counts = ", ".join(f"{number} {state}" for state, number in sorted(progress.counts().items()))
         words = f": {progress.run['words']}" if progress.run["words"] else ""
         click.echo(f"run {run} is {progress.run['state']}{words} ({counts})")
@@ -248,11 +290,18 @@ def _follow_live(agent: AgentConnection, run: str, progress: Progress) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(), auto_refresh=False, transient=True) as live:
+    lock = threading.Lock()  # the picture is drawn by a thread of its own, twice a second
+
+    def picture() -> Any:
+        with lock:
+            return _picture(progress)
+
+    with Live(console=Console(), get_renderable=picture, refresh_per_second=2, transient=True) as live:
 
         def tell(event: str, data: dict[str, Any]) -> None:
-            progress.take(event, data)
-            live.update(_picture(progress), refresh=True)
+            with lock:
+                progress.take(event, data)
+            live.refresh()
 
         _follow(agent, run, progress, tell)
     for line in overview(progress):
@@ -260,12 +309,15 @@ def _follow_live(agent: AgentConnection, run: str, progress: Progress) -> None:
 
 
 def _picture(progress: Progress) -> Any:
-    """The live view: the run, its data centers with a bar each, and the nodes of most interest."""
+    """The live view: the run, what it waits for, its data centers with a bar each, and the nodes of most interest."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
+    run = progress.run
+    if not run:
+        return Text("")
     centers = Table(box=None, pad_edge=False)
     for column in ("DATACENTER", "", "DONE", "IN FLIGHT", "PENDING", "BAD"):
         centers.add_column(column)
@@ -274,10 +326,41 @@ def _picture(progress: Progress) -> Any:
         bar = ProgressBar(total=sum(numbers), completed=numbers[0], width=24)
         centers.add_row(str(name), bar, str(done), str(flying), str(pending), Text(str(bad), "red" if bad else ""))
     nodes = Table(box=None, pad_edge=False)
-    for column in ("NODE", "STATE", "WAVE", "DETAILS"):
+    for column in ("NODE", "STATE", "FOR", "WAVE", "DETAILS"):
         nodes.add_column(column, no_wrap=True)
-    for node, part in interesting(progress, ROWS // 2):
+    shown = interesting(progress, ROWS // 2)
+    for node, part in shown:
         color = "red" if part["state"] in BAD else COLORS.get(part["state"], "")
-        nodes.add_row(node, Text(part["state"], color), part["wave"], _last(part))
-    words = progress.run.get("words", "")
-    return Group(Text(headline(progress.run), "bold"), Text(words), centers, Text(""), nodes)
+        reached = "" if part["reachable"] else "OUT OF REACH  "
+        nodes.add_row(node, Text(part["state"], color), _for(progress, node), part["wave"], reached + _last(part))
+    return Group(
+        Text(f"{headline(run)}, {_clock(age_of(run['started_at']))}", "bold"),
+        Text(reason(run), "" if run["state"] == "running" else "yellow"),
+        Text(waits_now(progress)),
+        Text(""),
+        centers,
+        Text(""),
+        nodes,
+        Text(f"and {len(progress.nodes) - len(shown)} more" if len(progress.nodes) > len(shown) else ""),
+        Text(_keys(run), "dim"),
+    )
+
+
+def _for(progress: Progress, node: str) -> str:
+    """How long a node is in flight or bad: what hangs is to be seen."""
+    span = progress.seconds_in_state(node)
+    return _clock(span) if span is not None and progress.nodes[node]["state"] in (*IN_FLIGHT, *BAD) else ""
+
+
+def _clock(span: float) -> str:
+    return f"{int(span) // 60}:{int(span) % 60:02}"
+
+
+def _keys(run: dict[str, Any]) -> str:
+    """What one may do now: to look away is safe."""
+    if run["state"] in OVER:
+        return ""
+    if run["state"] in ("paused", "awaiting approval"):
+        return f"Ctrl-C leaves it to itself      {next_command(run['id'], run['state'], run['hold'])}"
+    verbs = "pause, abort, revert" if run["state"] == "running" else "pause, abort"
+    return f"Ctrl-C leaves it to itself      dislocate run {verbs.replace(', ', '|')} {run['id']}"

@@ -5,6 +5,7 @@ Instants are unix seconds and spans are seconds, both as floats.  Every target i
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from dislocate.core.boundary.runs import (
     OVER,
@@ -26,7 +27,7 @@ from dislocate.core.identity import Path
 from dislocate.core.runs.explain import explain
 from dislocate.core.runs.picture import Picture
 from dislocate.core.runs.plan import plan_digest
-from dislocate.core.runs.resources import is_shared, resource_id
+from dislocate.core.runs.resources import is_owed_only, is_shared, resource_id
 from dislocate.core.units import seconds
 from dislocate.edge.answers import Answer
 
@@ -255,6 +256,9 @@ def _summary(record: RunRecord) -> dict[str, object]:
 
 # ---- how nodes look
 
+Look: TypeAlias = tuple[str, str, str, str]  # result, kind of a failure, words, difference
+_NOT_FAILED = tuple(result.value for result in TaskResult if result is not TaskResult.FAILED)
+
 
 def groups_of(resources: Sequence[Resource], results: Iterable[VisitResult]) -> tuple[GroupAnswer, ...]:
     """Nodes with equal looks together, the largest group first; those that could not be asked are in none."""
@@ -262,12 +266,30 @@ def groups_of(resources: Sequence[Resource], results: Iterable[VisitResult]) -> 
     for result in results:
         if result.unreachable:
             continue
-        looks = [(each.result.value, each.kind, each.words, each.diff) for each in result.outcomes]
+        looks: list[Look] = [(each.result.value, each.kind, each.words, each.diff) for each in result.outcomes]
         looks += [("not reached", "", "", "")] * (len(resources) - len(looks))
-        key = tuple((resource_id(each), *look) for each, look in zip(resources, looks, strict=False))
+        key = tuple(
+            (resource_id(each), *look) for each, look in zip(resources, _with_owed(resources, looks), strict=False)
+        )
         groups.setdefault(key, []).append(result.node)
     largest = sorted(groups.items(), key=lambda each: (-len(each[1]), each[1]))
     return tuple(GroupAnswer(tuple(nodes), tuple(ResourceAnswer(*look) for look in key)) for key, nodes in largest)
+
+
+def _with_owed(resources: Sequence[Resource], looks: Sequence[Look]) -> list[Look]:
+    """What is only notified has no state of its own: it would be done where something would change that notifies it, and is as
+    it should be elsewhere."""
+    told: list[Look] = []
+    owed: dict[str, str] = {}  # by whom
+    for resource, look in zip(resources, looks, strict=False):
+        name = resource_id(resource)
+        if is_owed_only(resource) and look[0] in _NOT_FAILED:
+            look = ("would change", "", f"it is notified by {owed[name]}", "") if name in owed else ("same", "", "", "")
+        if look[0] in ("would change", "untold"):
+            for each in resource.notify:
+                owed.setdefault(each, name)
+        told.append(look)
+    return told
 
 
 def digests_of(resources: Sequence[Resource], results: Iterable[VisitResult]) -> dict[Path, str]:

@@ -21,6 +21,15 @@ def placed(resource: Resource, facts: Mapping[str, object]) -> Resource:
     return msgspec.structs.replace(resource, **found) if found else resource
 
 
+def as_written(diff: str, resource: Resource, there: Resource) -> str:
+    """A difference whose head names the path of `resource`, not where it is on this node: equal ones are to look equal."""
+    path, place = getattr(resource, "path", ""), getattr(there, "path", "")
+    if path == place:
+        return diff
+    *head, rest = diff.split("\n", 2)
+    return "\n".join([*(line.replace(place, path) for line in head), rest])
+
+
 def _is_below_a_fact(resource: Resource, name: str) -> bool:
     return bool(_FACT.match(getattr(resource, name, "")))
 

@@ -23,7 +23,7 @@ from dislocate.core.boundary.views import InstanceView
 from dislocate.core.units import SECOND, format_duration
 from dislocate.host.before import Definition, Images
 from dislocate.host.differences import cut
-from dislocate.host.places import placed
+from dislocate.host.places import as_written, placed
 from dislocate.host.presence import Presence
 from dislocate.host.programs import WORDS
 from dislocate.host.resources import carry_out
@@ -130,7 +130,9 @@ class Tasks:
         try:
             with timeout, self._places:
                 resource = placed(task.resource, self._house.facts())
-                return carry_out(Work(self._house, msgspec.structs.replace(task, resource=resource), secrets, tell))
+                work = Work(self._house, msgspec.structs.replace(task, resource=resource), secrets, tell)
+                outcome = carry_out(work)
+                return msgspec.structs.replace(outcome, diff=as_written(outcome.diff, task.resource, resource))
         except LookupError as missing:
             words = f"this node has no fact {missing}: its path begins with one"
             return TaskOutcome(TaskResult.FAILED, kind="render", words=words)

@@ -37,7 +37,7 @@ class Hosted:
         self.keys: NodeKeys = load_node_keys(state_dir)
         self.tasks = Tasks(
             state_dir,
-            facts=lambda: FACTS,
+            facts=options.pop("facts", lambda: FACTS),
             ask=ask,
             deliver=self.told.append,
             open_secret=lambda sealed: open_sealed(sealed, self.keys.secret),

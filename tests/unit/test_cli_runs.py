@@ -388,13 +388,38 @@ def test_the_view_of_a_large_run_shows_what_matters_first():
     nodes |= {"fra/n050": part("failed", words="no"), "fra/n060": part("started"), "fra/n070": part("done")}
     progress.take("status", {**RUN, "nodes": nodes, "plan": []})
     assert [node for node, _ in interesting(progress, 3)] == ["fra/n050", "fra/n060", "fra/n070"]
+    shown = picture(progress)
+    assert "run 7 of web: running" in shown
+    assert "fra/n050" in shown
+
+
+def picture(progress):
     from rich.console import Console
 
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 (as long as the test)
     console.print(_picture(progress))
-    shown = console.export_text()
-    assert "run 7 of web: running" in shown
-    assert "fra/n050" in shown
+    return console.export_text()
+
+
+def test_the_view_says_what_it_waits_for_and_for_how_long_it_has_and_what_may_be_done():
+    progress = Progress()
+    plan = [{"wave": "canary", "nodes": ["fra/a1"]}, {"wave": "fra", "nodes": ["fra/a2"]}]
+    run = {**RUN, "words": "started by ann", "plan": plan}
+    progress.take("status", {**run, "nodes": {"fra/a1": part("granted"), "fra/a2": part("pending")}})
+    progress.take("node", {"node": "fra/a1", "part": part("started")})
+    shown = picture(progress)
+    assert "waits for fra/a1 to report" in shown
+    assert "0:00" in shown
+    assert shown.count("started by ann") == 1
+    assert "dislocate run pause|abort|revert 7" in shown
+    progress.take("node", {"node": "fra/a1", "part": {**part("done"), "reachable": False}})
+    shown = picture(progress)
+    assert "batch 1, canary" in shown
+    assert "OUT OF REACH" in shown
+    progress.take("run", {**RUN, "state": "paused", "hold": "budget", "words": "fra/a1 is out of reach"})
+    shown = picture(progress)
+    assert "fra/a1 is out of reach" in shown
+    assert "it goes on by itself; to take it back: dislocate run revert 7" in shown
 
 
 def test_each_thing_is_told_once():
@@ -421,6 +446,7 @@ RUN = {
     "targets": 100,
     "actor": "ann",
     "words": "",
+    "started_at": 0.0,
 }
 
 

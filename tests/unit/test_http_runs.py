@@ -203,6 +203,22 @@ def test_a_check_says_how_nodes_are_and_an_untold_command_is_no_pass(api, runs):
     assert check["targets"] == ["fra/a1", "fra/a2", "fra/a3"]
 
 
+def test_what_is_only_notified_is_judged_by_who_would_notify_it(api, runs):
+    same, untold = TaskOutcome(TaskResult.SAME), TaskOutcome(TaskResult.UNTOLD, words="no guard: true")
+    runs.looks = {"fra/a1": (same, untold), "fra/a2": (WOULD, untold), "fra/a3": (same, untold)}
+    reload = {"kind": "command", "id": "reload", "run": ["true"], "only_notified": True}
+    resources = [{**SPEC["resources"][0], "notify": ["reload"]}, reload]
+    check = api.ask("POST", "/api/runs/check", {**SPEC, "resources": resources}).json
+    told = {
+        tuple(group["nodes"]): [(each["result"], each["words"]) for each in group["resources"]]
+        for group in check["groups"]
+    }
+    assert told == {
+        ("fra/a1", "fra/a3"): [("same", ""), ("same", "")],
+        ("fra/a2",): [("would change", ""), ("would change", "it is notified by file /etc/motd")],
+    }
+
+
 def test_nodes_that_no_answer_names_are_told_as_unreachable(api, runs):
     runs.backend.result = lambda request: Visited(())
     check = api.ask("POST", "/api/runs/check", SPEC).json
