@@ -23,6 +23,7 @@ from dislocate.config import Config, load_config
 from dislocate.core.errors import ConfigError, LocalError, PeerError
 from dislocate.core.identity import Address, NodeId, join_address, split_address, split_path
 from dislocate.core.membership.messages import ItIsI, WhoIsThere
+from dislocate.core.nearest import nearest
 from dislocate.core.units import SECOND
 from dislocate.core.wire import decode_envelope, encode_envelope
 from dislocate.doctor_store import examine_store
@@ -30,7 +31,6 @@ from dislocate.edge.sockets import UNIX_PATH_LIMIT
 from dislocate.findings import Finding, Level
 from dislocate.host.facts import find_own_address
 from dislocate.io.keyring import Keyring, fingerprint, read_secrets
-from dislocate.strict import nearest
 
 ANSWER_WITHIN = 1.0  # seconds for one question to a seed, more than twice the longest RTT of the region table
 QUESTIONS = 3  # to each seed: one or two may be lost

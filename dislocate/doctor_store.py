@@ -7,8 +7,8 @@ by itself is said before (`doctor.examine_servers`).
 from collections.abc import Iterator
 from typing import Any
 
+from dislocate.core.nearest import nearest
 from dislocate.findings import Finding, Level
-from dislocate.strict import nearest
 
 SERVING = ("leader", "follower", "candidate", "learner")
 

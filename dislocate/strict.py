@@ -10,7 +10,6 @@ import functools
 import re
 import tomllib
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path as FilePath
 from types import UnionType
@@ -20,6 +19,7 @@ import msgspec
 from msgspec import inspect
 
 from dislocate.core.errors import ConfigError, LocalError
+from dislocate.core.nearest import nearest
 from dislocate.core.units import format_duration, parse_duration
 
 T = TypeVar("T")
@@ -39,12 +39,6 @@ class Malformed(LocalError):
 
 
 # ---- names
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """\", did you mean 'x'?\" where some known name is close, else nothing."""
-    close = get_close_matches(name[:100], list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def one_of(name: str, known: Iterable[str]) -> str:

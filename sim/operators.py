@@ -117,16 +117,7 @@ def _start(world: World, path: Path, spec: RunSpec, expected: dict[Path, str]) -
 
 def candidates(node: Node) -> list[Candidate]:
     """Everybody whom an agent knows, as targets are chosen from."""
-    services: dict[Path, dict[str, None]] = {}
-    for name in node.catalog.names():
-        view = node.catalog.service(name)
-        for instance in () if view is None else view.instances:
-            services.setdefault(instance.node, {})[name] = None
-    return [
-        Candidate(path, member.node.datacenter, member.node.name, member.tags, tuple(services.get(path, ())))
-        for path, member in sorted(node.members.items())
-        if member.state.value != "left"
-    ]
+    return list(node.candidates)
 
 
 def _unix(world: World, path: Path) -> int:

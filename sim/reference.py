@@ -28,8 +28,9 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.runs.ledger import RunsLedger
 from dislocate.core.runs.steps import RunStep
-from dislocate.core.store.commands import Command, LeasesEnded, Origin, decode_command
+from dislocate.core.store.commands import Command, LeasesEnded, Origin, SetFeatureLevel, decode_command
 from dislocate.core.store.keys import Keys
+from dislocate.core.tunables import RUNS_LEVEL
 
 _RELATIONS: dict[Relation, Callable[[Any, Any], bool]] = {
     Relation.EQUAL: lambda left, right: left == right,
@@ -59,6 +60,7 @@ class ReferenceStore:
         self.ended: dict[int, int] = {}  # lease: index of the entry that ended it
         self.is_exact = True
         self.on_run: Callable[[Any, tuple[Any, ...]], None] = lambda _body, _moved: None  # a command of config runs
+        self._level = 1  # of the commands that all servers understand
         self._run_keys = Keys()
         self._ledger = RunsLedger(self._run_keys)  # no second time: what invariants judge is what it lets happen
         self._done: dict[tuple[str, int], None] = {}  # (session, seq) of every command
@@ -118,8 +120,11 @@ class ReferenceStore:
             case LeasesEnded():
                 for lease in body.leases:
                     self._end(lease)
+            case SetFeatureLevel():
+                self._level = max(self._level, body.level)
             case _ if isinstance(body, RUN_COMMANDS):
-                self._change_runs(body)
+                if self._level >= RUNS_LEVEL:
+                    self._change_runs(body)
             case _:
                 self.is_exact = False
 

@@ -9,8 +9,9 @@ import click
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError
+from dislocate.core.nearest import nearest
 from dislocate.run_files import read_spec
-from dislocate.strict import in_words, nearest
+from dislocate.strict import in_words
 
 LATEST = 128  # runs among which a name is looked for
 

@@ -68,6 +68,7 @@ from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
 from dislocate.core.runs import messages as run_messages
 from dislocate.core.runs.part import Fleet, RunsPart
+from dislocate.core.runs.targeting import Candidate
 from dislocate.core.store import messages as store_messages
 from dislocate.core.store.part import StorePart
 from dislocate.core.streams import Streams
@@ -99,8 +100,8 @@ class Node:
         self._repair = Repair(settings, streams, out, self._members, self._ledger)
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
         self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
-        fleet = Fleet(self._members, self._wan, self._catalog)
-        self._runs = RunsPart(streams, out, self._members, self._store.face, fleet, recovered)
+        self._fleet = Fleet(self._members, self._wan, self._catalog)
+        self._runs = RunsPart(streams, out, self._members, self._store.face, self._fleet, recovered)
         self._reassembly = Reassembly()
         self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
@@ -265,6 +266,11 @@ class Node:
     def store(self) -> StoreView:
         """Where this agent stands towards the replicated store."""
         return self._store.view
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Whom expressions of targets may mean: everybody known that has not left, with tags and services."""
+        return self._fleet.candidates()
 
     @property
     def counters(self) -> MappingProxyType[str, int]:

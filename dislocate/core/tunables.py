@@ -159,6 +159,9 @@ SNAPSHOT_CHUNK = 48 * 1024  # bytes: a message with its envelope stays below MES
 FEATURE_LEVEL = 2  # the highest whose commands this version applies
 RUNS_LEVEL = 2  # from which on the log may hold commands of config runs
 RECOVERY_STEP = 1 << 40  # revisions that a forced recovery leaves out: more than were lost; 8,191 fit below 2^53 (JSON)
+RECOVERY_RUNS = (
+    10_000  # run ids, and epochs of a run, that it leaves out: more than were begun while this server was away
+)
 
 # --- consensus
 RAFT_HEARTBEAT = 100 * MILLISECOND  # etcd's default; longer where the RTT is longer

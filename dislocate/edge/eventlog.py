@@ -19,6 +19,7 @@ from dislocate.core.boundary.events import (
     BrakeChanged,
     CloneDetected,
     DatacenterChanged,
+    Drifted,
     EntriesApplied,
     Event,
     GroupJoined,
@@ -33,18 +34,23 @@ from dislocate.core.boundary.events import (
     MemberRefuted,
     MemberRestarting,
     MemberSuspected,
+    NodeMoved,
     RelayChanged,
+    RunMoved,
     SendRefused,
     ServersChanged,
     ServiceChanged,
     StoreTroubled,
+    TaskBegun,
+    TaskEnded,
+    VisitTold,
 )
 from dislocate.core.units import format_duration
 from dislocate.edge.backend import Backend
 
 log = logging.getLogger("dislocate.events")
 
-_QUIET = (ServiceChanged, InputDropped, SendRefused, EntriesApplied)
+_QUIET = (ServiceChanged, InputDropped, SendRefused, EntriesApplied, NodeMoved, VisitTold)
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -74,7 +80,8 @@ def _log(event: Event) -> None:
 def _level(event: Event) -> int:
     if isinstance(event, _QUIET):
         return logging.DEBUG
-    return logging.WARNING if type(event) is StoreTroubled and event.problem else logging.INFO
+    is_trouble = (type(event) is StoreTroubled and event.problem) or (type(event) is Drifted and not event.mended)
+    return logging.WARNING if is_trouble else logging.INFO
 
 
 def describe(event: Event) -> str:
@@ -123,6 +130,22 @@ def _servers(event: ServersChanged) -> str:
     return f"servers {_names(event.voters)}{learners}, from log index {event.index}"
 
 
+def _moved(event: RunMoved | NodeMoved, about: str) -> str:
+    was = f", was {event.before}" if event.before else ""
+    cause = f": {event.words}" if event.words else ""
+    return f"{about} {event.now}{was}{cause}"
+
+
+def _ended(event: TaskEnded) -> str:
+    cause = f": {event.words}" if event.words else ""
+    return f"run {event.run} {event.direction} ended here, {event.state}{cause}"
+
+
+def _visit(event: VisitTold) -> str:
+    told = f"wrote {len(event.outcome.output)} bytes" if not event.is_last else event.outcome.result.value
+    return f"visit {event.node} {told}, task {event.task + 1} of request {event.request_id}"
+
+
 _LINES: dict[type, Callable[[Any], str]] = {
     MemberJoined: lambda e: f"member {e.member.path} alive, at {e.address}, boot {e.member.boot}",
     MemberSuspected: lambda e: f"member {e.member.path} suspect, accused by {_names(e.accusers)}",
@@ -145,4 +168,10 @@ _LINES: dict[type, Callable[[Any], str]] = {
     EntriesApplied: lambda e: f"store applied {e.index}, revision {e.revision}, digest {e.digest:016x}",
     ServersChanged: _servers,
     StoreTroubled: lambda e: f"store troubled: {e.problem}" if e.problem else "store well again",
+    RunMoved: lambda e: _moved(e, f"run {e.run}"),
+    NodeMoved: lambda e: _moved(e, f"run {e.run} {e.node}"),
+    TaskBegun: lambda e: f"run {e.run} {e.direction} begins here, epoch {e.epoch}",
+    TaskEnded: _ended,
+    Drifted: lambda e: f"run {e.run} {'mended' if e.mended else 'drifted'}, {e.resource}: {e.words}",
+    VisitTold: _visit,
 }

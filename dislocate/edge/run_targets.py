@@ -6,32 +6,18 @@ Nodes that are dead or out of reach are meant too, so that they are told and nev
 from collections.abc import Sequence
 from typing import Any
 
-from dislocate.core.boundary.values import MemberState
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
+from dislocate.core.nearest import nearest
 from dislocate.core.runs.spec import CONFIRM_ABOVE
 from dislocate.core.runs.targeting import Candidate, parse_target
-from dislocate.strict import nearest
-
-
-def candidates(node: Any) -> tuple[Candidate, ...]:
-    """Everybody that this agent knows, with the services that have an instance there; `node`: its snapshots."""
-    services: dict[Path, dict[str, None]] = {}
-    for name in node.catalog.names():
-        view = node.catalog.service(name)
-        for instance in view.instances if view is not None else ():
-            services.setdefault(instance.node, {})[name] = None
-    return tuple(
-        Candidate(path, view.node.datacenter, view.node.name, view.tags, tuple(services.get(path, ())))
-        for path, view in sorted(node.members.items())
-        if view.state is not MemberState.LEFT
-    )
 
 
 def targets_of(node: Any, text: str, confirm: int, field: str = "targets") -> tuple[Path, ...]:
-    """The nodes that `text` means, at least one.  Raises `LocalError`: for a mistake in it, for nodes that nobody knows, for
-    none at all, and for more than were confirmed."""
-    return targets_among(candidates(node), text, confirm, field)
+    """The nodes that `text` means, at least one; `node`: this agent's snapshots.
+
+    Raises `LocalError` for a mistake in it, nodes that nobody knows, none at all, and more than were confirmed."""
+    return targets_among(node.candidates, text, confirm, field)
 
 
 def targets_among(fleet: Sequence[Candidate], text: str, confirm: int, field: str = "targets") -> tuple[Path, ...]:

@@ -9,15 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from dislocate.core.boundary.effects import SendDatagram, Store
+from dislocate.core.boundary.effects import RunTask, SendDatagram, Store
 from dislocate.core.boundary.inputs import (
     ClockRead,
     DatagramReceived,
     SendFailed,
     Stored,
     StoreFailed,
+    TaskProgressed,
     TimeReached,
 )
+from dislocate.core.boundary.runs import Task, TaskVerb
+from dislocate.core.boundary.spec import Command, File
 from dislocate.core.boundary.values import MemberState, Refusal, StoredRecord
 from dislocate.core.errors import Bug
 from dislocate.core.units import MILLISECOND, SECOND
@@ -249,3 +252,21 @@ def test_a_run_reads_no_clock_and_draws_nothing_but_its_streams(make_world, monk
     world.run(25 * SECOND)
     monkeypatch.undo()
     assert world.now == 25 * SECOND
+
+
+def test_what_a_host_does_for_an_agent_that_died_is_told_to_no_later_one(make_world, turns):
+    """Numbers of tasks begin anew with each process: an old answer would be taken for that to a new question."""
+    world = make_world(1)
+    world.run(2 * SECOND)
+    asked = RunTask("run/1/apply/1", Task(TaskVerb.APPLY, Command(run=("sleep", "1"), once=True), "1"))
+    looked = RunTask("visit/1", Task(TaskVerb.LOOK, File(path="/etc/motd", content="hello"), "1"))
+    for _ in range(20):
+        world.carry_out(world.machines["fra/a1"].process, [asked, looked])
+        do(world, fault("kill", "fra/a1"))
+        do(world, fault("restart", "fra/a1"))
+    world.run(60 * SECOND)
+    assert world.machines["fra/a1"].host.effects, "a program that is under way outlives the agent, sometimes"
+    assert turns.of("fra/a1", TaskProgressed) == []
+    world.carry_out(world.machines["fra/a1"].process, [asked])
+    world.run(120 * SECOND)
+    assert len(turns.of("fra/a1", TaskProgressed)) == 1

@@ -12,6 +12,7 @@ from dislocate.core.boundary.store import ServerView, StoreView
 from dislocate.core.boundary.values import Load, MemberState, Status
 from dislocate.core.boundary.views import DatacenterView, HistoryEntry, InstanceView, MemberView, ServiceView
 from dislocate.core.identity import NodeId
+from dislocate.core.runs.targeting import Candidate, candidates
 from dislocate.core.units import SECOND
 
 NEVER = object()  # as a result: no answer comes
@@ -106,6 +107,12 @@ class FakeNode:
         self.histories: dict[str, tuple[HistoryEntry, ...]] = {}
         self.is_relay = True
         self.store = store()
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        tags = {path: view.tags for path, view in self.members.items() if view.state is not MemberState.LEFT}
+        services = self.catalog.services.items()
+        return candidates(tags, ((name, one.node) for name, view in services for one in view.instances))
 
     def history(self, subject: str) -> tuple[HistoryEntry, ...]:
         return self.histories.get(subject, ())

@@ -28,6 +28,7 @@ from dislocate.core.boundary.store import Put, Transact
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.runs import records
 from dislocate.core.runs.audit import next_entry
+from dislocate.core.runs.draft import Last
 from tests.support.fake_backend import FakeBackend, datacenter, instance, member
 from tests.support.tiny_store import QUIET, TinyStore
 
@@ -103,6 +104,11 @@ class FakeRuns(TinyStore):
         if state in OVER:
             self.keys.pop(records.active_key(run), None)
         self.write(records.over_key(run) if state in OVER else records.active_key(run), record)
+        self.tell_last(len(self.started))
+
+    def tell_last(self, run: int) -> None:
+        """`run`: the highest number given out."""
+        self.write(records.LAST, Last(run=run, over=sum(key.endswith("/run") for key in self.keys)))
 
     def move_node(self, run: str, node: str, state: NodeState, **changes: Any) -> None:
         self.write(records.node_key(run, node), NodeTask(node=node, state=state, **changes))
@@ -135,7 +141,7 @@ class FakeRuns(TinyStore):
         self.write(records.active_key(run), record)
         self.write(records.plan_key(run), plan)
         self.write(records.spec_key(run), Frozen(spec=spec, values=request.values))
-        self.write(records.LAST, {"run": len(self.started)})
+        self.tell_last(len(self.started))
         return RunStarted(run, state)
 
     def _visit(self, request: Visit) -> Visited:

@@ -271,21 +271,16 @@ class TinyFleet:
     def __init__(self) -> None:
         self.away: list[Path] = []
         self.found: dict[str, tuple[InstanceView, ...]] = {}
+        self.fitting: tuple[Path, ...] = ()  # whom every expression of targets selects
 
     def is_reachable(self, path: Path) -> bool:
         return path not in self.away and f"{path.partition('/')[0]}/*" not in self.away
 
-    def nodes(self) -> tuple[Path, ...]:
-        return ()
-
-    def tags(self, path: Path) -> tuple[str, ...]:
-        return ()
-
     def instances(self, service: str) -> tuple[InstanceView, ...]:
         return self.found.get(service, ())
 
-    def services(self) -> tuple[str, ...]:
-        return tuple(self.found)
+    def matching(self, expression: str) -> tuple[Path, ...]:
+        return self.fitting
 
 
 class TinyRun:
@@ -294,7 +289,6 @@ class TinyRun:
     def __init__(self, begun: Picture, store: TinyStore | None = None) -> None:
         self.store = store or TinyStore()
         self.fleet = TinyFleet()
-        self.matching: tuple[Path, ...] = ()
         self.bad: dict[Path, str] = {}  # nodes that will fail, with the words
         self.now = SECOND
         if store is None:
@@ -309,7 +303,7 @@ class TinyRun:
         self.out.now = self.now
         self.out.read_clock(MONDAY + self.now)
         self.store.listeners.clear()
-        self.leading = Leading(self.out, self.store, self.fleet, lambda _targets: self.matching)
+        self.leading = Leading(self.out, self.store, self.fleet)
         self.leading.start()
 
     def run(self, time: str, *, work: bool = True, at: Callable[[int], None] = lambda _now: None) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from dislocate.cli.logs import JsonLines, PlainLines
 from dislocate.core.boundary import events
+from dislocate.core.boundary.runs import TaskOutcome, TaskResult
 from dislocate.core.boundary.values import Refusal, Status
 from dislocate.core.identity import NodeId
 from dislocate.core.units import SECOND
@@ -56,6 +57,21 @@ EXAMPLES = [
     ),
     (events.StoreTroubled("no majority: missing wdc/b1"), "store troubled: no majority: missing wdc/b1"),
     (events.StoreTroubled(""), "store well again"),
+    (events.RunMoved("7", 3, "running", "paused", "1 node failed"), "run 7 paused, was running: 1 node failed"),
+    (events.RunMoved("7", 1, "", "running", ""), "run 7 running"),
+    (events.NodeMoved("7", "fra/a2", "granted", "started", 1, ""), "run 7 fra/a2 started, was granted"),
+    (events.TaskBegun("7", 2, "revert"), "run 7 revert begins here, epoch 2"),
+    (events.TaskEnded("7", 1, "apply", "failed", "exit code 1"), "run 7 apply ended here, failed: exit code 1"),
+    (events.Drifted("7", "file /etc/motd", "it is another", False), "run 7 drifted, file /etc/motd: it is another"),
+    (events.Drifted("7", "file /etc/motd", "as it was", True), "run 7 mended, file /etc/motd: as it was"),
+    (
+        events.VisitTold(3, "fra/a2", 0, TaskOutcome(TaskResult.OUTPUT, output=b"hello"), False),
+        "visit fra/a2 wrote 5 bytes, task 1 of request 3",
+    ),
+    (
+        events.VisitTold(3, "fra/a2", 1, TaskOutcome(TaskResult.CHANGED), True),
+        "visit fra/a2 changed, task 2 of request 3",
+    ),
 ]
 
 

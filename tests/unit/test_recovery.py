@@ -6,9 +6,12 @@ import re
 import msgspec
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from dislocate.cli.store_offline import forget_promise, recover
 from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.requests import Done, Refused
+from dislocate.core.boundary.runs import AskGrant, Hold, NodeState, ReportTask, RunRecord, RunState, StartRun
 from dislocate.core.boundary.store import GrantLease, Put, Transact
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus.bootstrap import Founding
@@ -28,14 +31,17 @@ from dislocate.core.consensus.promises import (
 from dislocate.core.consensus.raft import Raft
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
-from dislocate.core.store.commands import Command, encode_command
+from dislocate.core.runs import records as runs
+from dislocate.core.runs.steps import OpenBatch
+from dislocate.core.store.commands import Command, SetFeatureLevel, encode_command
 from dislocate.core.store.durable import AppliedUpTo, applied_record, find, hard_record
 from dislocate.core.store.machine import StoreMachine
 from dislocate.core.store.messages import GroupAsked
 from dislocate.core.store.recovery import give_up_promise, recover_by_force
 from dislocate.core.streams import Streams
-from dislocate.core.tunables import RECOVERY_STEP
+from dislocate.core.tunables import RECOVERY_RUNS, RECOVERY_STEP, RUNS_LEVEL
 from dislocate.io.disk import Disk
+from tests.support.runs_log import A, B, C, plan, spec
 
 ME = "fra/a1"
 SERVERS = tuple(ServerId(path, disk) for path, disk in (("fra/a1", 1), ("fra/a2", 2), ("wdc/a1", 3)))
@@ -126,23 +132,49 @@ def test_no_revision_that_others_may_have_given_out_is_given_out_again(disk):
     assert store.keys.get("lock/b").created == 3 + RECOVERY_STEP, "revision 3 may be another lock's on a lost server"
     color = store.keys.get("app/color")
     assert (color.created, color.modified) == (2, 3 + RECOVERY_STEP)
-    assert done.revision == store.revision == 3 + RECOVERY_STEP
+    assert done.revision == store.revision == 4 + RECOVERY_STEP, "the last one is that of the runs"
     applied = store.apply(6, command(Put("lock/c", b"")))
-    assert applied.result.revision == store.revision == 4 + RECOVERY_STEP
+    assert applied.result.revision == store.revision == 5 + RECOVERY_STEP
+
+
+def test_no_id_of_a_run_that_others_may_have_given_out_is_given_out_again(disk):
+    _, store, after = recovered(disk)
+    assert msgspec.json.decode(store.keys.get(runs.LAST).value)["run"] == RECOVERY_RUNS, "nodes may know of lost ones"
+    disk.records = {one.key: one for one in after}
+    _, store, _ = recovered(disk)
+    assert msgspec.json.decode(store.keys.get(runs.LAST).value)["run"] == 2 * RECOVERY_RUNS
+
+
+def test_runs_under_way_are_paused_and_what_lost_servers_granted_may_not_begin():
+    disk = ServersDisk()
+    start = StartRun(spec("web"), plan((A, B)), {}, "ann", 5)
+    for body in (SetFeatureLevel(RUNS_LEVEL), start, OpenBatch("1", 1, 6, (A, B)), AskGrant("1", A, 1, 7)):
+        disk.write(encode_command(Command(body)), applied=True)
+    _, store, _ = recovered(disk)
+    run = runs.decode(store.keys.get(runs.active_key("1")).value, RunRecord)
+    assert (run.state, run.hold, run.epoch, run.granted) == (RunState.PAUSED, Hold.OPERATOR, 1 + RECOVERY_RUNS, ())
+    told = store.apply(store.index + 1, encode_command(Command(AskGrant("1", B, 1, 8)))).result
+    assert isinstance(told, Refused)
+    reported = ReportTask("1", A, 1, NodeState.DONE)
+    assert isinstance(store.apply(store.index + 1, encode_command(Command(reported))).result, Done), "it had begun"
+    told = store.apply(
+        store.index + 1, encode_command(Command(replace(start, spec=spec("db"), plan=plan((C,)))))
+    ).result
+    assert told.run == str(2 + RECOVERY_RUNS)
 
 
 def test_a_second_recovery_raises_the_revision_again(disk):
     _, _, after = recovered(disk)
     again = recover_by_force(ME, after)
     assert again.group.epoch == 2
-    assert again.revision == 3 + 2 * RECOVERY_STEP
+    assert again.revision == 5 + 2 * RECOVERY_STEP
 
 
 def test_what_a_superseded_server_kept_is_recovered_above_the_epoch_that_superseded_it(disk):
     disk.keep(record(GROUP_KEY, StoredGroup(GroupId(GROUP.uuid, 1), (SERVERS[1],), 9, Standing.SUPERSEDED, 0)))
     done, store, _ = recovered(disk)
     assert done.group.epoch == 2
-    assert store.revision == 3 + 2 * RECOVERY_STEP
+    assert store.revision == 4 + 2 * RECOVERY_STEP
     assert "ANOTHER SERVER WAS RECOVERED BEFORE" in done.report
 
 
@@ -188,7 +220,7 @@ def test_the_report_says_what_was_found_and_what_may_be_lost(disk):
         "from epoch 0 to 1",
         "fra/a1@0000000000000001 alone; out of the group: fra/a2, wdc/a1",
         "up to entry 5; known to be committed up to 3",
-        f"from 3 to {3 + RECOVERY_STEP}",
+        f"from 3 to {4 + RECOVERY_STEP}",
         "are LOST",
         "2 entries were here of which it is not known whether they were committed",
         "dislocate servers add DC/NAME",

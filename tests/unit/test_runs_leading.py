@@ -278,7 +278,7 @@ def test_the_floor_makes_more_turns_of_one_batch():
 
 def late(join):
     run = begun(strategy={**QUICK, "join": join, "batch": 1})
-    run.matching = ("fra/a1", "fra/a8", "fra/a9", "wdc/b9")
+    run.fleet.fitting = ("fra/a1", "fra/a8", "fra/a9", "wdc/b9")
     run.fleet.away.append("wdc/b9")
     return run.run("1m")
 
@@ -305,7 +305,7 @@ def test_a_joiner_that_is_refused_time_after_time_does_not_keep_the_run(monkeypa
 def test_a_node_that_another_run_is_about_does_not_join():
     run = begun("fra: fra/a1", strategy={**QUICK, "join": Join.APPLY})
     run.store.begin(picture("fra: fra/a8", id="8", state=RunState.AWAITING))
-    run.matching = ("fra/a1", "fra/a8")
+    run.fleet.fitting = ("fra/a1", "fra/a8")
     assert run.run("1m") == ["open fra/a1", "close", "finish: done"]
 
 

@@ -1,7 +1,8 @@
-"""Keeping: how long the records of runs that are over stay, and what a restore makes of runs.
+"""Keeping: how long the records of runs that are over stay, and what a restore or a forced recovery makes of runs.
 
 Invariants: what is under way is never let go; of the rest the oldest go first, at most two runs an entry, so that no entry
-takes long.  Run ids are never given out again, also when a backup does not know of the latest ones: nodes' journals do.
+takes long.  Run ids are never given out again, also when a backup, or the one disk that was left, does not know of the latest
+ones: nodes' journals do.  Nor are epochs of a run, which nodes tell grants by.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from dislocate.core.boundary.runs import OVER, AuditEntry, Hold, RunRecord, RunS
 from dislocate.core.runs import records
 from dislocate.core.runs.draft import Draft, Last, Moving
 from dislocate.core.store.keys import Keys
-from dislocate.core.tunables import RUN_TASKS_KEPT, RUNS_KEPT
+from dislocate.core.tunables import RECOVERY_RUNS, RUN_TASKS_KEPT, RUNS_KEPT
 
 AT_ONCE = 2  # runs that one entry lets go
-STORE = "store"  # who did what a restore does
+STORE = "store"  # who did what a restore or a recovery does
 _RESTORED = "a backup was restored: what nodes did after it was taken is not in it; look, then resume, revert or abort"
+_RECOVERED = "the store was recovered by force: what nodes did since may be lost; look, then resume, revert or abort"
 
 
 def let_go(draft: Draft) -> None:
@@ -58,7 +60,7 @@ def _without(draft: Draft, last: Last, run: str) -> Last:
     return replace(last, over=last.over - 1, tasks=last.tasks - record.targets)
 
 
-# ---- restoring
+# ---- restoring and recovering
 
 
 def seen_before(keys: Keys) -> tuple[Last, dict[str, int]]:
@@ -79,19 +81,37 @@ def restored(draft: Draft, seen: tuple[Last, dict[str, int]]) -> None:
     draft.write(records.LAST, replace(last, run=max(last.run, before.run)))
     at = 0
     for record in list(draft.active()):
-        if record.state in OVER:
-            continue
-        at = max(at, record.changed_at)
-        moving = Moving(draft, record)
-        moving.take_grants_back()
-        epoch = max(record.epoch, epochs.get(record.id, 0)) + 1
-        moving.change(epoch=epoch, words=_RESTORED)
-        if record.state is not RunState.AWAITING:
-            moving.change(state=RunState.PAUSED, hold=Hold.OPERATOR)
-        moving.save(record.changed_at)
-        moving.audit(record.changed_at, STORE, "restore")
+        if record.state not in OVER:
+            at = max(at, record.changed_at)
+            _fence(draft, record, max(record.epoch, epochs.get(record.id, 0)) + 1, "restore", _RESTORED)
     lost = f"a backup was restored; the chain that it replaced ended at {before.audit}"
     draft.audit(at, STORE, "restore", "", lost)
+
+
+def recovered(draft: Draft, epochs: int) -> None:
+    """The keys are all that is left of a group, which is `epochs` later now.  Lost servers may have given out any number after
+    the last that is known here, also where none is."""
+    last = draft.last()
+    draft.write(records.LAST, replace(last, run=last.run + RECOVERY_RUNS * epochs))
+    at = 0
+    for record in list(draft.active()):
+        if record.state not in OVER:
+            at = max(at, record.changed_at)
+            _fence(draft, record, record.epoch + RECOVERY_RUNS * epochs, "recover", _RECOVERED)
+    if last.audit:
+        lost = f"the store was recovered by force; what followed entry {last.audit} elsewhere is lost"
+        draft.audit(at, STORE, "recover", "", lost)
+
+
+def _fence(draft: Draft, record: RunRecord, epoch: int, verb: str, words: str) -> None:
+    """Nothing that was granted before may begin, and nothing is granted before somebody has looked."""
+    moving = Moving(draft, record)
+    moving.take_grants_back()
+    moving.change(epoch=epoch, words=words)
+    if record.state is not RunState.AWAITING:
+        moving.change(state=RunState.PAUSED, hold=Hold.OPERATOR)
+    moving.save(record.changed_at)
+    moving.audit(record.changed_at, STORE, verb)
 
 
 def head(keys: Keys) -> AuditEntry | None:

@@ -116,14 +116,11 @@ class Leading:
         out: Outbox,
         store: StoreDoor,
         fleet: FleetDoor,
-        matching: Callable[[str], tuple[Path, ...]],
         gauges: Sequence[Gauge] = GAUGES,
     ) -> None:
-        """`matching`: the nodes that an expression of targets selects now."""
         self._out = out
         self._store = store
         self._fleet = fleet
-        self._matching = matching
         self._gauges = gauges
         self._runs: dict[str, Controlled] = {}
         self._tick = 0  # number of the timer that counts
@@ -214,7 +211,7 @@ class Leading:
         is_time = record.state is RunState.RUNNING and picture.batch is None and not picture.in_flight
         if strategy.join is not Join.APPLY or not is_time or one.tries >= JOIN_TRIES:
             return ()
-        late = [node for node in self._matching(picture.spec.targets) if self._may_join(picture, node)]
+        late = [node for node in self._fleet.matching(picture.spec.targets) if self._may_join(picture, node)]
         if not late:
             return ()
         datacenter = f"{late[0].partition('/')[0]}/"

@@ -18,7 +18,7 @@ from dislocate.core.boundary.runs import AskGrant, Granted, ReportTask, RunReque
 from dislocate.core.runs import records
 from dislocate.core.runs.draft import Draft, Illegal, Last
 from dislocate.core.runs.granting import ask, report
-from dislocate.core.runs.keeping import let_go, restored, seen_before
+from dislocate.core.runs.keeping import let_go, recovered, restored, seen_before
 from dislocate.core.runs.starting import start
 from dislocate.core.runs.steering import steer
 from dislocate.core.runs.stepping import step
@@ -62,6 +62,12 @@ class RunsLedger:
         """The keys are a backup's now: what has to become of its runs."""
         draft = Draft(self._keys)
         restored(draft, seen)
+        return Ledgered(Done(), draft.puts, tuple(draft.events))
+
+    def recovered(self, epochs: int) -> Ledgered:
+        """The keys are what one server had when the others were lost: what has to become of the runs."""
+        draft = Draft(self._keys)
+        recovered(draft, epochs)
         return Ledgered(Done(), draft.puts, tuple(draft.events))
 
 

@@ -19,7 +19,7 @@ from dislocate.core.outbox import Outbox
 from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.hosting import Hosting
 from dislocate.core.runs.leading import Leading
-from dislocate.core.runs.targeting import Candidate, parse_target
+from dislocate.core.runs.targeting import Candidate, candidates, parse_target
 from dislocate.core.runs.visits import Visits
 from dislocate.core.runs.worker import Worker
 from dislocate.core.streams import Streams
@@ -41,33 +41,19 @@ class Fleet:
         datacenter = member.node.datacenter
         return datacenter == self._members.datacenter or self._wan.is_reachable(datacenter)
 
-    def nodes(self) -> tuple[Path, ...]:
-        """Everybody known that has not left, by path."""
-        return tuple(sorted(member.path for member in self._members if member.state is not MemberState.LEFT))
-
-    def tags(self, path: Path) -> tuple[str, ...]:
-        member = self._members.get(path)
-        return () if member is None else member.record.tags
-
     def instances(self, service: str) -> tuple[InstanceView, ...]:
         view = self._catalog.service(service)
         return () if view is None else view.instances
 
-    def services(self) -> tuple[str, ...]:
-        return self._catalog.names()
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Whom expressions of targets may mean, by path: the dead too, so that they are told and never missing."""
+        tags = {member.path: member.record.tags for member in self._members if member.state is not MemberState.LEFT}
+        names = self._catalog.names()
+        return candidates(tags, ((name, instance.node) for name in names for instance in self.instances(name)))
 
     def matching(self, expression: str) -> tuple[Path, ...]:
         """The nodes that an expression of targets selects now, by path.  Raises `LocalError` for what is none."""
-        target = parse_target(expression)
-        services: dict[Path, dict[str, None]] = {}
-        for service in self.services():
-            for instance in self.instances(service):
-                services.setdefault(instance.node, {})[service] = None
-        return target.select([self._candidate(path, tuple(services.get(path, ()))) for path in self.nodes()])
-
-    def _candidate(self, path: Path, services: tuple[str, ...]) -> Candidate:
-        datacenter, _, name = path.partition("/")
-        return Candidate(path, datacenter, name, self.tags(path), services)
+        return parse_target(expression).select(self.candidates())
 
 
 class RunsPart:
@@ -85,7 +71,7 @@ class RunsPart:
         self.hosting = Hosting(out)
         self.visits = Visits(out, members, self.hosting, fleet.is_reachable)
         self._worker = Worker(out, store, streams, recovered)
-        self._leading = Leading(out, store, fleet, fleet.matching)
+        self._leading = Leading(out, store, fleet)
 
     def timers(self) -> dict[type, Callable[[Any], None]]:
         return {**self._worker.timers(), **self.visits.timers(), **self._leading.timers()}

@@ -12,8 +12,8 @@ from math import isfinite
 from dislocate.core.boundary.spec import Directory, File, Freeze, Gate, Key, Process, Resource, RunSpec, Strategy
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_label, check_service_name
+from dislocate.core.nearest import nearest
 from dislocate.core.runs.amounts import amount, check_amount
-from dislocate.core.runs.nearest import nearest
 from dislocate.core.runs.records import encode
 from dislocate.core.runs.resources import check_resource, check_span, check_words, is_owed_only, resource_id
 from dislocate.core.runs.targeting import parse_target

@@ -12,7 +12,7 @@ Source: GitHub's and Salt's compound matchers for the terms, rendezvous hashing 
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TypeAlias
 
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
-from dislocate.core.runs.nearest import nearest
+from dislocate.core.nearest import nearest
 
 LONGEST = 8 * 1024  # characters: a list of some 500 nodes
 DEEPEST = 32  # parentheses and negations around a term
@@ -35,6 +35,18 @@ class Candidate(Struct, frozen=True):
     name: str
     tags: tuple[str, ...] = ()
     services: tuple[str, ...] = ()  # that have an instance on it
+
+
+def candidates(tags: Mapping[Path, tuple[str, ...]], placed: Iterable[tuple[str, Path]]) -> tuple[Candidate, ...]:
+    """Nodes with their tags, by path, and `placed` on them: each service with the nodes of its instances."""
+    services: dict[Path, dict[str, None]] = {}
+    for service, path in placed:
+        services.setdefault(path, {})[service] = None
+    found = []
+    for path in sorted(tags):
+        datacenter, _, name = path.partition("/")
+        found.append(Candidate(path, datacenter, name, tags[path], tuple(services.get(path, ()))))
+    return tuple(found)
 
 
 FACTS: dict[str, Callable[[Candidate], tuple[str, ...]]] = {

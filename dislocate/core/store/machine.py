@@ -164,6 +164,11 @@ class StoreMachine:
         self._history.forget_to(self.revision)
         self._is_saved = False
 
+    def recover_runs(self, epochs: int) -> None:
+        """Forced recovery: give out no number of a run again, and pause those that are under way."""
+        self._record_runs(self._runs.recovered(epochs))
+        self._is_saved = False
+
     # ---- applying
 
     def apply(self, index: int, data: bytes) -> Applied:

@@ -8,6 +8,8 @@ What it does to the records of that disk:
     log            all entries that are here count as committed and are applied, then the log begins anew after them
     revision       2**40 higher for each epoch, and so is every revision that was not applied before: no fencing token that a
                    lost server may have given out is given out again
+    config runs    the next id is 10,000 higher for each epoch: no id that a node's journal knows is given out again; those
+                   under way are paused, their epochs as much higher: nothing that a lost server granted may begin
 
 What this cannot know: entries that others had committed and this disk does not have are lost, though they were acknowledged;
 entries that are here and were never committed come to life, though nobody was told that they were done.  So it is for one
@@ -111,7 +113,9 @@ def recover_by_force(me: Path, stored: Iterable[StoredRecord]) -> Recovered:
     revision_applied, applied = machine.revision, machine.index
     _apply_rest(machine, found)
     revision_before = machine.revision
-    _raise_revisions(machine, revision_applied, RECOVERY_STEP * (group.epoch - before.log_epoch))
+    epochs = group.epoch - before.log_epoch
+    _raise_revisions(machine, revision_applied, RECOVERY_STEP * epochs)
+    machine.recover_runs(epochs)
     last, last_term = machine.index, found.entries[-1].term if found.entries else found.base.term
     alone = Configuration(voters=(server,))
     kept = StoredGroup(group, (server,), last, Standing.MEMBER, group.epoch)

@@ -16,12 +16,12 @@ from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.boundary.store import Consistency, Get, KeyValue, ReadKeys, Transact
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
+from dislocate.core.nearest import nearest
 from dislocate.core.runs import records
 from dislocate.core.tunables import READ_LIMIT, TRANSACTION_OPERATIONS
 from dislocate.edge.http.call import Call
 from dislocate.edge.http.problems import Rejected, not_found, problem
 from dislocate.edge.run_answers import named
-from dislocate.strict import nearest
 
 T = TypeVar("T")
 

@@ -10,16 +10,17 @@ nothing of it depends on this agent.  Nothing was begun when an answer is a prob
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from dislocate.core.boundary.requests import Done
 from dislocate.core.boundary.runs import RunRecord, RunStarted, StartRun, SteerRun, Verb
 from dislocate.core.boundary.spec import RunSpec
-from dislocate.core.boundary.store import Consistency, Get, KeyValue, Transact
+from dislocate.core.boundary.store import Consistency, Get, Transact
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, split_path
+from dislocate.core.nearest import nearest
 from dislocate.core.runs import records
+from dislocate.core.runs.draft import Last
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.runs.spec import check_spec
 from dislocate.core.tunables import TRANSACTION_OPERATIONS
@@ -49,7 +50,7 @@ from dislocate.edge.run_answers import (
 )
 from dislocate.edge.run_bodies import PlanBody, RunBody, SteerBody, spec_of
 from dislocate.edge.run_targets import targets_of
-from dislocate.strict import nearest, one_of
+from dislocate.strict import one_of
 
 LISTED = 20  # runs that a list has unless more are asked for
 LISTED_MOST = TRANSACTION_OPERATIONS
@@ -95,29 +96,24 @@ def list_runs(call: Call) -> RunsAnswer:
     active = [records.decode(each.value, RunRecord) for each in read_all(call, records.ACTIVE, consistency)]
     known = {record.id: record for record in active}
     if consistency is Consistency.LINEARIZABLE:
-        for record in _over(call, limit):
+        for record in _over(call, max(0, limit - len(active))):
             known.setdefault(record.id, record)
     latest = sorted(known.values(), key=lambda record: int(record.id), reverse=True)
-    return RunsAnswer(tuple(run_summary(record) for record in latest[: max(limit, len(active))]))
+    return RunsAnswer(tuple(run_summary(record) for record in latest))
 
 
 def _over(call: Call, limit: int) -> list[RunRecord]:
-    """Of the latest `limit` that were started, those that are over."""
+    """The latest `limit` that are over.  Numbers that nobody had (`keeping.recovered`) are passed over."""
     found = call.ask_store(Transact((), (Get(records.LAST),))).results[0]
-    last = _last_number(found)
-    numbers = range(last, max(0, last - limit), -1)
-    if not numbers:
-        return []
-    read = call.ask_store(Transact((), tuple(Get(records.over_key(str(number))) for number in numbers)))
-    return [records.decode(each.value, RunRecord) for result in read.results for each in result]
-
-
-def _last_number(found: tuple[KeyValue, ...]) -> int:
-    """The record is a number, or an object that has it as 'run'."""
-    if not found:
-        return 0
-    last: Any = records.decode(found[0].value, dict[str, Any] | int | str)
-    return int(last.get("run", 0) if isinstance(last, dict) else last)
+    last = records.decode(found[0].value, Last) if found else Last()
+    over: list[RunRecord] = []
+    for top in range(last.run, last.oldest - 1, -LISTED_MOST):
+        if len(over) >= min(limit, last.over):
+            break
+        numbers = range(top, max(last.oldest - 1, top - LISTED_MOST), -1)
+        read = call.ask_store(Transact((), tuple(Get(records.over_key(str(number))) for number in numbers)))
+        over += [records.decode(each.value, RunRecord) for result in read.results for each in result]
+    return over[:limit]
 
 
 def get_run(call: Call) -> RunAnswer:
@@ -219,7 +215,10 @@ OPERATIONS = (
         summary="Runs under way, and the latest that are over",
         respond=list_runs,
         answer=RunsAnswer,
-        queries=(Query("limit", f"among the latest so many runs, {LISTED} unless given"), _CONSISTENCY),
+        queries=(
+            Query("limit", f"so many in all, {LISTED} unless given; whatever is under way is among them"),
+            _CONSISTENCY,
+        ),
     ),
     *run_looks.OPERATIONS,
     *run_audit.OPERATIONS,

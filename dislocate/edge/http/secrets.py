@@ -14,6 +14,7 @@ from dislocate.core.boundary.runs import Secret
 from dislocate.core.boundary.store import Compare, Delete, Field, Put, ReadKeys, Relation, Transact
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
+from dislocate.core.nearest import nearest
 from dislocate.core.runs import records
 from dislocate.core.tunables import VALUE_BYTES
 from dislocate.edge.http.access import Role
@@ -25,7 +26,6 @@ from dislocate.edge.run_answers import SecretAnswer, SecretsAnswer, named
 from dislocate.edge.run_bodies import SecretBody
 from dislocate.edge.run_targets import targets_of
 from dislocate.edge.store_answers import DeletedAnswer
-from dislocate.strict import nearest
 
 ROUTE = "/api/secrets/"
 SECRET_BYTES = 16 * 1024  # a key with its chain of certificates

@@ -13,6 +13,7 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, check_label, split_path
+from dislocate.core.nearest import nearest
 from dislocate.core.tunables import RESTORE_BYTES, RESTORE_PACE
 from dislocate.edge.answers import DoneAnswer
 from dislocate.edge.bodies import TransferBody
@@ -21,7 +22,6 @@ from dislocate.edge.http.call import BYTES, Call, Operation, Query
 from dislocate.edge.http.kv import REVISION
 from dislocate.edge.http.problems import not_found
 from dislocate.edge.store_answers import RevisionAnswer, ServersAnswer, StoreAnswer, servers_answer, store_answer
-from dislocate.strict import nearest
 
 CHANGE_WITHIN = 120.0  # seconds: a new server first takes over the whole store
 BACKUP_WITHIN = 120.0  # seconds: each slice of it may wait for an election

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from dislocate.core.boundary.requests import Watch
 from dislocate.core.boundary.views import ServiceView
+from dislocate.core.nearest import nearest
 from dislocate.edge.answers import (
     HistoryAnswer,
     ServiceAnswer,
@@ -15,7 +16,6 @@ from dislocate.edge.answers import (
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
 from dislocate.edge.http.problems import Rejected, not_found
-from dislocate.strict import nearest
 
 WAIT_DEFAULT = 60.0  # seconds; proxies and clients commonly give up after that
 WAIT_LONGEST = 600.0  # seconds; Consul's limit for blocking queries

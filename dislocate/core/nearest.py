@@ -1,6 +1,6 @@
-"""The known name that is nearest to one that nobody knows: errors of runs name it.
+"""The known name that is nearest to one that nobody knows: errors name it.
 
-By edits: one inserted, left out, changed or swapped character each.  Pure counterpart of `strict.nearest`, which reads files.
+By edits: one inserted, left out, changed or swapped character each.  Here because specifications are checked in the core too.
 """
 
 from collections.abc import Iterable
@@ -31,4 +31,6 @@ def _edits(one: str, other: str, least: int) -> int:
             if at > 1 and to > 1 and letter == other[to - 2] and one[at - 2] == wanted:
                 cost = min(cost, older[to - 2] + 1)
             row.append(cost)
+        if min(row) >= least and min(before) >= least:
+            return least  # it only grows from here: most names are given up after a few letters
     return row[-1]
