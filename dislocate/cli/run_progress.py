@@ -143,7 +143,7 @@ def waits_now(progress: Progress) -> str:
         return (
             f"watches what was changed, or is about to begin: batch {run['batch'] + 1}, {progress.waves[run['batch']]}"
         )
-    return ""
+    return "is about to end"
 
 
 def next_command(run: str, state: str, hold: str = "") -> str:
@@ -333,10 +333,10 @@ def _picture(progress: Progress) -> Any:
         color = "red" if part["state"] in BAD else COLORS.get(part["state"], "")
         reached = "" if part["reachable"] else "OUT OF REACH  "
         nodes.add_row(node, Text(part["state"], color), _for(progress, node), part["wave"], reached + _last(part))
+    why = Text(reason(run), "" if run["state"] == "running" else "yellow")
     return Group(
         Text(f"{headline(run)}, {_clock(age_of(run['started_at']))}", "bold"),
-        Text(reason(run), "" if run["state"] == "running" else "yellow"),
-        Text(waits_now(progress)),
+        *(line for line in (why, Text(waits_now(progress))) if line),
         Text(""),
         centers,
         Text(""),
