@@ -161,7 +161,8 @@ class DislocateFleet:
 
     def _knows_all(self, at: int) -> bool:
         store, members = ask(f"{self._url(at)}/api/store"), ask(f"{self._url(at)}/api/members").get("members", [])
-        return bool(store.get("leader")) and sum(one["state"] == "alive" for one in members) == self.size
+        knows_leader = bool(store.get("leader")) or at >= SERVERS  # others may hear of one only with the first write
+        return knows_leader and sum(one["state"] == "alive" for one in members) == self.size
 
     def _end(self) -> None:
         stop_all(self._agents)
