@@ -3,9 +3,15 @@
 Imported only for that command: it brings the simulator with it, for which no other has to wait.
 """
 
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +36,7 @@ from sim.scenario import Scenario
 from sim.scenario_text import scenario_text
 
 A_PART = 1 * SECOND  # what a node's part takes when nobody knows
+WORTH_IT = 4  # rehearsals; for fewer the processes are not started
 
 
 class Rehearsals(Struct, frozen=True):
@@ -122,14 +129,18 @@ def _rehearse_all(scenario: Scenario, seeds: int, faults: bool) -> tuple[list[Re
     first = -(-seeds // 2) if faults else seeds
     calm: list[Rehearsed] = []
     hard: list[Rehearsed] = []
-    with _progress(seeds) as told:
-        for seed in range(1, seeds + 1):
-            if seed <= first:
-                calm.append(rehearse(scenario, seed))
-            else:
-                hard.append(rehearse(troubled(scenario, seed, span_of(calm)), seed, is_troubled=True))
-            told(seed)
+    with _progress(seeds) as told, _workers(seeds) as each:
+        for one in each(partial(rehearse, scenario), range(1, first + 1)):
+            calm.append(one)
+            told(len(calm))
+        for one in each(partial(_rehearse_troubled, scenario, span_of(calm)), range(first + 1, seeds + 1)):
+            hard.append(one)
+            told(first + len(hard))
     return calm, hard
+
+
+def _rehearse_troubled(scenario: Scenario, span: int, seed: int) -> Rehearsed:
+    return rehearse(troubled(scenario, seed, span), seed, is_troubled=True)
 
 
 def span_of(calm: Sequence[Rehearsed]) -> int:
@@ -137,31 +148,42 @@ def span_of(calm: Sequence[Rehearsed]) -> int:
     return round(median(one.took for one in calm))
 
 
-class _progress:  # noqa: N801 - used as a context manager
+@contextmanager
+def _workers(seeds: int) -> Iterator[Callable[..., Iterable[Rehearsed]]]:
+    """`map`, in a process for each core; which what else this host does comes before."""
+    cores = min(seeds, os.cpu_count() or 1)
+    if seeds < WORTH_IT or cores == 1:
+        yield map
+        return
+    pool = ProcessPoolExecutor(cores, get_context("spawn"), _come_last)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _come_last() -> None:
+    os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever typed the command ends it
+
+
+@contextmanager
+def _progress(seeds: int) -> Iterator[Callable[[int], None]]:
     """A bar where there is a terminal, else a line for every quarter; on standard error, which no program reads."""
+    if not sys.stderr.isatty():
+        yield partial(_tell_quarter, seeds)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
 
-    def __init__(self, seeds: int) -> None:
-        self._seeds = seeds
-        self._bar: Any = None
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("rehearsing", total=seeds)
+        yield lambda seed: bar.update(task, completed=seed)
 
-    def __enter__(self) -> Callable[[int], None]:
-        if not sys.stderr.isatty():
-            return self._line
-        from rich.console import Console
-        from rich.progress import Progress
 
-        self._bar = Progress(console=Console(stderr=True), transient=True)
-        task = self._bar.add_task("rehearsing", total=self._seeds)
-        self._bar.start()
-        return lambda seed: self._bar.update(task, completed=seed)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _line(self, seed: int) -> None:
-        if seed * 4 // self._seeds > (seed - 1) * 4 // self._seeds:
-            click.echo(f"rehearsed {seed} of {self._seeds}", err=True)
+def _tell_quarter(seeds: int, seed: int) -> None:
+    if seed * 4 // seeds > (seed - 1) * 4 // seeds:
+        click.echo(f"rehearsed {seed} of {seeds}", err=True)
 
 
 def _named(one: Rehearsed, names: Names) -> Rehearsed:

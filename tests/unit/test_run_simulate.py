@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from dislocate.cli import run_topology
+from dislocate.cli import run_rehearsal, run_topology
 from dislocate.cli.main import cli
 from dislocate.cli.run_rehearsal import Rehearsals, in_lines, service_rows, task_times
 from dislocate.core.boundary.requests import Refused
@@ -100,6 +100,13 @@ def test_a_run_is_rehearsed_on_the_fleet_as_agents_describe_it_and_nothing_is_wr
     assert "rtt" in out.read_text()
     replayed = CliRunner().invoke(cli, ["sim", "run", str(out), "--seed", "1"], prog_name="dislocate")
     assert "web" in replayed.output
+
+
+def test_rehearsals_in_processes_of_their_own_find_the_same(shell, monkeypatch):
+    here = shell.json("--seeds", "2")
+    monkeypatch.setattr(run_rehearsal, "WORTH_IT", 1)
+    monkeypatch.setattr(run_rehearsal.os, "cpu_count", lambda: 2)
+    assert shell.json("--seeds", "2")["rehearsals"] == here["rehearsals"]
 
 
 def test_programs_get_spans_in_seconds_and_every_rehearsal(shell):
