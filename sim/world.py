@@ -15,7 +15,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from dislocate.core.boundary.effects import (
@@ -50,6 +50,7 @@ from sim.host import Effect as HostEffect
 from sim.meter import Meter
 from sim.network import Network
 from sim.outlets import Outlets
+from sim.pace import Paces
 from sim.process import Asker, Machine, Process, host_address
 from sim.scenario import Scenario
 from sim.schedule import Schedule
@@ -129,7 +130,7 @@ class World:
         )  # `errands` are run by nobody yet
         self.seen_runs: dict[tuple[Path, str], SeenRun] = {}  # `errands` keep them
         self._happened: dict[str, int] = {}
-        self._paces: dict[tuple[Path, str], int | None] = {}
+        self._paces = Paces(scenario.runs, self.truth.runs, self.streams)
         self._overrides = dict(settings or {})
         self._tracer = tracer
         self._new_node = new_node
@@ -417,20 +418,8 @@ class World:
                 observer(path, effect)
 
         machine.host.told = told
-        machine.host.pace = lambda run: self._pace(path, run)
+        machine.host.pace = partial(self._paces.of, path)
         return machine
-
-    def _pace(self, path: Path, run: str) -> int | None:
-        """What each resource of `run` takes on that host, where the scenario has measurements: drawn once for a node."""
-        booked = self.truth.runs.runs.get(run)
-        if booked is None:
-            return None
-        if (path, run) not in self._paces:
-            planned = next((one for one in self.scenario.runs if one.spec.name == booked.spec.name), None)
-            times = planned.task_times if planned is not None else ()
-            drawn = self.streams[f"pace/{path}"].choice(times) // len(booked.spec.resources) if times else None
-            self._paces[path, run] = drawn
-        return self._paces[path, run]
 
     def add_service(self, instance: Instance, path: Path) -> SimulatedService:
         """A service process on the host of `path`, not registered by that."""

@@ -1,35 +1,39 @@
-"""What `dislocate run simulate` finds and prints: rehearsals of one specification on the live fleet.
+"""What `dislocate run simulate` finds: rehearsals of one specification on the live fleet.
 
 Imported only for that command: it brings the simulator with it, for which no other has to wait.
 """
 
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import click
 import msgspec
 from msgspec import Struct
 
-from dislocate.cli.output import table
-from dislocate.cli.run_plan import count
 from dislocate.cli.run_spec import spec_in
 from dislocate.cli.run_topology import describe, fleet_of, measured
 from dislocate.client.connection import AgentConnection
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.runs.plan import make_plan
-from dislocate.core.units import SECOND, format_duration, seconds
+from dislocate.core.units import SECOND
 from dislocate.edge.run_targets import targets_among
 from sim.mirror import Names, mirrored
-from sim.rehearsal import TROUBLES, Rehearsed, rehearse, troubled
+from sim.rehearsal import Rehearsed, rehearse, troubled
 from sim.scenario import Scenario
 from sim.scenario_text import scenario_text
 
 A_PART = 1 * SECOND  # what a node's part takes when nobody knows
+WORTH_IT = 4  # rehearsals; for fewer the processes are not started
 
 
 class Rehearsals(Struct, frozen=True):
@@ -122,14 +126,18 @@ def _rehearse_all(scenario: Scenario, seeds: int, faults: bool) -> tuple[list[Re
     first = -(-seeds // 2) if faults else seeds
     calm: list[Rehearsed] = []
     hard: list[Rehearsed] = []
-    with _progress(seeds) as told:
-        for seed in range(1, seeds + 1):
-            if seed <= first:
-                calm.append(rehearse(scenario, seed))
-            else:
-                hard.append(rehearse(troubled(scenario, seed, span_of(calm)), seed, is_troubled=True))
-            told(seed)
+    with _progress(seeds) as told, _workers(seeds) as each:
+        for one in each(partial(rehearse, scenario), range(1, first + 1)):
+            calm.append(one)
+            told(len(calm))
+        for one in each(partial(_rehearse_troubled, scenario, span_of(calm)), range(first + 1, seeds + 1)):
+            hard.append(one)
+            told(first + len(hard))
     return calm, hard
+
+
+def _rehearse_troubled(scenario: Scenario, span: int, seed: int) -> Rehearsed:
+    return rehearse(troubled(scenario, seed, span), seed, is_troubled=True)
 
 
 def span_of(calm: Sequence[Rehearsed]) -> int:
@@ -137,31 +145,42 @@ def span_of(calm: Sequence[Rehearsed]) -> int:
     return round(median(one.took for one in calm))
 
 
-class _progress:  # noqa: N801 - used as a context manager
+@contextmanager
+def _workers(seeds: int) -> Iterator[Callable[..., Iterable[Rehearsed]]]:
+    """`map`, in a process for each core; which what else this host does comes before."""
+    cores = min(seeds, os.cpu_count() or 1)
+    if seeds < WORTH_IT or cores == 1:
+        yield map
+        return
+    pool = ProcessPoolExecutor(cores, get_context("spawn"), _come_last)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _come_last() -> None:
+    os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever typed the command ends it
+
+
+@contextmanager
+def _progress(seeds: int) -> Iterator[Callable[[int], None]]:
     """A bar where there is a terminal, else a line for every quarter; on standard error, which no program reads."""
+    if not sys.stderr.isatty():
+        yield partial(_tell_quarter, seeds)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
 
-    def __init__(self, seeds: int) -> None:
-        self._seeds = seeds
-        self._bar: Any = None
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("rehearsing", total=seeds)
+        yield lambda seed: bar.update(task, completed=seed)
 
-    def __enter__(self) -> Callable[[int], None]:
-        if not sys.stderr.isatty():
-            return self._line
-        from rich.console import Console
-        from rich.progress import Progress
 
-        self._bar = Progress(console=Console(stderr=True), transient=True)
-        task = self._bar.add_task("rehearsing", total=self._seeds)
-        self._bar.start()
-        return lambda seed: self._bar.update(task, completed=seed)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _line(self, seed: int) -> None:
-        if seed * 4 // self._seeds > (seed - 1) * 4 // self._seeds:
-            click.echo(f"rehearsed {seed} of {self._seeds}", err=True)
+def _tell_quarter(seeds: int, seed: int) -> None:
+    if seed * 4 // seeds > (seed - 1) * 4 // seeds:
+        click.echo(f"rehearsed {seed} of {seeds}", err=True)
 
 
 def _named(one: Rehearsed, names: Names) -> Rehearsed:
@@ -180,127 +199,3 @@ def _write(path: Path, scenario: Scenario) -> None:
         path.write_text(scenario_text(scenario), encoding="utf-8")
     except OSError as error:
         raise LocalError("--out", got=str(path), expected=f"a file that can be written ({error.strerror})") from None
-
-
-# ---- in words
-
-
-def in_lines(found: Rehearsals) -> Iterator[str]:
-    """For people."""
-    rtt = f", up to {found.longest_rtt / 1e6:.0f} ms apart" if found.datacenters > 1 else ""
-    size = f"{found.agents} agents in {found.datacenters} data center{'s' if found.datacenters > 1 else ''}{rtt}"
-    yield f"{found.name}: {count(found.targets)} in {found.batches} batches; rehearsed on {size}, {found.servers} servers"
-    yield f"a node's part takes {_span(found.task_times)}, {found.because}"
-    yield ""
-    yield f"it takes {_took(found.calm)}" + _unless_done(found.calm)
-    if found.troubled:
-        parts = ", ".join(f"{ending} {part:.0%}" for ending, part in found.endings().items())
-        yield f"with faults: {parts} of {len(found.troubled)} ({', '.join(TROUBLES)})"
-    rows = list(service_rows(found))
-    if rows:
-        yield ""
-        columns = (
-            "SERVICE",
-            "INSTANCES",
-            "FEWEST PASSING",
-            "LEAST PART",
-            *(("WITH FAULTS",) if found.troubled else ()),
-        )
-        yield table(columns, rows)
-        yield "an instance on a node in flight is counted as not passing"
-    yield ""
-    yield from worst_lines(found.worst)
-    for note in found.notes:
-        yield f"note: {note}"
-
-
-def service_rows(found: Rehearsals) -> Iterator[tuple[object, ...]]:
-    """The lowest of each service, without faults and with."""
-    for name in found.calm[0].lowest:
-        calm = [one.lowest[name] for one in found.calm if name in one.lowest]
-        hard = [one.lowest[name] for one in found.troubled if name in one.lowest]
-        least = calm[0]
-        for one in calm:
-            least = least.or_lower(one)
-        row = (name, least.instances, least.passing, f"{least.part:.0%} in {least.datacenter}")
-        if not found.troubled:
-            yield row
-            continue
-        worse = least
-        for one in hard:
-            worse = worse.or_lower(one)
-        yield (*row, f"{worse.passing}, {worse.part:.0%} in {worse.datacenter}")
-
-
-def worst_lines(worst: Rehearsed) -> Iterator[str]:
-    """What happened and how it ended."""
-    until = "after" if worst.ending != "held" else "still so after"
-    yield f"the worst, seed {worst.seed}: {worst.ending}, {until} {seconds(worst.took):.1f} s" + (
-        f": {worst.words}" if worst.words else ""
-    )
-    for at, words in worst.happened:
-        if at <= worst.took:
-            yield f"  {seconds(at):6.1f} s  {words}"
-
-
-def how_to_replay(found: Rehearsals, file: Path, out: Path | None) -> str:
-    if out is None:
-        seeds = len(found.calm) + len(found.troubled)
-        return f"to see it again: dislocate run simulate {file} --seeds {seeds} --out worst.toml"
-    return f"dislocate sim run {out} --seed {found.worst.seed}"
-
-
-def as_data(found: Rehearsals) -> dict[str, Any]:
-    """For programs: spans in seconds."""
-    took = [seconds(one.took) for one in found.calm]
-    return {
-        "name": found.name,
-        "targets": found.targets,
-        "batches": found.batches,
-        "task_time": {"seconds": seconds(round(median(found.task_times))), "because": found.because},
-        "duration": {"median": median(took), "least": min(took), "most": max(took)},
-        "endings": found.endings() if found.troubled else {},
-        "lowest": {
-            row[0]: dict(zip(("instances", "passing", "least", "faults"), row[1:], strict=False))
-            for row in service_rows(found)
-        },
-        "worst": _as_data(found.worst),
-        "rehearsals": [_as_data(one) for one in (*found.calm, *found.troubled)],
-        "notes": found.notes,
-    }
-
-
-def _as_data(one: Rehearsed) -> dict[str, Any]:
-    happened = [{"at": seconds(at), "what": words} for at, words in one.happened]
-    return {
-        "seed": one.seed,
-        "faults": one.is_troubled,
-        "ending": one.ending,
-        "words": one.words,
-        "took": seconds(one.took),
-        "happened": happened,
-    }
-
-
-def _span(times: Sequence[int]) -> str:
-    least, most = min(times), max(times)
-    middle = _short(round(median(times)))
-    return middle if least == most else f"{middle} ({_short(least)} to {_short(most)})"
-
-
-def _took(calm: Sequence[Rehearsed]) -> str:
-    times = [one.took for one in calm]
-    return f"{_short(round(median(times)))} ({_short(min(times))} to {_short(max(times))}, {len(times)} without faults)"
-
-
-def _unless_done(calm: Sequence[Rehearsed]) -> str:
-    others = [one for one in calm if one.ending != "done"]
-    return f", but {len(others)} did not end as done: {others[0].ending}" if others else ""
-
-
-def _short(nanoseconds: int) -> str:
-    if nanoseconds < SECOND:
-        return f"{nanoseconds / 1e6:.0f} ms"
-    if nanoseconds < 600 * SECOND:
-        return f"{nanoseconds / 1e9:.1f} s"
-    return format_duration(round(nanoseconds / 60e9) * 60 * SECOND)

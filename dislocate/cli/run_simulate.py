@@ -29,7 +29,8 @@ def simulate(agent: AgentConnection, as_json: bool, file: Path, seeds: int, faul
     dislocate run simulate web.toml --seeds 100 --out worst.toml
     dislocate run simulate web.toml --no-faults --json
     """
-    from dislocate.cli.run_rehearsal import as_data, how_to_replay, in_lines, rehearsed  # the simulator takes its time
+    from dislocate.cli.run_foretold import as_data, how_to_replay, in_lines  # the simulator takes its time
+    from dislocate.cli.run_rehearsal import rehearsed
 
     found = rehearsed(operator(agent), file, seeds, faults, out)
     if as_json:

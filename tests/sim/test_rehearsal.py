@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dislocate.core.boundary.spec import Command, File, Gate, OnFailure, RunSpec, Strategy
+from dislocate.core.boundary.spec import Command, File, Freeze, Gate, OnFailure, RunSpec, Strategy
 from dislocate.core.errors import ConfigError
 from dislocate.core.runs.plan import make_plan
-from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.core.units import HOUR, MILLISECOND, SECOND
 from sim.mirror import LiveFleet, Names, Placed, mirrored
 from sim.process import EPOCH
 from sim.rehearsal import HELD, Lowest, rehearse, troubled
@@ -147,6 +147,14 @@ def test_endings_are_ranked_as_an_operator_would(calm):
 
 def test_the_least_of_two_takes_each_figure_for_itself():
     assert Lowest(3, 6, "ams", 0.5).or_lower(Lowest(4, 6, "tok", 0.0)) == Lowest(3, 6, "tok", 0.0)
+
+
+def test_a_freeze_window_holds_it_by_the_clock_of_the_live_fleet():
+    midnight = Freeze(begin="00:00", end="01:00")
+    frozen = spec(freezes=(midnight,))
+    assert rehearse(mirrored(FLEET, frozen, EVERYBODY, (SECOND,)), 1).ending == HELD
+    noon = replaced(FLEET, unix=EPOCH + 12 * HOUR)
+    assert rehearse(mirrored(noon, frozen, EVERYBODY, (SECOND,)), 1).ending == "done"
 
 
 def test_gates_and_approvals_that_nobody_can_rehearse_do_not_hold_it():

@@ -6,9 +6,11 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from dislocate.cli import run_topology
+from dislocate.cli import run_rehearsal, run_topology
 from dislocate.cli.main import cli
-from dislocate.cli.run_rehearsal import Rehearsals, in_lines, service_rows, task_times
+from dislocate.cli.run_foretold import in_lines, service_rows
+from dislocate.cli.run_rehearsal import Rehearsals, task_times
+from dislocate.cli.run_topology import ALL_OF_THEM, Described, fleet_of
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import NodeState, RunState, Step
 from dislocate.core.boundary.spec import File, RunSpec
@@ -102,6 +104,13 @@ def test_a_run_is_rehearsed_on_the_fleet_as_agents_describe_it_and_nothing_is_wr
     assert "web" in replayed.output
 
 
+def test_rehearsals_in_processes_of_their_own_find_the_same(shell, monkeypatch):
+    here = shell.json("--seeds", "2")
+    monkeypatch.setattr(run_rehearsal, "WORTH_IT", 1)
+    monkeypatch.setattr(run_rehearsal.os, "cpu_count", lambda: 2)
+    assert shell.json("--seeds", "2")["rehearsals"] == here["rehearsals"]
+
+
 def test_programs_get_spans_in_seconds_and_every_rehearsal(shell):
     answer = shell.json("--seeds", "1", "--no-faults")
     assert 3 * (1 + 1) < answer["duration"]["median"] < 20
@@ -152,6 +161,28 @@ def test_data_centers_that_nobody_can_be_asked_about_are_as_far_apart_as_the_way
 
 
 # ---- its parts
+
+
+def described(count, services):
+    members = [{"datacenter": "fra", "name": f"n{at:02}", "state": "alive", "tags": []} for at in range(count)]
+    return Described("fra/n00", members, services, ("fra/n01", "fra/n02"), "fra/n01", {}, ())
+
+
+def placed(*nodes):
+    return [{"node": node, "status": "passing"} for node in nodes]
+
+
+def test_a_small_fleet_is_rehearsed_whole():
+    fleet, note = fleet_of(described(ALL_OF_THEM, {"shop.web": placed("fra/n40")}), ("fra/n05",), (), 0)
+    assert (len(fleet.names["fra"]), list(fleet.services), note) == (ALL_OF_THEM, ["shop.web"], "")
+
+
+def test_of_a_large_fleet_only_those_are_rehearsed_whom_the_run_is_about():
+    services = {"shop.web": placed("fra/n40"), "shop.api": placed("fra/n41")}
+    fleet, note = fleet_of(described(ALL_OF_THEM + 1, services), ("fra/n05",), ("shop.web",), 0)
+    assert fleet.names["fra"] == ("n00", "n01", "n02", "n05", "n40")
+    assert list(fleet.services) == ["shop.web"]
+    assert note == f"rehearsed are the 5 of {ALL_OF_THEM + 1} agents that this run is about"
 
 
 def test_where_task_times_come_from_is_said():
