@@ -11,12 +11,11 @@ from dislocate.core.boundary.runs import RunStarted, StartRun, SteerRun, Task, T
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError, require
 from dislocate.core.identity import Path
-from dislocate.core.node import Node
 from dislocate.core.runs.actions import work_to_apply
 from dislocate.core.runs.plan import make_plan, plan_digest
 from dislocate.core.runs.resources import is_shared
 from dislocate.core.runs.spec import ordered
-from dislocate.core.runs.targeting import Candidate, parse_target
+from dislocate.core.runs.targeting import parse_target
 from dislocate.core.units import SECOND
 from sim.process import Machine
 from sim.scenario import Fault
@@ -107,17 +106,12 @@ def _digest_of(machine: Machine, spec: RunSpec) -> str:
 
 def _start(world: World, path: Path, spec: RunSpec, expected: dict[Path, str]) -> StartRun | None:
     """None: nobody matches yet, as that agent sees it."""
-    targets = parse_target(spec.targets).select(candidates(world.node(path)))
+    targets = parse_target(spec.targets).select(world.node(path).candidates)
     try:
         plan = make_plan(spec, targets, expected={path: expected[path] for path in targets if path in expected})
     except LocalError:
         return None
     return StartRun(spec, plan, {}, f"operator@{path}", _unix(world, path))
-
-
-def candidates(node: Node) -> list[Candidate]:
-    """Everybody whom an agent knows, as targets are chosen from."""
-    return list(node.candidates)
 
 
 def _unix(world: World, path: Path) -> int:
