@@ -195,7 +195,7 @@ def test_requests_of_one_instant_share_one_save(scene):
 
 
 def test_a_full_disk_refuses_and_says_that_the_log_never_saw_it(scene):
-    scene.replica.is_full = True
+    scene.replica._writing.is_full = True
     scene.ask(put("k"))
     answer = scene.answers[0]
     assert answer.result.kind == "storage"

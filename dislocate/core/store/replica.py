@@ -32,12 +32,12 @@ from dislocate.core.store.durable import AppliedUpTo, Found, applied_record
 from dislocate.core.store.keptlog import KeptLog
 from dislocate.core.store.machine import Applied, StoreMachine
 from dislocate.core.store.snapshot import SnapshotCutter, join_chunks, replacing_records
+from dislocate.core.store.writing import Writing
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import (
     FEATURE_LEVEL,
     LOG_KEPT_BYTES,
     PROPOSALS_WAIT,
-    RETRY_FULL,
     STATE_SAVE_ENTRIES,
     STATE_SAVE_PERIOD,
     STATE_SAVE_RECORDS,
@@ -45,7 +45,6 @@ from dislocate.core.tunables import (
 from dislocate.core.units import HOUR
 
 UNREADABLE = "cannot be read"  # in the problem of a server that was sent what it does not understand
-FULL = "full"  # begins the reason of a write that failed for want of space
 UNKNOWN_AGE = 365 * 24 * HOUR  # nobody knows: no bound that may be asked for is met
 
 
@@ -61,10 +60,6 @@ class ConsensusDue(Timer, frozen=True):
 
 class StateSaveDue(Timer, frozen=True):
     """The applied state has not been saved for a while."""
-
-
-class WriteAgain(Timer, frozen=True):
-    """There may be space on the disk again."""
 
 
 class Replica:
@@ -92,8 +87,6 @@ class Replica:
         self.failed: Callable[[str], None] = lambda _problem: None  # it takes no part any more
         self.forgotten: Callable[[int], None] = lambda _index: None  # what the disk acknowledged up to there is lost
         self.index_applied: Callable[[int], None] = lambda _index: None  # each one, at the state as of it
-        self.is_full = False  # the disk has no room: nothing new is promised
-        self.write_latency = 0  # nanoseconds that the last synced write took
         self.level = level  # the highest feature level that this version speaks
         self._out = out
         self._has_ended = False
@@ -118,9 +111,7 @@ class Replica:
         )
         self._queue: list[Save | Snapshot] = []  # not given to the disk yet, in order
         self._is_busy = False  # carrying out what the Raft wants
-        self._is_writing = False
-        self._writing: tuple[StoredRecord, ...] = ()  # what the disk has been given and has not answered for
-        self._failed_write: Callable[[], None] | None = None
+        self._writing = Writing(out, self._write_failed, self.hand_over)
         self._state_due = False
         self._unsaved_entries = self._unsaved_bytes = 0
         self._saved_index = self.raft.applied  # up to where the disk has the state, or will before anything later
@@ -137,7 +128,7 @@ class Replica:
             FlushDue: self._flush,
             ConsensusDue: self._consensus_due,
             StateSaveDue: self._state_save_due,
-            WriteAgain: self._write_again,
+            **self._writing.timers(),
         }
 
     # ---- what happens to it
@@ -155,6 +146,16 @@ class Replica:
     def as_of(self) -> int:
         """When what is here was last known to be all there was."""
         return max(self._as_of, self.raft.current_at or self._as_of)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk has no room: nothing new is promised."""
+        return self._writing.is_full
+
+    @property
+    def write_latency(self) -> int:
+        """Nanoseconds that the last synced write took."""
+        return self._writing.latency
 
     def receive(self, message: Consensus) -> None:
         """A message of another server of this group, for this disk."""
@@ -205,8 +206,8 @@ class Replica:
 
     def end(self) -> tuple[str, ...]:
         """Take no part any more.  The keys of all that this part has on disk, or may have."""
-        self._has_ended = True
-        under_way = (record.key for record in self._writing)
+        self._ended()
+        under_way = (record.key for record in self._writing.under_way)
         keys = (
             HARD_KEY,
             BASE_KEY,
@@ -221,8 +222,12 @@ class Replica:
     def give_up(self, problem: str) -> None:
         """End by itself, since something is wrong that only people can mend."""
         if not self._has_ended:
-            self._has_ended = True
+            self._ended()
             self.failed(problem)
+
+    def _ended(self) -> None:
+        self._has_ended = True
+        self._writing.end()
 
     def _check_level(self) -> None:
         level = self.machine.feature_level
@@ -242,7 +247,7 @@ class Replica:
         self._flush_timer = 0
         if self._has_ended:
             return
-        if self._is_writing and self.raft.has_uncommitted and not (self._is_held or self.raft.has_reads):
+        if self._writing.is_busy and self.raft.has_uncommitted and not (self._is_held or self.raft.has_reads):
             self._is_held = True
             self._flush_timer = self._out.arm(self._out.now + PROPOSALS_WAIT, FlushDue())
             return
@@ -273,11 +278,6 @@ class Replica:
         self._save_armed = False
         self._state_due = True
         self._write()
-
-    def _write_again(self, _timer: WriteAgain) -> None:
-        if self._failed_write is not None:
-            again, self._failed_write = self._failed_write, None
-            again()
 
     # ---- duties
 
@@ -392,7 +392,7 @@ class Replica:
 
     def _write(self) -> None:
         """Give the disk what waits, unless it is busy: then it goes with the next write."""
-        if self._is_writing or self._has_ended or not (self._queue or self._state_due):
+        if self._writing.is_busy or self._has_ended or not (self._queue or self._state_due):
             return
         queue, self._queue = self._queue, []
         changes: dict[str, bytes | None] = {}
@@ -405,16 +405,12 @@ class Replica:
             self._save_state(changes)
         compact_to = self._drop_log(changes)
         records = tuple(StoredRecord(key, value) for key, value in changes.items())
-        began, base = self._out.now, self._log.base.index
+        base = self._log.base.index
 
         def stored() -> None:
-            self._is_writing = self.is_full = False
-            self._writing = ()
             self._log.stored(base)
             if self._has_ended:
                 return
-            if sync:
-                self.write_latency = self._out.now - began
             for duty in queue:
                 if isinstance(duty, Save):
                     self.raft.stored(duty.ticket, self._out.now)
@@ -426,28 +422,13 @@ class Replica:
             self._write()
             self._carry_out()
 
-        self._store(records, sync, stored)
+        self._writing.write(records, sync=sync, then=stored)
 
-    def _store(self, records: tuple[StoredRecord, ...], sync: bool, stored: Callable[[], None]) -> None:
-        """Store `records`; when the disk is full, again and again, and nothing else before them."""
-        self._is_writing = True
-        self._writing = records
-
-        def failed(reason: str) -> None:
-            if self._has_ended:
-                return
-            if not reason.startswith(FULL):
-                self.hand_over()
-                self.give_up(
-                    f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
-                )
-                return
-            self.is_full = True
-            self._failed_write = lambda: self._store(records, sync, stored)
-            self._out.arm(self._out.now + RETRY_FULL, WriteAgain())
-            self.hand_over()
-
-        self._out.store(records, sync=sync, then=stored, failed=failed)
+    def _write_failed(self, reason: str) -> None:
+        self.hand_over()
+        self.give_up(
+            f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
+        )
 
     def hand_over(self) -> None:
         """Whoever has all of the log may lead: this server should not."""

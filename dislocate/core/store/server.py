@@ -33,11 +33,12 @@ from dislocate.core.store.copies import CopyIdle
 from dislocate.core.store.durable import Found
 from dislocate.core.store.levels import Levels
 from dislocate.core.store.messages import Answered, Asked, GroupTold
-from dislocate.core.store.replica import ConsensusDue, FlushDue, Replica, StateSaveDue, WriteAgain
+from dislocate.core.store.replica import ConsensusDue, FlushDue, Replica, StateSaveDue
 from dislocate.core.store.serverlinks import ServerLinks
 from dislocate.core.store.serving import Answer, LeaseDue, Serving
 from dislocate.core.store.telling import FollowersDue, Telling
 from dislocate.core.store.waiting import Waiting
+from dislocate.core.store.writing import WriteAgain
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import FEATURE_LEVEL, LEADERLESS
 from dislocate.core.units import MILLISECOND
