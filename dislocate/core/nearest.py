@@ -10,7 +10,7 @@ LONGEST = 100  # characters that are compared: time grows with their square
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """\", did you mean 'x'?\" where some known name is close, else nothing."""
-    found, least = "", max(1, len(name) // 3) + 1
+    found, least = "", (len(name) + 2) // 3 + 1  # a third of the letters, and two of four
     for each in known:
         edits = _edits(name[:LONGEST].lower(), each[:LONGEST].lower(), least)
         if edits < least:

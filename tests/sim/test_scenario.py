@@ -112,7 +112,7 @@ def test_every_claim_says_what_it_claims():
         ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"\nfactor = 0.0', "at[0].factor", "more than 0"),
         ('"pause"\ntarget = "fra/a1"', '"slow"\nfrom = "fra"', "at[0].factor", "'slow' needs it"),
         ('"pause"\ntarget = "fra/a1"', '"drop"\nfrom = "fra"\nloss = 1.1', "at[0].loss", "0 to 1"),
-        ("for =", "fro =", "at[0].fro", "'from'"),
+        ("for =", "fro =", "at[0].fro", "'for'"),
         ('target = "fra/a1"', "", "at[0].target", "'pause' needs it"),
         ("for =", "factor = 2.0\nfor =", "at[0].factor", "'pause' takes target"),
         ("datacenters.wdc", "datacenters.wash", "links[0].to", "one of"),
