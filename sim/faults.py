@@ -293,13 +293,22 @@ def _ask_until_done(world: World, request: Request, attempt: int) -> None:
 # ---- what config runs do to hosts
 
 
-def _set_tasks(fails: bool) -> Verb:
-    def verb(world: World, fault: Fault) -> None:
-        for machine in _machines(world, fault):
-            machine.host.is_failing = fails
-            machine.host.slowness = fault.factor or 1.0
+def _task_fail(world: World, fault: Fault) -> None:
+    for machine in _machines(world, fault):
+        machine.host.is_failing = True
 
-    return verb
+
+def _task_slow(world: World, fault: Fault) -> None:
+    assert fault.factor is not None  # the verb needs it
+    for machine in _machines(world, fault):
+        machine.host.slowness = fault.factor
+
+
+def _task_mend(world: World, fault: Fault) -> None:
+    """Of what begins from now on."""
+    for machine in _machines(world, fault):
+        machine.host.is_failing = False
+        machine.host.slowness = 1.0
 
 
 def _drift(world: World, fault: Fault) -> None:
@@ -414,8 +423,8 @@ VERBS: dict[str, Verb] = {
     "server_remove": _asking(RemoveServer),
     "lead": _asking(TransferLeadership),
     "steer": steer,
-    "task_fail": _set_tasks(fails=True),
-    "task_slow": _set_tasks(fails=False),
-    "task_mend": _set_tasks(fails=False),
+    "task_fail": _task_fail,
+    "task_slow": _task_slow,
+    "task_mend": _task_mend,
     "drift": _drift,
 }

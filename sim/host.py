@@ -22,6 +22,9 @@ BY_HAND = "by hand"
 LOOK_TIME = 2 * MILLISECOND
 TOUCH_TIME = 5 * MILLISECOND  # a file: write, sync, rename
 SURVIVES = 0.3  # of what was under way when the agent died
+TIMED_OUT = TaskOutcome(
+    TaskResult.FAILED, kind="timeout", words="it took too long, and was ended before it had done anything"
+)
 
 
 class Effect(Struct, frozen=True):

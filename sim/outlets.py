@@ -37,7 +37,7 @@ from dislocate.core.streams import Streams
 from dislocate.core.tunables import CONNECT_TIMEOUT
 from dislocate.linkmodel import UDP, Link
 from sim.disk import Write
-from sim.host import SURVIVES
+from sim.host import SURVIVES, TIMED_OUT
 from sim.links import Links
 from sim.network import Network
 from sim.process import Machine, Process
@@ -176,7 +176,10 @@ class Outlets:
     def _run_task(self, process: Process, effect: RunTask) -> None:
         host, task, now = process.machine.host, effect.task, self._schedule.now
         takes = host.takes(task, self._streams[f"tasks/{process.machine.path}"])
-        if task.verb is TaskVerb.LOOK:
+        allowed = task.resource.timeout
+        if takes > allowed:
+            self._schedule.call(now + allowed, self._answer_due, process, TaskProgressed(effect.task_id, TIMED_OUT))
+        elif task.verb is TaskVerb.LOOK:
             self._schedule.call(now + takes, self._looked, process, effect)
         else:
             self._schedule.call(now + takes * 3 // 4, self._changed, process, effect, takes)

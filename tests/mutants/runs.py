@@ -73,8 +73,8 @@ RUNS_MUTANTS = (
         name="once-is-looked-at",
         why="After a crash a command that is run once is judged as any other: it does not seem to be done.",
         module="dislocate.core.runs.actions",
-        original="    if _is_once(work.resource):\n        return Settle(",
-        planted="    if _is_once(work.resource) and look is not None and not look.result:\n        return Settle(",
+        original="    if is_once(work.resource):\n        return Settle(",
+        planted="    if is_once(work.resource) and look is not None and not look.result:\n        return Settle(",
         invariant="no effect twice",
         scenario=rollout(
             24, "11.8 kill target=fra/a1 for=2s", resources=(ONCE,), strategy=f"{TOGETHER}\nmax_failed = 1"

@@ -43,6 +43,9 @@ HAPPENINGS = st.one_of(
     happening("kill", target=nodes, lasting=lasting, midway=st.booleans()),
     happening("vanish", target=nodes, lasting=lasting),
     happening("pause", target=nodes, lasting=lasting),
+    happening("stop", target=nodes, lasting=lasting),
+    happening("disk_fill", target=nodes, lasting=lasting),
+    happening("disk_slow", target=nodes, lasting=lasting, factor=st.just(50.0)),
     happening("cut", origin=nodes, lasting=lasting, oneway=st.booleans()),
     happening("cut", origin=st.just("fra"), dest=st.just("wdc"), lasting=lasting, oneway=st.booleans()),
     happening("task_fail", target=nodes, lasting=lasting),
@@ -116,7 +119,7 @@ class Told:
     def mend(self):
         """Whatever was done is undone."""
         note(f"{self.time()} all is well again")
-        for verb in ("resume", "return", "task_mend"):
+        for verb in ("resume", "return", "task_mend", "disk_mend"):
             for node in NODES:
                 faults.do(self.world, Fault(self.world.now, verb, target=node))
         faults.do(self.world, Fault(self.world.now, "heal"))

@@ -2,11 +2,15 @@
 
 from msgspec.structs import replace
 
+from dislocate.core.boundary.effects import RunTask
+from dislocate.core.boundary.inputs import TaskProgressed
 from dislocate.core.boundary.runs import Task, TaskResult, TaskVerb
 from dislocate.core.boundary.spec import Command, File
 from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND
+from sim import faults
 from sim.host import ABSENT, SimulatedHost, digest_of
+from sim.scenario import Fault
 
 BLUE = File(path="/etc/shop.conf", content="color = blue")
 RED = replace(BLUE, content="color = red")
@@ -104,3 +108,24 @@ def test_a_command_that_sleeps_takes_about_that_long_and_longer_on_a_slow_host()
     host.slowness = 3.0
     assert 2 * SECOND <= quick <= 2.4 * SECOND
     assert 6 * SECOND <= host.takes(task, stream) <= 7.2 * SECOND
+
+
+def test_what_takes_longer_than_it_may_is_ended_and_has_done_nothing(make_world, turns):
+    world = make_world(1)
+    world.run(5 * SECOND)
+    machine = world.machines["fra/a1"]
+    resource = Command(id="build", run=("sleep", "30"), once=True, timeout=2 * SECOND)
+    world.carry_out(machine.process, [RunTask("run/1/apply/1", Task(TaskVerb.APPLY, resource, "1"))])
+    world.run(8 * SECOND)
+    ((at, progressed),) = turns.of("fra/a1", TaskProgressed)
+    assert (at, progressed.outcome.kind) == (7 * SECOND, "timeout")
+    assert machine.host.effects == []
+
+
+def test_a_slow_host_is_as_quick_as_ever_when_that_is_over(make_world):
+    world = make_world(1)
+    slow = Fault(0, "task_slow", target="fra/a1", factor=9.0, lasting=SECOND)
+    faults.do(world, slow)
+    assert world.machines["fra/a1"].host.slowness == 9.0
+    faults.do(world, faults.undoing(slow))
+    assert world.machines["fra/a1"].host.slowness == 1.0

@@ -395,6 +395,28 @@ def test_a_handler_that_was_owed_when_the_agent_ended_is_done_by_the_next_start(
     assert world.host.applied() == ["file /etc/motd", "service nginx"]
 
 
+def test_a_disk_that_was_replaced_does_not_do_again_what_is_done_once(world):
+    once(world)
+    while "command migrate" not in world.host.applied():
+        world._step(world.now + SECOND)
+    world.disk.clear()
+    world.start()
+    world.run()
+    (report,) = world.store.reports
+    assert (report.state, report.kind) == (NodeState.FAILED, "lost")
+    assert world.host.applied().count("command migrate") == 1
+    world.revert_run()
+    world.run()
+    assert world.states == [NodeState.FAILED, NodeState.REVERT_FAILED]  # nor does it claim to have taken that back
+
+
+def test_a_disk_that_was_replaced_before_anything_was_granted_is_a_disk_as_any_other(world):
+    world.disk.clear()
+    once(world)
+    world.run()
+    assert world.states == [NodeState.DONE]
+
+
 def test_what_somebody_else_changed_meanwhile_is_lost_not_guessed(world):
     world.begin_run(SITE)
     while not world.host.done:

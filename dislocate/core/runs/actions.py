@@ -21,7 +21,7 @@ from dislocate.core.boundary.runs import NodeState, TaskOutcome, TaskResult, Tas
 from dislocate.core.boundary.spec import Command, Resource
 from dislocate.core.runs.journal import Entry, Journal, Purpose, touched
 from dislocate.core.runs.plan import plan_digest
-from dislocate.core.runs.resources import is_owed_only, is_shared, resource_id
+from dislocate.core.runs.resources import is_once, is_owed_only, is_shared, resource_id
 
 LOST = (
     "the agent ended while this was being done, and it cannot be told whether it was: look there, then retry or revert"
@@ -94,7 +94,7 @@ def work_to_apply(resources: Sequence[Resource]) -> tuple[Work, ...]:
 
 def work_to_enforce(resources: Sequence[Resource]) -> tuple[Work, ...]:
     """The same, without what is done once a run."""
-    return tuple(work for work in work_to_apply(resources) if not _is_once(work.resource))
+    return tuple(work for work in work_to_apply(resources) if not is_once(work.resource))
 
 
 def work_to_revert(resources: Sequence[Resource], applied: Journal | None) -> tuple[Work, ...]:
@@ -171,7 +171,7 @@ def _begin(work: Work, look: TaskOutcome | None, is_owed: bool) -> Action:
 def _go_on(intent: Entry, work: Work, look: TaskOutcome | None, fresh: str, owed: Sequence[str]) -> Action:
     if fresh == intent.resource:
         return Carry(work)
-    if _is_once(work.resource):
+    if is_once(work.resource):
         return Settle(work, TaskOutcome(TaskResult.FAILED, kind="lost", words=LOST))
     if look is None:
         return Look(work)
@@ -197,7 +197,3 @@ def _was_undone(intent: Entry, work: Work, look: TaskOutcome, _is_owed: bool) ->
     if isinstance(work.resource, Command):
         return look.result is TaskResult.WOULD_CHANGE  # its guard says that it is needed again
     return bool(intent.after) and look.before == intent.after and intent.after != intent.before
-
-
-def _is_once(resource: Resource) -> bool:
-    return isinstance(resource, Command) and resource.once

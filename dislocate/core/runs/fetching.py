@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dislocate.core.boundary.runs import Frozen, RunRecord
+from dislocate.core.boundary.runs import Frozen, NodeTask, RunRecord
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.boundary.store import Consistency, KeysRead, ReadKeys
 from dislocate.core.identity import Path
 from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.journal import Kept
-from dislocate.core.runs.records import SECRETS, decode, encode, spec_digest, spec_key
+from dislocate.core.runs.records import SECRETS, decode, encode, node_key, spec_digest, spec_key
 
 _NAMED = re.compile(r"""\bsecret\(\s*\\?["']([A-Za-z0-9._/-]+)\\?["']""")
 
@@ -44,6 +44,20 @@ def fetch(store: StoreDoor, node: Path, record: RunRecord, then: Callable[[Kept 
             _fetch_secrets(store, node, frozen, list(named_secrets(frozen.spec)), {}, then)
 
     store.ask(ReadKeys(spec_key(record.id), consistency=Consistency.LOCAL), got_spec)
+
+
+def fetch_task(
+    store: StoreDoor, node: Path, run: str, then: Callable[[NodeTask | None], None], failed: Callable[[], None]
+) -> None:
+    """Read what the store has of this node's part, None when that is nothing; `failed` is called when nobody can tell now."""
+
+    def got(result: Any) -> None:
+        if isinstance(result, KeysRead):
+            then(decode(result.keys[0].value, NodeTask) if result.keys else None)
+        else:
+            failed()
+
+    store.ask(ReadKeys(node_key(run, node)), got)
 
 
 def _frozen(result: Any, record: RunRecord) -> Frozen | None:

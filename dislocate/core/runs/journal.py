@@ -91,6 +91,7 @@ class Journal(Struct, frozen=True, omit_defaults=True, kw_only=True):
     kind: str = ""
     words: str = ""
     answered: bool = False  # the report arrived
+    is_partial: bool = False  # what was begun first is in the journal of another disk
 
     @property
     def key(self) -> str:

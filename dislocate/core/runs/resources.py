@@ -54,6 +54,11 @@ def is_owed_only(resource: Resource) -> bool:
     return resource.only_notified or isinstance(resource, Service)
 
 
+def is_once(resource: Resource) -> bool:
+    """Whether it is done once a run, with the journal as its only guard."""
+    return isinstance(resource, Command) and resource.once
+
+
 def is_shared(resource: Resource) -> bool:
     """Whether it is the fleet's and not the node's: the first node that brings it about changes it for all others, whose plan
     holds nevertheless."""

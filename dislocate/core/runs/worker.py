@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from dislocate.core.boundary.events import TaskBegun, TaskEnded
 from dislocate.core.boundary.requests import Refused
@@ -31,12 +32,13 @@ from dislocate.core.boundary.runs import (
 )
 from dislocate.core.boundary.settings import Recovered
 from dislocate.core.boundary.store import KeyChange, KeysRead, KeyValue, ReadKeys
+from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.runs.actions import Work, work_to_apply, work_to_revert
 from dislocate.core.runs.carrying import Carrying, Writing
 from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.drift import Drift
-from dislocate.core.runs.fetching import fetch
+from dislocate.core.runs.fetching import fetch, fetch_task
 from dislocate.core.runs.journal import (
     PURPOSES,
     Journal,
@@ -51,8 +53,9 @@ from dislocate.core.runs.journal import (
     refused,
     report,
 )
-from dislocate.core.runs.records import ACTIVE, decode, node_key, over_key
+from dislocate.core.runs.records import ACTIVE, decode, over_key
 from dislocate.core.runs.reports import Reports
+from dislocate.core.runs.resources import is_once
 from dislocate.core.runs.spec import ordered
 from dislocate.core.streams import Streams
 from dislocate.core.tunables import GRANT_VALID
@@ -63,6 +66,8 @@ ASKS_A_START = 1_000  # numbers of askings that a start of an agent has, which b
 STOPPED = "the agent ended while it did this"
 MOVING = (RunState.RUNNING, RunState.REVERTING)
 FINAL = (NodeState.DONE, NodeState.REVERTED)
+BEGUN = (NodeState.STARTED, NodeState.UNKNOWN)
+REPLACED = "this agent's disk has no journal of the run, so nobody knows here what it changed: look there"
 
 
 class LookDue(Timer, frozen=True):
@@ -195,14 +200,36 @@ class Worker:
         self._look_later()
 
     def _prepare(self, record: RunRecord, kept: Kept) -> None:
+        journal = self._journals.get(record.id, PURPOSES[record.direction])
+        is_guard = record.direction is Direction.APPLY and any(map(is_once, kept.frozen.spec.resources))
+        if journal is None and is_guard:
+            self._ask_whether_begun(record, kept)
+        else:
+            self._ask_durably(record, kept, journal or self._new_journal(record, kept))
+
+    def _new_journal(self, record: RunRecord, kept: Kept) -> Journal:
+        name, number = kept.frozen.spec.name, self._journals.next_number()
+        return Journal(run=record.id, name=name, purpose=PURPOSES[record.direction], number=number, epoch=record.epoch)
+
+    def _ask_durably(self, record: RunRecord, kept: Kept, journal: Journal) -> None:
         """That it is asked for is durable before."""
-        purpose = PURPOSES[record.direction]
-        journal = self._journals.get(record.id, purpose)
-        if journal is None:
-            name, number = kept.frozen.spec.name, self._journals.next_number()
-            journal = Journal(run=record.id, name=name, purpose=purpose, number=number, epoch=record.epoch)
         records = (self._journals.keep(record.id, kept), self._journals.put(asked_for(journal, record.epoch)))
         self._writing.write(records, lambda: self._ask(record, kept))
+
+    def _ask_whether_begun(self, record: RunRecord, kept: Kept) -> None:
+        """The journal is the guard of what is done once, and there is none: was there ever?  A disk that was replaced does not
+        know what was begun."""
+
+        def then(task: NodeTask | None) -> None:
+            journal = self._new_journal(record, kept)
+            if task is None or task.state not in BEGUN:
+                self._ask_durably(record, kept, journal)
+                return
+            self._asking = None
+            unknown = replace(journal, epoch=task.epoch, is_partial=True)
+            self._close(ended(unknown, NodeState.FAILED, "lost", REPLACED), self._journals.keep(record.id, kept))
+
+        fetch_task(self._store, self._out.node.path, record.id, then, self._not_now)
 
     def _ask(self, record: RunRecord, kept: Kept) -> None:
         node, asked_at = self._out.node, self._out.now
@@ -236,8 +263,11 @@ class Worker:
         self._out.store((self._journals.drop(journal) if left is None else self._journals.put(left),), sync=False)
 
     def _granted(self, granted: Granted, kept: Kept) -> None:
-        if granted.direction is Direction.REVERT and self._journals.get(granted.run, Purpose.APPLY) is None:
+        applied = self._journals.get(granted.run, Purpose.APPLY)
+        if granted.direction is Direction.REVERT and applied is None:
             self._ask_what_was_done(granted, kept)
+        elif granted.direction is Direction.REVERT and applied is not None and applied.is_partial:
+            self._cannot_revert(granted)
         else:
             self._begin(granted, kept)
 
@@ -281,23 +311,22 @@ class Worker:
         self._look()
 
     def _ask_what_was_done(self, granted: Granted, kept: Kept) -> None:
-        """There is nothing here to take back: was there ever?  A disk that was replaced does not know what it did."""
+        """There is nothing here to take back: was there ever?"""
 
-        def then(result: Any) -> None:
-            if not isinstance(result, KeysRead):
-                self._not_now()
-                return
-            task = decode(result.keys[0].value, NodeTask) if result.keys else None
-            if task is None or not any(step.result == "changed" for step in task.steps):
+        def then(task: NodeTask | None) -> None:
+            if task is not None and any(step.result == "changed" for step in task.steps):
+                self._cannot_revert(granted)
+            else:
                 self._begin(granted, kept)
-                return
-            self._asking = None
-            asked = self._journals.get(granted.run, Purpose.REVERT)
-            assert asked is not None
-            words = "this agent's disk has no journal of the run, so nobody knows here what it changed: look there"
-            self._close(ended(asked, NodeState.REVERT_FAILED, "lost", words))
 
-        self._store.ask(ReadKeys(node_key(granted.run, self._out.node.path)), then)
+        fetch_task(self._store, self._out.node.path, granted.run, then, self._not_now)
+
+    def _cannot_revert(self, granted: Granted) -> None:
+        """A disk that was replaced does not know what it did."""
+        self._asking = None
+        asked = self._journals.get(granted.run, Purpose.REVERT)
+        assert asked is not None
+        self._close(ended(asked, NodeState.REVERT_FAILED, "lost", REPLACED))
 
     # ---- what is left open
 
@@ -328,15 +357,15 @@ class Worker:
             self._asking = journal.run
             self._store.ask(ReadKeys(over_key(journal.run)), then)
 
-    def _close(self, journal: Journal) -> None:
-        """Over without anything having been done about it now."""
+    def _close(self, journal: Journal, *others: StoredRecord) -> None:
+        """Over without anything having been done about it now; `others` are written with that."""
         self._closing[journal.key] = None
 
         def then() -> None:
             del self._closing[journal.key]
             self._reports.send(journal)
 
-        self._writing.write((self._journals.put(journal),), then)
+        self._writing.write((*others, self._journals.put(journal)), then)
 
     # ---- reporting
 
