@@ -9,6 +9,7 @@ nothing of it depends on this agent.  Nothing was begun when an answer is a prob
 """
 
 import time
+from functools import partial
 from typing import Any
 
 from dislocate.core.boundary.requests import Done
@@ -123,15 +124,21 @@ def get_run(call: Call) -> RunAnswer:
 
 
 def whole_run(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunAnswer:
+    return run_at(call, run, consistency)[0]
+
+
+def run_at(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> tuple[RunAnswer, int]:
+    """The run, with the revision as of which its nodes are told."""
     record = read_record(call, run, consistency)
     plan, tasks = read_plan(call, run, consistency), read_tasks(call, run, consistency)
     spec = read_spec(call, run, consistency)
     approvals = 0 if spec is None else spec.strategy.approvals
-    return run_answer(record, plan, tasks, approvals, lambda path: run_stream.is_reachable(call.node, path))
+    reaches = partial(run_stream.is_reachable, call.node)
+    return run_answer(record, plan, tasks.by_node, approvals, reaches), tasks.revision
 
 
 def watch_run(call: Call) -> run_stream.RunStream:
-    return run_stream.watch_run(call, whole_run)
+    return run_stream.watch_run(call, run_at)
 
 
 def consistency_of(call: Call) -> Consistency:
