@@ -17,8 +17,8 @@ from dislocate.core.boundary.runs import (
     Verb,
     Visited,
 )
-from dislocate.core.boundary.store import Uncertain
-from dislocate.core.runs.records import audit_key, node_key
+from dislocate.core.boundary.store import ReadKeys, Uncertain
+from dislocate.core.runs.records import active_key, audit_key, node_key
 from dislocate.core.runs.spec import CONFIRM_ABOVE
 from dislocate.core.tunables import RECOVERY_RUNS
 from dislocate.core.units import SECOND
@@ -409,6 +409,31 @@ def test_a_watch_tells_the_whole_run_then_what_changes_and_ends_with_it(api, run
     assert ("run", "done") in [(name, data.get("state")) for name, data in told]
     assert (told[-1][0], told[-1][1]["state"], told[-1][1]["words"]) == ("status", "done", "all are done")
     assert told[-1][1]["nodes"]["fra/a1"]["state"] == "done"
+
+
+def test_a_watch_does_not_tell_again_how_it_came_to_what_it_told_first(api, runs):
+    started(api)
+    answers = runs.backend.result
+
+    def busy(request):
+        """The run goes on between the questions of one status."""
+        answer = answers(request)
+        if isinstance(request, ReadKeys) and request.key == active_key("1") and "fra/a1" not in moved:
+            moved.append("fra/a1")
+            runs.move_node("1", "fra/a1", NodeState.STARTED)
+            runs.move_node("1", "fra/a1", NodeState.DONE)
+            runs.move("1", RunState.PAUSED)
+        elif type(request).__name__ == "WatchKeys" and "over" not in moved:
+            moved.append("over")
+            runs.move("1", RunState.DONE)
+        return answer
+
+    moved = []
+    runs.backend.result = busy
+    told = events(api.ask("GET", "/api/runs/1/watch"))
+    assert told[0][1]["nodes"]["fra/a1"]["state"] == "done"
+    assert [name for name, _ in told if name == "node"] == []
+    assert [data["state"] for name, data in told if name == "run"] == ["done"]
 
 
 def test_a_watch_of_a_run_that_is_over_ends_at_once(api, runs):

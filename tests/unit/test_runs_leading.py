@@ -176,7 +176,8 @@ def test_a_bad_configuration_is_caught_at_the_canary_and_taken_back():
     run = begun(gates=[Gate(service="web")])
     run.fleet.found = instances("fra/a1 critical, fra/a2 passing")
     assert run.run("1m") == ["open fra/a1", "revert", "open fra/a1", "close", "finish: reverted"]
-    assert run.store.picture().record.words == "1 node as before"
+    because = "a gate fails: 0 of 1 web passing, 1 wanted: fra/a1 critical"
+    assert run.store.picture().record.words == f"1 node as before; taken back because {because}"
 
 
 def until_reverting(run):

@@ -245,7 +245,10 @@ def finish_reverted(case: Case) -> RunStep | None:
     failed = picture.those(NodeState.REVERT_FAILED)
     taken_back = count(len(picture.those(NodeState.REVERTED)))
     if not failed:
-        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before")
+        because = (
+            f"; taken back because {picture.record.words}" if picture.record.words else ""
+        )  # nobody else remembers it
+        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before{because}")
     words = f"{taken_back} as before, but not {names(failed)}: {_why(case, failed[0])}"
     return FinishRun(*case.head, RunState.REVERT_FAILED, words)
 

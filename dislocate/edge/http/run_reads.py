@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary.runs import Frozen, NodeTask, RunPlan, RunRecord, Secret
 from dislocate.core.boundary.spec import RunSpec
-from dislocate.core.boundary.store import Consistency, Get, KeyValue, ReadKeys, Transact
+from dislocate.core.boundary.store import Consistency, Get, KeysRead, KeyValue, ReadKeys, Transact
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
 from dislocate.core.nearest import nearest
@@ -117,18 +117,31 @@ def read_frozen(call: Call, run: str, consistency: Consistency = Consistency.LIN
     return _read_one(call, records.spec_key(run), Frozen, consistency)
 
 
-def read_tasks(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> dict[Path, NodeTask]:
-    found = read_all(call, records.nodes_prefix(run), consistency)
-    return {task.node: task for task in (records.decode(each.value, NodeTask) for each in found)}
+class Tasks(Struct, frozen=True):
+    """What nodes made of a run: each as of `revision`, some perhaps as of later."""
+
+    by_node: dict[Path, NodeTask]
+    revision: int
+
+
+def read_tasks(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> Tasks:
+    pages = list(_pages(call, records.nodes_prefix(run), consistency))
+    tasks = [records.decode(each.value, NodeTask) for page in pages for each in page.keys]
+    return Tasks({task.node: task for task in tasks}, pages[0].revision)
 
 
 def read_all(
     call: Call, prefix: str, consistency: Consistency = Consistency.LINEARIZABLE, after: str = ""
 ) -> Iterator[KeyValue]:
     """All keys below `prefix`, page by page."""
-    while True:
-        page = call.ask_store(ReadKeys(prefix, True, consistency, limit=READ_LIMIT, after=after))
+    for page in _pages(call, prefix, consistency, after):
         yield from page.keys
+
+
+def _pages(call: Call, prefix: str, consistency: Consistency, after: str = "") -> Iterator[KeysRead]:
+    while True:
+        page: KeysRead = call.ask_store(ReadKeys(prefix, True, consistency, limit=READ_LIMIT, after=after))
+        yield page
         if not page.more or not page.keys:
             return
         after = page.keys[-1].key

@@ -1,8 +1,8 @@
 """Server-sent events of one run: first 'status', all of it; then 'run' and 'node' as they change; 'status' again at its end.
 
-Invariant: nothing is left out in silence.  What is told is read from the store's changes since the revision of before the
-status, each node's and the run's in their order but not among each other: the last status has everything.  Where changes are
-forgotten already, the stream ends, and whoever comes back is told the whole status again.
+Invariant: nothing is left out in silence, and nothing is told again that the status had.  What is told is read from changes of
+the store, each node's and the run's in their order but not among each other: the last status has everything.  Where changes
+are forgotten already, the stream ends, and whoever comes back is told the whole status again.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,23 +45,27 @@ def is_reachable(node: Any, path: Path) -> bool:
     return datacenter is None or bool(datacenter.reachable)
 
 
-def watch_run(call: Call, read: Callable[[Call, str], RunAnswer]) -> "RunStream":
+def watch_run(call: Call, read: Callable[[Call, str], tuple[RunAnswer, int]]) -> "RunStream":
+    """`read` gives a run, and the revision as of which its nodes are told."""
     run = run_of(call)
     revision = call.ask_store(ReadKeys(records.active_key(run))).revision
-    status = read(call, run)
+    status, nodes_revision = read(call, run)
     call.set_header("Cache-Control", "no-store")
-    return RunStream(call, lambda: read(call, run), revision, status)
+    return RunStream(call, lambda: read(call, run)[0], (revision, nodes_revision), status)
 
 
 class RunStream:
     """One reader, as WSGI wants it: an iterator of bytes that holds a slot until `close`."""
 
-    def __init__(self, call: Call, read: Callable[[], RunAnswer], revision: int, status: RunAnswer) -> None:
+    def __init__(self, call: Call, read: Callable[[], RunAnswer], seen: tuple[int, int], status: RunAnswer) -> None:
+        """`seen`: the revisions after which the run and its nodes are told."""
         call.agent.streams.take()
         self._agent = call.agent
         self._waves = {path: part.wave for path, part in status.nodes.items()}
         run = self._run = status.id
         self._read = read
+        self._version = status.version
+        revision, nodes_revision = seen
         self._opening = RETRY + frame("status", msgspec.json.encode(status), revision)
         self._is_over = status.state in OVER
         self._changes: Queue[tuple[KeyChange, ...] | None] = Queue(QUEUE_LIMIT)
@@ -71,7 +75,7 @@ class RunStream:
             else [
                 gevent.spawn(self._follow, records.active_key(run), False, revision),
                 gevent.spawn(self._follow, records.over_key(run), False, revision),
-                gevent.spawn(self._follow, records.nodes_prefix(run), True, revision),
+                gevent.spawn(self._follow, records.nodes_prefix(run), True, nodes_revision),
             ]
         )
         self._has_slot = True
@@ -132,4 +136,7 @@ class RunStream:
 
     def _told_run(self, record: RunRecord, revision: int) -> bytes:
         self._is_over = record.state in OVER
+        if record.version <= self._version:
+            return b""  # the status had it
+        self._version = record.version
         return frame("run", msgspec.json.encode(run_summary(record)), revision)

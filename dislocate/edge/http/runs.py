@@ -10,6 +10,7 @@ nothing of it depends on this agent.  Nothing was begun when an answer is a prob
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from dislocate.core.boundary.requests import Done
 from dislocate.core.boundary.runs import RunRecord, RunStarted, StartRun, SteerRun, Verb
@@ -121,6 +122,11 @@ def get_run(call: Call) -> RunAnswer:
 
 
 def whole_run(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> RunAnswer:
+    return run_at(call, run, consistency)[0]
+
+
+def run_at(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZABLE) -> tuple[RunAnswer, int]:
+    """The run, with the revision as of which its nodes are told."""
     record = read_record(call, run, consistency)
     plan, tasks = read_plan(call, run, consistency), read_tasks(call, run, consistency)
     frozen, node = read_frozen(call, run, consistency), call.node
@@ -129,11 +135,12 @@ def whole_run(call: Call, run: str, consistency: Consistency = Consistency.LINEA
         view = node.catalog.service(service)
         return () if view is None else view.instances
 
-    return run_answer(record, plan, tasks, frozen, instances, lambda path: run_stream.is_reachable(node, path))
+    reaches = partial(run_stream.is_reachable, node)
+    return run_answer(record, plan, tasks.by_node, frozen, instances, reaches), tasks.revision
 
 
 def watch_run(call: Call) -> run_stream.RunStream:
-    return run_stream.watch_run(call, whole_run)
+    return run_stream.watch_run(call, run_at)
 
 
 def consistency_of(call: Call) -> Consistency:
