@@ -225,10 +225,12 @@ class StorePart:
             self._server.send_failed(peer.path)
             self._answering.passing.lost(peer)
             self._router.link_lost(peer)
-        elif self._server is None and self._is_server(peer.path):
+        elif self._router.sent_to(peer) or self._is_needed_there(peer.path):
             self._out.reset_link(peer)
-        elif self._router.sent_to(peer) or (self._server is not None and self._server.waiting.holds(peer.path)):
-            self._out.reset_link(peer)
+
+    def _is_needed_there(self, path: Path) -> bool:
+        """Whether something that is no request hangs on the link to `path`: what is followed, or whoever waits for news."""
+        return self._is_server(path) if self._server is None else self._server.waiting.holds(path)
 
     def connect_tried(self, tried: ConnectTried) -> bool:
         """Whether it was this part that tried."""
