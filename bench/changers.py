@@ -125,7 +125,11 @@ class DislocateFleet:
         return took
 
     def memory(self) -> float:
-        return mean(agent.proportional_memory() for agent in self._agents) / MIB
+        """Of those that keep no store."""
+        return mean(agent.proportional_memory() for agent in self._agents[SERVERS:]) / MIB
+
+    def server_memory(self) -> float:
+        return mean(agent.proportional_memory() for agent in self._agents[:SERVERS]) / MIB
 
     def _says_done(self, at: int, run: str) -> bool:
         answer = ask(f"{self._url(at)}/api/runs/{run}?consistency=local")

@@ -130,6 +130,10 @@ def _of_batch(spec: RunSpec, task: int) -> int:
     return task + strategy.soak + strategy.settle + sum(gate.window for gate in spec.gates) + 2 * SECOND
 
 
+def _in_whole_seconds(span: int) -> int:
+    return -(-span // SECOND) * SECOND
+
+
 def _services(fleet: LiveFleet, names: Names) -> list[Service]:
     return [
         Service(

@@ -181,19 +181,24 @@ def troubled(scenario: Scenario, seed: int, span: int) -> Scenario:
     faults = [
         fault
         for _ in range(stream.between(1, 3))
-        for fault in TROUBLES[stream.choice(kinds)](stream, began + stream.below(max(SECOND, span)), scenario)
+        for fault in TROUBLES[stream.choice(kinds)](stream, began + _moment(stream, span), scenario)
     ]
     last = max(fault.time + (fault.lasting or 0) for fault in faults)
     return checked(
         replace(
             scenario,
             at=tuple(sorted((*scenario.at, *faults), key=lambda fault: fault.time)),
-            duration=max(scenario.duration, last + span + CALM),
+            duration=max(scenario.duration, last + CALM),
         )
     )
 
 
 CUTS = "cuts of a data center"
+
+
+def _moment(stream: Stream, span: int) -> int:
+    """In whole milliseconds: people read it."""
+    return stream.below(max(1, span // MILLISECOND)) * MILLISECOND
 
 
 def _anybody(scenario: Scenario) -> Paths:

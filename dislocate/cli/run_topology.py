@@ -23,7 +23,7 @@ HTTP_PORT = 49700
 PEER_TIMEOUT = 2.0  # seconds for an agent that may not be within reach from here
 PEER_TRIES = 2  # agents of a data center that are asked
 ALL_OF_THEM = 60  # agents; of a larger fleet only those that the run is about are rehearsed
-SHORTEST = 100_000  # nanoseconds: a round trip is never nothing
+SHORTEST = 100_000  # nanoseconds: a round trip is never nothing, and known no better than to this
 
 
 class Row(Struct, frozen=True):
@@ -137,7 +137,7 @@ def _distances(
             if not said:
                 assumed.append(f"{one}-{other}")
                 said = [sum(rows[home].rtts.get(name, 0) for name in (one, other)) or SHORTEST]
-            rtts[one, other] = rtts[other, one] = max(SHORTEST, sum(said) // len(said))
+            rtts[one, other] = rtts[other, one] = max(SHORTEST, sum(said) // len(said) // SHORTEST * SHORTEST)
     words = f"nobody could be asked how far apart these are, taken is the way through {home}: {', '.join(assumed)}"
     return rtts, (words,) if assumed else ()
 

@@ -196,6 +196,18 @@ def test_an_answer_that_did_not_go_out_ends_the_link_so_that_who_watches_asks_ag
     assert isinstance(three.answer("fra/a5", number), KeysChanged)
 
 
+def test_what_an_agent_follows_it_follows_anew_when_its_link_turns_out_to_be_none(three):
+    """The world has lost a link and the agent was not told: all that it says there goes nowhere."""
+    server = three.part("fra/a5")._whom.another()
+    three.hears = lambda source, target, body: "fra/a5" not in (source, target)
+    three.give("fra/a5", SendFailed(server, Refusal.GONE))
+    assert not three.part("fra/a5")._links.is_open(server.path), "nobody believes in it any more"
+    three.hears = lambda *_: True
+    three.ask("fra/a1", put("system/x", "v"))
+    three.run("10s")
+    assert [kv.value for kv in three.part("fra/a5")._near.held("system/") if kv.key == "system/x"] == [b"v"]
+
+
 # ---- ages
 
 

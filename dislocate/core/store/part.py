@@ -218,15 +218,19 @@ class StorePart:
 
     def send_failed(self, peer: NodeId) -> None:
         """Something sent on the link did not arrive, and nobody knows what.  Servers know how to go on; any other link is
-        ended, so that whoever waits there for an answer asks again."""
+        ended, so that whoever waits there for an answer asks again, and what is followed there is followed anew."""
         if self._links.node(peer.path) != peer:
             return
         if self._server is not None and self._is_server(peer.path):
             self._server.send_failed(peer.path)
             self._answering.passing.lost(peer)
             self._router.link_lost(peer)
-        elif self._router.sent_to(peer) or (self._server is not None and self._server.waiting.holds(peer.path)):
+        elif self._router.sent_to(peer) or self._is_needed_there(peer.path):
             self._out.reset_link(peer)
+
+    def _is_needed_there(self, path: Path) -> bool:
+        """Whether something that is no request hangs on the link to `path`: what is followed, or whoever waits for news."""
+        return self._is_server(path) if self._server is None else self._server.waiting.holds(path)
 
     def connect_tried(self, tried: ConnectTried) -> bool:
         """Whether it was this part that tried."""
