@@ -5,6 +5,7 @@ from sim.invariants.consensus import CONSENSUS
 from sim.invariants.datacenters import DATACENTERS
 from sim.invariants.membership import MEMBERSHIP
 from sim.invariants.monitor import Invariant, InvariantViolated, Monitor
+from sim.invariants.run_outcomes import RUN_OUTCOMES
 from sim.invariants.runs import RUNS
 from sim.invariants.store import STORE
 
@@ -15,6 +16,7 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     *CONSENSUS,
     *STORE,
     *RUNS,
+    *RUN_OUTCOMES,
 )
 
 __all__ = ["INVARIANTS", "Invariant", "InvariantViolated", "Monitor"]
