@@ -18,6 +18,7 @@ from dislocate.fleet.blueprint import AgentPlan, ServicePlan, claim_network, wri
 from dislocate.fleet.observer import Observer
 from dislocate.fleet.processes import FleetProcess, stop_all
 from dislocate.host.instances import end_processes
+from dislocate.host.leftovers import end_leftovers
 from dislocate.strict import one_of
 from sim.scenario import Scenario
 
@@ -65,7 +66,10 @@ class Fleet:
     def stop(self) -> None:
         """End every process."""
         stop_all([*self.agents.values(), *self.services.values()])
-        end_processes(*(self.home(path) / "state" for path in self.plans))  # what agents run outlives them
+        states = [self.home(path) / "state" for path in self.plans]
+        end_processes(*states)  # what agents run outlives them
+        for state in states:
+            end_leftovers(state)
         self._claim.close()
 
     def home(self, path: Path) -> FilePath:
@@ -104,6 +108,7 @@ class Fleet:
         self.kill(path)
         state = self.home(path) / "state"
         end_processes(state)
+        end_leftovers(state)
         shutil.rmtree(state)
         state.mkdir()
 

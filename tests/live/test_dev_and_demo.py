@@ -156,6 +156,65 @@ def test_dev_refuses_a_story_that_only_the_simulator_can_tell(tmp_path):
     assert (done.returncode, "at[2].do" in done.stderr, "sim run" in done.stderr) == (1, True, True), done.stderr
 
 
+RUN = """
+[[runs]]
+time = "3s"
+[runs.spec]
+name = "shop"
+targets = "*"
+[[runs.spec.resources]]
+kind = "file"
+path = "PLACE/shop.conf"
+content = "blue"
+[runs.spec.strategy]
+soak = "0s"
+settle = "0s"
+batch = "100%"
+"""
+STEERED = """
+[[at]]
+time = "5s"
+do = "steer"
+run = "shop"
+verb = "revert"
+[[expect]]
+kind = "eventually"
+claim = "run_is"
+run = "shop"
+status = "reverted"
+after = "3s"
+within = "27s"
+[[expect]]
+kind = "eventually"
+claim = "run_nodes"
+run = "shop"
+of = "fra/a1"
+status = "reverted"
+after = "3s"
+within = "27s"
+"""
+
+
+def story_of_a_run(directory, place, more=""):
+    head = STORY.partition("[[services]]")[0].replace('duration = "45s"', 'duration = "30s"\nservers = ["fra/a1"]')
+    story = directory / "story.toml"
+    story.write_text(head + RUN.replace("PLACE", place) + more)
+    return str(story)
+
+
+def test_dev_plays_config_runs_and_whoever_steers_them(tmp_path):
+    done = command("dev", "--scenario", story_of_a_run(tmp_path, "{{ facts.state_dir }}", STEERED), "--json")
+    assert [one["holds"] for one in json.loads(done.stdout)] == [True] * 2, done.stdout
+    assert done.returncode == 0
+
+
+def test_dev_refuses_a_run_that_would_change_the_machine_that_its_agents_share(tmp_path):
+    done = command("dev", "--scenario", story_of_a_run(tmp_path, str(tmp_path)))
+    assert done.returncode == 1, done.stdout
+    assert "runs[0].spec.resources[0].path" in done.stderr
+    assert "{{ facts.state_dir }}/" in done.stderr
+
+
 def test_in_the_demo_every_observer_answers_what_is_claimed_and_in_virtual_time_within_its_bounds():
     """How many real seconds it takes is `make demo`'s to judge: here it shares the machine with whatever else runs."""
     done = command("demo", "--json", "--patience", "10", within=5 * PATIENCE)
