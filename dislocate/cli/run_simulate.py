@@ -15,7 +15,7 @@ SEEDS = 20
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--seeds", type=click.IntRange(1, 1000), default=SEEDS, show_default=True, help="Rehearsals.")
-@click.option("--faults/--no-faults", default=True, help="With faults in half of them; they are unless it is said.")
+@click.option("--faults/--no-faults", default=True, show_default=True, help="Let things fail in half of them.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the worst one here, for `dislocate sim run`.")
 @agent_command
 def simulate(agent: AgentConnection, as_json: bool, file: Path, seeds: int, faults: bool, out: Path | None) -> None:
