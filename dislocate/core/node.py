@@ -299,6 +299,7 @@ class Node:
 
     def _time_reached(self, _reached: TimeReached) -> None:
         """Late timers: input that waited went before them."""
+        self._out.kept_since = None
         while (timer := self._out.due()) is not None:
             self._timers[type(timer)](timer)
 
@@ -401,6 +402,7 @@ class Node:
         """Nothing came for long: only a timer that was due and not served tells of a stall."""
         gap = now - max(self._out.now, self._out.deadline())
         if gap > self._patience:
+            self._out.kept_since = self._out.now  # until the time is told: what waits comes before that
             self._out.now = now
             self._swim.stalled(gap)
             self._wan.stalled(gap)

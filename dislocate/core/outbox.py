@@ -47,6 +47,7 @@ class Outbox:
         self.node = node
         self.rumors = rumors
         self.now = 0
+        self.kept_since: int | None = None  # the process stood still from then on, and reads what the kernel kept meanwhile
         self._room = DATAGRAM_BUDGET - len(encode_envelope(node, None)) - 2  # the head of a long array of facts
         self.members = 1  # alive and suspect in this data center, self included; membership keeps it
         self.effects: list[Effect] = []
@@ -194,6 +195,11 @@ class Outbox:
         failed(reason)
 
     # ---- time
+
+    @property
+    def arrived(self) -> int:
+        """When what is handled now arrived, at the earliest: now, unless the kernel kept it for a process that stood still."""
+        return self.now if self.kept_since is None else self.kept_since
 
     def read_clock(self, unix_ns: int) -> None:
         self._clock = (unix_ns, self.now)

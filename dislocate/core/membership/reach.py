@@ -116,7 +116,7 @@ class Reach:
                 continue
             before = known.rows.get(name)
             known.rows[name], known.versions[name] = row, report.version
-            self.heard_of(name, self._out.now - row.age)
+            self.heard_of(name, self._out.arrived - row.age)
             news = True
             if before is None or before.reachable is not row.reachable:  # else the verdict rests on the same words
                 self.judge(name, phi, f"{path}: {in_words(row)}")

@@ -135,7 +135,7 @@ class Wan:
 
     def learn_freshness(self, rows: tuple[Freshness, ...]) -> None:
         """What a member of this data center knows of the age of the others."""
-        self._reach.learn(rows, self._out.now)
+        self._reach.learn(rows, self._out.arrived)
 
     # ---- members
 
@@ -270,7 +270,7 @@ class Wan:
         sample = peer.heard(body, now)
         if sample is not None:
             self._coordinates.measured(sender.path, body.coordinate, sample)
-        said_at = now - peer.rtt // 2
+        said_at = self._out.arrived - peer.rtt // 2
         self._reach.heard_of(datacenter, said_at)
         self._reach.learn(body.freshness, said_at)
         for row in body.freshness:
