@@ -1,7 +1,7 @@
 """Operators: people who start config runs and steer them, and who mean it: asked again until it is so.
 
-An operator asks an agent that is up; without an answer, or with one that says nobody can do it now, another one some seconds
-later.  What is refused for a reason stays refused.
+An operator asks an agent that is up; without an answer, or with one that says nobody can do it now or nobody knows whether it
+was done, another one some seconds later.  What is refused for a reason stays refused.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dislocate.core.boundary.requests import Refused, Result
 from dislocate.core.boundary.runs import RunStarted, StartRun, SteerRun, Task, TaskVerb, Verb
 from dislocate.core.boundary.spec import RunSpec
+from dislocate.core.boundary.store import Uncertain
 from dislocate.core.errors import LocalError, require
 from dislocate.core.identity import Path
 from dislocate.core.runs.actions import work_to_apply
@@ -90,7 +91,7 @@ class _Asking:
             world.schedule.call(world.now + wait, self._ask, None)
 
     def _answered(self, result: Result) -> None:
-        if isinstance(result, Refused) and result.kind == "unavailable":
+        if isinstance(result, Uncertain) or (isinstance(result, Refused) and result.kind == "unavailable"):
             return
         if isinstance(result, RunStarted):
             self._world.truth.runs.answered(result.run)

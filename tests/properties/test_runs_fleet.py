@@ -12,13 +12,18 @@ from dislocate.core.boundary.spec import Command, File, OnFailure, RunSpec, Stra
 from dislocate.core.runs.records import active_key, decode
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from sim import faults
-from sim.invariants import INVARIANTS, Monitor
+from sim.invariants import Monitor
+from sim.invariants.consensus import CONSENSUS
+from sim.invariants.run_outcomes import RUN_OUTCOMES
+from sim.invariants.runs import RUNS
+from sim.invariants.store import STORE
 from sim.operators import place_runs
 from sim.scenario import Datacenter, Fault, PlannedRun, Scenario, Service, checked
 from sim.world import World
 
 FULL = os.environ.get("DISLOCATE_PROFILE") == "full"
 NODES = ("fra/a1", "fra/a2", "fra/a3", "wdc/a1", "wdc/a2")
+INVARIANTS = (*CONSENSUS, *STORE, *RUNS, *RUN_OUTCOMES)  # those of membership: `test_fleet`
 SERVERS = ("fra/a1", "fra/a2", "wdc/a1")
 BEGINS = 6 * SECOND
 HAPPENS = 60 * SECOND  # from the begin on

@@ -76,6 +76,19 @@ def test_an_operator_whose_agent_dies_asks_another(make_fleet):
     assert world.truth.runs.lost == []
 
 
+def test_an_operator_who_hears_that_nobody_knows_asks_again(make_fleet):
+    world = make_fleet(PlannedRun(6 * SECOND, spec()))
+    world.run(6 * SECOND - 1)
+    for agent in SERVERS[1:]:
+        do(world, Fault(world.now, "pause", target=agent))
+    world.run(30 * SECOND)
+    assert states(world) == []
+    for agent in SERVERS[1:]:
+        do(world, Fault(world.now, "resume", target=agent))
+    world.run(50 * SECOND)
+    assert states(world)[0] == ("shop", RunState.DONE)
+
+
 def test_an_operator_of_one_agent_waits_until_it_is_up(make_fleet):
     world = make_fleet(PlannedRun(6 * SECOND, spec(), by="fra/a3"))
     world.run(5 * SECOND)
