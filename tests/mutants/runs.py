@@ -113,7 +113,7 @@ RUNS_MUTANTS = (
         scenario=rollout(
             14,
             "7.9 slow from=fra to=wdc factor=12",
-            "11.1 steer run=shop verb=pause",  # the asking is on its way
+            "9.9 steer run=shop verb=pause",  # the asking is on its way
             targets="dc:wdc",
             wdc=1,
         ),
@@ -212,8 +212,8 @@ RUNS_MUTANTS = (
         scenario=rollout(
             84,
             "7.9 slow from=fra to=wdc factor=12 for=6s",
-            "10.95 steer run=shop verb=skip target=wdc/a1",  # the asking is on its way
-            "11.05 steer run=shop verb=retry target=wdc/a1",
+            "9.8 steer run=shop verb=skip target=wdc/a1",  # the asking is on its way
+            "9.9 steer run=shop verb=retry target=wdc/a1",
             resources=(BUILD, RELOAD),
             strategy=f'{TOGETHER}\nwaves = ["wdc"]',
             wdc=1,
