@@ -47,7 +47,7 @@ class Outbox:
         self.node = node
         self.rumors = rumors
         self.now = 0
-        self.kept_since: int | None = None  # the process stood still from then on, and reads what the kernel kept meanwhile
+        self.kept_since: int | None = None  # since then the kernel kept what is handled now
         self._room = DATAGRAM_BUDGET - len(encode_envelope(node, None)) - 2  # the head of a long array of facts
         self.members = 1  # alive and suspect in this data center, self included; membership keeps it
         self.effects: list[Effect] = []
