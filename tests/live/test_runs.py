@@ -105,10 +105,11 @@ def test_a_data_center_that_is_cut_in_mid_wave_finishes_its_grant_holds_and_goes
     gate = tmp_path / "tok"
     (tmp_path / "fra").touch()
     (tmp_path / "wdc").touch()
-    wait = shell("wait", f"while [ ! -e '{tmp_path}'/$DC ]; do sleep 0.1; done; {NOTED}", once=True)
+    wait = shell("wait", f"touch $PLACE/waits; while [ ! -e '{tmp_path}'/$DC ]; do sleep 0.1; done; {NOTED}", once=True)
     wait["environment"] |= {"NOTE": "waited", "DC": "{{ facts.datacenter }}"}
     run = runs.start("waits", "*", wait, waves=["fra", "tok"], canary=0, batch="50%", by="fra/a1")
-    runs.until("tok is at it", run, lambda seen: [states(seen)[f"tok/a{n}"] for n in (1, 2)] == ["started"] * 2)
+    # By the nodes themselves: one whose grant is on its way when it is cut off has nothing to finish.
+    until("tok is at it", lambda: all(runs.file(f"tok/a{n}", "waits").exists() for n in (1, 2)))
     runs.fleet.steer(**{"do": "cut", "from": "tok", "to": "*", "channels": ["udp", "links", "app"]})
     held = runs.until("it holds", run, lambda seen: seen["state"] == "paused")
     assert held["hold"] == "budget", held
@@ -263,7 +264,7 @@ def test_a_secret_is_in_the_file_and_nowhere_else(runs, tmp_path):
     login["environment"]["TOKEN"] = "{{ secret('shop/token') }}"
     login["require"] = ["conf"]
     file = template("token.conf", "token = {{ secret('shop/token') }}", id="conf", mode="0600")
-    run = runs.start("token", "dc:tok", file, login)
+    run = runs.start("token", "dc:tok", file, login, canary=0)
     seen = runs.over(run)
     assert seen["state"] == "done", seen
     own = [runs.file(path, "token.conf") for path in states(seen)]
@@ -287,11 +288,11 @@ def test_a_secret_is_in_the_file_and_nowhere_else(runs, tmp_path):
 def test_a_new_version_of_a_service_takes_over_behind_real_traffic_without_one_failed_request(runs):
     nodes = ["wdc/a1", "wdc/a2", "wdc/a3"]
 
-    def roll(version, batch=1, **more):
+    def roll(version, batch=2, **more):
         run = [sys.executable, shop.__file__, "{address}", "{port}", version]
         resource = {"kind": "process", "name": "shop", "run": run, "service": "live.shop", "health": "/health"}
         resource |= {"count": 2, "ready_within": "120s", "drain_for": "3s", "timeout": "5m", **more}
-        return runs.over(runs.start("service", "dc:wdc", resource, floor={"live.shop": 0.5}, batch=batch))
+        return runs.over(runs.start("service", "dc:wdc", resource, floor={"live.shop": 0.3}, batch=batch))
 
     def pids():
         return {path: [one.record.pid for one in read_instances(runs.file(path, "processes/shop"))] for path in nodes}
