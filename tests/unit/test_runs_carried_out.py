@@ -25,7 +25,6 @@ from tests.support.tiny_fleet import Host
 from tests.support.tiny_servers import TinyServers
 from tests.support.tiny_worker import TinyHost
 
-
 TARGETS = ("fra/a1", "fra/a3", "fra/a4", "fra/a5")
 SPEC = RunSpec(
     name="web",
