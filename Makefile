@@ -9,10 +9,10 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/dislocate demo
 
-# More at a time than two cores have: many tests wait for a process or a timer, and each live one has a loopback of its own.
+# Each live test has a loopback network of its own, so two can run side by side.
 test: $(STAMP) lint
-	$(BIN)/pytest -n 4 --dist loadfile -m "not live"
-	$(BIN)/pytest -n 3 --dist loadfile -m live
+	$(BIN)/pytest -n 2 --dist loadfile -m "not live"
+	$(BIN)/pytest -n 2 --dist loadfile -m live
 
 # The same tests with full counts: every seed, every round.
 prove: $(STAMP) lint

@@ -4,12 +4,15 @@ A port of 127.0.0.1 that was free a moment ago is often another test's, or any c
 was closed there and must refuse may be somebody else's who answers.
 """
 
+import errno
 import os
 import socket
 
 import gevent.socket as sockets
 
 from dislocate.core.identity import Address, join_address
+
+ATTEMPTS = 100
 
 
 def own_host() -> str:
@@ -20,12 +23,17 @@ def own_host() -> str:
 
 def free_address() -> Address:
     """A port of ours, free for both TCP and UDP."""
-    with sockets.socket() as stream:
-        stream.bind((own_host(), 0))
-        address = stream.getsockname()
-        with sockets.socket(type=sockets.SOCK_DGRAM) as datagrams:
-            datagrams.bind(address)
-        return join_address(*address)
+    for _ in range(ATTEMPTS):
+        with sockets.socket() as stream, sockets.socket(type=sockets.SOCK_DGRAM) as datagrams:
+            stream.bind((own_host(), 0))
+            try:
+                datagrams.bind(stream.getsockname())
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:  # else somebody has it on all addresses, such as a client just now
+                    raise
+            else:
+                return join_address(*stream.getsockname())
+    raise AssertionError(f"no port is free for both in {ATTEMPTS} attempts")
 
 
 def free_port() -> int:
