@@ -12,7 +12,7 @@ from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.boundary.store import Uncertain
 from dislocate.core.errors import LocalError, require
 from dislocate.core.identity import Path
-from dislocate.core.runs.actions import work_to_apply
+from dislocate.core.runs.agent.actions import work_to_apply
 from dislocate.core.runs.plan import make_plan, plan_digest
 from dislocate.core.runs.resources import is_shared
 from dislocate.core.runs.spec import ordered

@@ -26,7 +26,7 @@ from dislocate.core.boundary.store import (
     RevokeLease,
     Transact,
 )
-from dislocate.core.runs.ledger import RunsLedger
+from dislocate.core.runs.ledger.ledger import RunsLedger
 from dislocate.core.runs.steps import RunStep
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, SetFeatureLevel, decode_command
 from dislocate.core.store.keys import Keys

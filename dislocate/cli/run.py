@@ -14,7 +14,7 @@ from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, body_of, operator, run_id
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
-from dislocate.core.runs.audit import first_that_does_not_fit
+from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 
 
 @click.group()

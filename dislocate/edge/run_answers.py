@@ -24,8 +24,8 @@ from dislocate.core.boundary.runs import (
 from dislocate.core.boundary.spec import Resource
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
-from dislocate.core.runs.explain import explain
-from dislocate.core.runs.picture import Picture
+from dislocate.core.runs.control.explain import explain
+from dislocate.core.runs.control.picture import Picture
 from dislocate.core.runs.plan import plan_digest
 from dislocate.core.runs.resources import is_owed_only, is_shared, resource_id
 from dislocate.core.units import seconds

@@ -4,7 +4,7 @@ Invariants: every task that is not cancelled is answered by exactly one outcome 
 and a second, whatever it meets; nothing that goes wrong in one reaches the agent or another task; what people are told holds
 no secret.  At most `AT_ONCE` are carried out at a time; further ones wait for a place within their own time.
 
-Decides nothing about order, grants or repetition: that is `core.runs.worker`.
+Decides nothing about order, grants or repetition: that is `core.runs.agent.worker`.
 """
 
 import logging

@@ -11,8 +11,8 @@ from dislocate.core.boundary.events import NodeMoved, RunMoved, TaskBegun, TaskE
 from dislocate.core.boundary.runs import OVER, NodeState, TaskVerb
 from dislocate.core.boundary.spec import Command
 from dislocate.core.identity import Path
-from dislocate.core.runs.drift import DRIFT_PERIOD
-from dislocate.core.runs.journal import Journal, Purpose, journal_key
+from dislocate.core.runs.agent.drift import DRIFT_PERIOD
+from dislocate.core.runs.agent.journal import Journal, Purpose, journal_key
 from dislocate.core.runs.records import AUDIT, counts_key, decode
 from dislocate.core.runs.spec import resource_id
 from dislocate.core.units import SECOND

@@ -9,6 +9,7 @@ from dislocate.fleet.dev import dev_scenario
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.processes import stop_all
 from tests.support.live import HandAgent, new_secret, until
+from tests.support.running import Running
 
 EVERYBODY = 6
 
@@ -70,3 +71,18 @@ def by_hand(tmp_path, network):
 
     yield make
     stop_all([agent.process for agent in made])
+
+
+@pytest.fixture
+def running():
+    """Starts commands that stay; none is left, however the test ends: what they started dies with them."""
+    started = []
+
+    def start(*arguments: str) -> Running:
+        started.append(Running(*arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()

@@ -63,7 +63,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="begins-without-asking",
         why="The record that prompts a node is taken for its grant.",
-        module="dislocate.core.runs.worker",
+        module="dislocate.core.runs.agent.worker",
         original="self._store.ask(AskGrant(record.id, node.path, record.epoch, ask), then)",
         planted="then(Granted(record.id, record.epoch, ask, record.direction))",
         invariant="nothing without a grant",
@@ -72,7 +72,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="once-is-looked-at",
         why="After a crash a command that is run once is judged as any other: it does not seem to be done.",
-        module="dislocate.core.runs.actions",
+        module="dislocate.core.runs.agent.actions",
         original="    if is_once(work.resource):\n        return Settle(",
         planted="    if is_once(work.resource) and look is not None and not look.result:\n        return Settle(",
         invariant="no effect twice",
@@ -83,7 +83,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="one-may-always-fail",
         why="A budget of nothing looks like a mistake, so it is one at least.",
-        module="dislocate.core.runs.starting",
+        module="dislocate.core.runs.ledger.starting",
         original="budget=amount(spec.strategy.max_failed, len(plan.targets)),",
         planted="budget=max(1, amount(spec.strategy.max_failed, len(plan.targets))),",
         invariant="no grant over the budget",
@@ -92,7 +92,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="back-is-granted",
         why="Who is back goes on where it was, whatever batch that was in.",
-        module="dislocate.core.runs.rollout",
+        module="dislocate.core.runs.control.rollout",
         original='Mark(node, NodeState.PENDING, "within reach again")',
         planted='Mark(node, NodeState.GRANTED, "within reach again")',
         invariant="one batch at a time",
@@ -106,7 +106,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="a-pause-holds-nobody-back",
         why="Only what is over refuses to begin.",
-        module="dislocate.core.runs.granting",
+        module="dislocate.core.runs.ledger.granting",
         original="may_begin = record.state in (RunState.RUNNING, RunState.REVERTING) or is_in_flight",
         planted="may_begin = record.hold is not None or record.state in (RunState.RUNNING, RunState.REVERTING)",
         invariant="nothing begins while held",
@@ -122,7 +122,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="takes-up-two",
         why="The next run is looked for while the host still does what an aborted one began.",
-        module="dislocate.core.runs.worker",
+        module="dislocate.core.runs.agent.worker",
         original="""        if self._carrying is not None or self._asking is not None:
             return
         self._tend_left(active)
@@ -142,7 +142,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="the-floor-is-not-asked",
         why="A batch is opened with all who are within reach.",
-        module="dislocate.core.runs.rollout",
+        module="dislocate.core.runs.control.rollout",
         original="    nodes = _opening(case, wanted).nodes\n",
         planted="    nodes = tuple(wanted)\n",
         invariant="the floor is kept",
@@ -155,7 +155,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="the-version-counts-batches",
         why="What does not move on to another batch is no new version.",
-        module="dislocate.core.runs.draft",
+        module="dislocate.core.runs.ledger.draft",
         original="version=self.before.version + 1,",
         planted="version=max(self.before.version, self.record.batch + 1),",
         invariant="runs go forward",
@@ -164,7 +164,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="forgets-what-it-began",
         why="An entry that has its result is written without that it was begun, so that nothing is there to revert.",
-        module="dislocate.core.runs.journal",
+        module="dislocate.core.runs.agent.journal",
         original="        begun=begun,\n",
         planted="",
         invariant="hosts are as the log says",
@@ -173,7 +173,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="found-done-is-no-change",
         why="What had been done when the agent died counts as being as it should be, and notifies nobody.",
-        module="dislocate.core.runs.actions",
+        module="dislocate.core.runs.agent.actions",
         original="words = TaskOutcome(TaskResult.CHANGED, intent.before,",
         planted="words = TaskOutcome(TaskResult.SAME, intent.before,",
         invariant="a handler that is owed runs",
@@ -182,7 +182,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="does-not-look-again",
         why="A step of which the end is not known is simply done: it is as it should be, so it changed nothing.",
-        module="dislocate.core.runs.actions",
+        module="dislocate.core.runs.agent.actions",
         original="""    if look is None:
         return Look(work)
     is_done = """,
@@ -195,7 +195,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="reports-before-it-is-written",
         why="The report leaves while the disk still writes the end of the journal.",
-        module="dislocate.core.runs.carrying",
+        module="dislocate.core.runs.agent.carrying",
         original="        self._writing.write((self._journals.put(self.journal),), lambda: self._over(self.journal))\n",
         planted="        self._writing.write((self._journals.put(self.journal),), lambda: None)\n"
         "        self._over(self.journal)\n",
@@ -205,7 +205,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="old-grants-are-good",
         why="Asking is not fenced by the epoch: the answer is under the present one, and the task under the old.",
-        module="dislocate.core.runs.granting",
+        module="dislocate.core.runs.ledger.granting",
         original='    claim(body.epoch == record.epoch, "epoch", fenced)\n',
         planted='    claim(body.epoch <= record.epoch, "epoch", fenced)\n',
         invariant="no report is lost",
@@ -223,7 +223,7 @@ RUNS_MUTANTS = (
     Mutant(
         name="the-end-is-not-audited",
         why="The entry about a step is made where its verb is known, and one has none.",
-        module="dislocate.core.runs.stepping",
+        module="dislocate.core.runs.ledger.stepping",
         original='    return "finish"\n',
         planted='    return ""\n',
         invariant="what happened is audited",

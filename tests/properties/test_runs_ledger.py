@@ -20,7 +20,8 @@ from dislocate.core.boundary.runs import (
 )
 from dislocate.core.boundary.spec import Join
 from dislocate.core.runs import records
-from dislocate.core.runs.audit import first_that_does_not_fit
+from dislocate.core.runs.ledger.audit import first_that_does_not_fit
+from dislocate.core.runs.ledger.transitions import COUNTS_AS_BAD, RUN_MOVES
 from dislocate.core.runs.steps import (
     CloseBatch,
     FinishRun,
@@ -33,7 +34,6 @@ from dislocate.core.runs.steps import (
     RevertRun,
     RunStep,
 )
-from dislocate.core.runs.transitions import COUNTS_AS_BAD, RUN_MOVES
 from dislocate.core.store.machine import StoreMachine
 from tests.support.runs_log import A, B, C, D, RunsLog
 

@@ -27,8 +27,8 @@ from dislocate.core.boundary.runs import (
 from dislocate.core.boundary.store import Put, Transact
 from dislocate.core.boundary.values import MemberState
 from dislocate.core.runs import records
-from dislocate.core.runs.audit import next_entry
-from dislocate.core.runs.draft import Last
+from dislocate.core.runs.ledger.audit import next_entry
+from dislocate.core.runs.ledger.draft import Last
 from tests.support.fake_backend import FakeBackend, datacenter, instance, member
 from tests.support.tiny_store import QUIET, TinyStore
 

@@ -12,7 +12,7 @@ from typing import Any
 from dislocate.cli.run_progress import OVER
 from dislocate.client.connection import AgentConnection, NoAgent, Problem
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.runs.journal import HEAD, Journal, Journals
+from dislocate.core.runs.agent.journal import HEAD, Journal, Journals
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.operators import latest_run
 from tests.support.live import PATIENCE, until

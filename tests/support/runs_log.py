@@ -21,8 +21,8 @@ from dislocate.core.boundary.runs import (
 )
 from dislocate.core.boundary.spec import File, RunSpec, Strategy
 from dislocate.core.runs import records
-from dislocate.core.runs.audit import first_that_does_not_fit
-from dislocate.core.runs.draft import Last
+from dislocate.core.runs.ledger.audit import first_that_does_not_fit
+from dislocate.core.runs.ledger.draft import Last
 from dislocate.core.runs.steps import CloseBatch, FinishRun, HoldRun, Mark, MarkNodes, OpenBatch, ReleaseRun, RevertRun
 from dislocate.core.store.commands import SetFeatureLevel
 from dislocate.core.store.machine import Applied

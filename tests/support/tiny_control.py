@@ -27,8 +27,8 @@ from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
-from dislocate.core.runs.leading import Leading
-from dislocate.core.runs.picture import IN_FLIGHT, Picture
+from dislocate.core.runs.control.leading import Leading
+from dislocate.core.runs.control.picture import IN_FLIGHT, Picture
 from dislocate.core.runs.records import (
     active_key,
     decode,

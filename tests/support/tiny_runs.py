@@ -17,9 +17,9 @@ from dislocate.core.boundary.spec import Command, Freeze, Gate, RunSpec, Strateg
 from dislocate.core.boundary.values import Load, Status
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
-from dislocate.core.runs.clocks import Clocks
-from dislocate.core.runs.picture import Picture, Seen
-from dislocate.core.runs.rollout import decide
+from dislocate.core.runs.control.clocks import Clocks
+from dislocate.core.runs.control.picture import Picture, Seen
+from dislocate.core.runs.control.rollout import decide
 from dislocate.core.runs.steps import (
     CloseBatch,
     FinishRun,

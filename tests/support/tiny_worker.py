@@ -36,9 +36,9 @@ from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
+from dislocate.core.runs.agent.worker import Worker
 from dislocate.core.runs.records import active_key, encode, node_key, over_key, spec_digest, spec_key
 from dislocate.core.runs.resources import resource_id
-from dislocate.core.runs.worker import Worker
 from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND, parse_duration
 

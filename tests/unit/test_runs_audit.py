@@ -3,8 +3,8 @@
 from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import Verb
-from dislocate.core.runs import draft as draft_module
-from dislocate.core.runs.audit import first_that_does_not_fit, hash_of, next_entry
+from dislocate.core.runs.ledger import draft as draft_module
+from dislocate.core.runs.ledger.audit import first_that_does_not_fit, hash_of, next_entry
 from tests.support.runs_log import RunsLog
 
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from dislocate.core.runs.floor import least, openable
+from dislocate.core.runs.control.floor import least, openable
 from tests.support.tiny_runs import instances
 
 FOUR = "fra/a1 passing, fra/a2 passing, fra/a3 passing, fra/a4 passing"

@@ -3,7 +3,7 @@
 import pytest
 
 from dislocate.core.boundary.spec import Freeze
-from dislocate.core.runs.freezes import DAY, WEEK, frozen_until, weekday_time
+from dislocate.core.runs.control.freezes import DAY, WEEK, frozen_until, weekday_time
 from dislocate.core.units import HOUR, MINUTE
 from tests.support.tiny_runs import MONDAY
 

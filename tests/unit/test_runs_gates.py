@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from dislocate.core.boundary.spec import Gate
-from dislocate.core.runs.gates import Reading, Verdict, judge
-from dislocate.core.runs.picture import Seen
+from dislocate.core.runs.control.gates import Reading, Verdict, judge
+from dislocate.core.runs.control.picture import Seen
 from tests.support.tiny_runs import instances
 
 HALF = Gate(service="web", passing=0.5)

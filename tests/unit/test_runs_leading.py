@@ -6,7 +6,7 @@ from dislocate.core.boundary.runs import Hold, RunState
 from dislocate.core.boundary.spec import Freeze, Gate, Join
 from dislocate.core.boundary.store import KeyValue
 from dislocate.core.outbox import NEVER
-from dislocate.core.runs import leading
+from dislocate.core.runs.control import leading
 from dislocate.core.runs.steps import JoinNodes
 from dislocate.core.units import HOUR, SECOND
 from tests.support import tiny_control

@@ -27,7 +27,8 @@ from dislocate.core.boundary.spec import File, Join, RunSpec
 from dislocate.core.boundary.store import Delete, Get, Put, Transact
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
-from dislocate.core.runs import keeping, records
+from dislocate.core.runs import records
+from dislocate.core.runs.ledger import keeping
 from dislocate.core.runs.steps import JoinNodes, Mark, MarkNodes, OpenBatch
 from dislocate.core.store import quotas as quotas_module
 from dislocate.core.store.backup import restore_chunks

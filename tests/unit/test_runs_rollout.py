@@ -4,7 +4,7 @@ import pytest
 
 from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState
 from dislocate.core.boundary.spec import Freeze, Gate, OnFailure
-from dislocate.core.runs.explain import explain
+from dislocate.core.runs.control.explain import explain
 from dislocate.core.units import HOUR, MINUTE, SECOND
 from tests.support.tiny_runs import MONDAY, Watch, instances, picture, said
 

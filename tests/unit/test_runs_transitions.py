@@ -5,8 +5,7 @@ import pytest
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.runs import OVER, Direction, Hold, NodeState, RunState, Verb
 from dislocate.core.runs.amounts import amount
-from dislocate.core.runs.steps import CloseBatch, HoldRun, JoinNodes, MarkNodes, OpenBatch, ReleaseRun, RevertRun
-from dislocate.core.runs.transitions import (
+from dislocate.core.runs.ledger.transitions import (
     FINISHES,
     GRANTABLE,
     MARKS,
@@ -18,6 +17,7 @@ from dislocate.core.runs.transitions import (
     STEPS,
     VERBS,
 )
+from dislocate.core.runs.steps import CloseBatch, HoldRun, JoinNodes, MarkNodes, OpenBatch, ReleaseRun, RevertRun
 from tests.support.runs_log import A, B, RunsLog
 
 

@@ -6,7 +6,7 @@ from dislocate.core.boundary.inputs import LinkLost, MessageReceived, SendFailed
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import Visited
 from dislocate.core.boundary.values import Refusal
-from dislocate.core.runs.hosting import VISITS_HOSTED
+from dislocate.core.runs.agent.hosting import VISITS_HOSTED
 from dislocate.core.runs.messages import VisitAnswered, VisitAsked, VisitEnded, VisitOutput
 from dislocate.core.units import SECOND
 from dislocate.core.wire import decode_envelope, encode_envelope

@@ -15,9 +15,9 @@ from dislocate.core.boundary.runs import (
 )
 from dislocate.core.boundary.spec import Command, Service
 from dislocate.core.boundary.store import KeyValue, ReadKeys
-from dislocate.core.runs.actions import Carry, Intend, Look, Settle, next_action, work_to_apply
-from dislocate.core.runs.fetching import named_secrets
-from dislocate.core.runs.journal import Journal, Purpose, intended, settled
+from dislocate.core.runs.agent.actions import Carry, Intend, Look, Settle, next_action, work_to_apply
+from dislocate.core.runs.agent.fetching import named_secrets
+from dislocate.core.runs.agent.journal import Journal, Purpose, intended, settled
 from dislocate.core.runs.plan import plan_digest
 from dislocate.core.tunables import GRANT_VALID
 from dislocate.core.units import SECOND

@@ -16,12 +16,12 @@ from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.membership.wan import Wan
 from dislocate.core.outbox import Outbox
+from dislocate.core.runs.agent.hosting import Hosting
+from dislocate.core.runs.agent.visits import Visits
+from dislocate.core.runs.agent.worker import Worker
+from dislocate.core.runs.control.leading import Leading
 from dislocate.core.runs.door import StoreDoor
-from dislocate.core.runs.hosting import Hosting
-from dislocate.core.runs.leading import Leading
 from dislocate.core.runs.targeting import Candidate, candidates, parse_target
-from dislocate.core.runs.visits import Visits
-from dislocate.core.runs.worker import Worker
 from dislocate.core.streams import Streams
 
 

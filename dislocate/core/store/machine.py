@@ -34,7 +34,7 @@ from dislocate.core.boundary.store import (
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.catalog.validation import refused
 from dislocate.core.errors import LocalError, require
-from dislocate.core.runs.ledger import BODIES, Ledgered, RunsLedger, level_refusal
+from dislocate.core.runs.ledger.ledger import BODIES, Ledgered, RunsLedger, level_refusal
 from dislocate.core.runs.records import ACTIVE, RECORDS
 from dislocate.core.runs.steps import JoinNodes, RunStep
 from dislocate.core.store.backup import Backup, read_backup

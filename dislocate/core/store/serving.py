@@ -27,7 +27,7 @@ from dislocate.core.boundary.store import (
 from dislocate.core.consensus.messages import Entry
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import NEVER, Outbox, Timer
-from dislocate.core.runs.ledger import level_refusal
+from dislocate.core.runs.ledger.ledger import level_refusal
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, RestoreChunk, encode_command
 from dislocate.core.store.copies import Copies
 from dislocate.core.store.machine import Applied

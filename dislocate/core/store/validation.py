@@ -30,7 +30,7 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import split_path
-from dislocate.core.runs.checking import CHECKS
+from dislocate.core.runs.agent.checking import CHECKS
 from dislocate.core.runs.records import ACTIVE, RECORDS, SECRETS
 from dislocate.core.store.backup import read_header
 from dislocate.core.store.keys import name_size

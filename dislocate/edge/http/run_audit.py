@@ -3,7 +3,7 @@
 from dislocate.core.boundary.runs import AuditEntry
 from dislocate.core.boundary.store import ReadKeys
 from dislocate.core.runs import records
-from dislocate.core.runs.audit import first_that_does_not_fit
+from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
 from dislocate.edge.http.run_reads import read_all

@@ -21,7 +21,7 @@ from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, split_path
 from dislocate.core.nearest import nearest
 from dislocate.core.runs import records
-from dislocate.core.runs.draft import Last
+from dislocate.core.runs.ledger.draft import Last
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.runs.spec import check_spec
 from dislocate.core.tunables import TRANSACTION_OPERATIONS

@@ -12,8 +12,8 @@ from dislocate.core.boundary.runs import AskGrant, Frozen, NodeState, ReportTask
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import split_path
 from dislocate.core.runs import records
+from dislocate.core.runs.ledger.starting import plan_fault
 from dislocate.core.runs.spec import check_spec
-from dislocate.core.runs.starting import plan_fault
 from dislocate.core.tunables import REPORT_BYTES, RUN_WORDS, SPEC_BYTES, VALUE_BYTES
 
 _NUMBER_LIMIT = 1 << 63

@@ -15,9 +15,21 @@ from dislocate.core.boundary.runs import Batch, Direction, Hold, NodeState, Node
 from dislocate.core.boundary.spec import Join
 from dislocate.core.identity import Path
 from dislocate.core.runs import records
-from dislocate.core.runs.draft import LEADER, Draft, Illegal, Moving, claim
-from dislocate.core.runs.starting import first_shared, plan_fault
-from dislocate.core.runs.steering import begin_revert
+from dislocate.core.runs.ledger.draft import LEADER, Draft, Illegal, Moving, claim
+from dislocate.core.runs.ledger.starting import first_shared, plan_fault
+from dislocate.core.runs.ledger.steering import begin_revert
+from dislocate.core.runs.ledger.transitions import (
+    END_BY_THEMSELVES,
+    FINISHES,
+    GRANTABLE,
+    IN_FLIGHT,
+    LEADERS_HOLDS,
+    MARKS,
+    ONLY_APPLYING,
+    SETTLED,
+    STEPS,
+    goes_on_as,
+)
 from dislocate.core.runs.steps import (
     CloseBatch,
     FinishRun,
@@ -29,18 +41,6 @@ from dislocate.core.runs.steps import (
     ReleaseRun,
     RevertRun,
     RunStep,
-)
-from dislocate.core.runs.transitions import (
-    END_BY_THEMSELVES,
-    FINISHES,
-    GRANTABLE,
-    IN_FLIGHT,
-    LEADERS_HOLDS,
-    MARKS,
-    ONLY_APPLYING,
-    SETTLED,
-    STEPS,
-    goes_on_as,
 )
 from dislocate.core.tunables import RUN_WORDS
 

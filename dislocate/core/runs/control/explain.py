@@ -10,8 +10,8 @@ from typing import TypeAlias
 from dislocate.core.boundary.runs import Direction, NodeState, RunState
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
-from dislocate.core.runs.floor import openable
-from dislocate.core.runs.picture import Picture, count, names
+from dislocate.core.runs.control.floor import openable
+from dislocate.core.runs.control.picture import Picture, count, names
 
 PHRASES = {
     NodeState.GRANTED: "to begin",

@@ -15,8 +15,8 @@ from dislocate.core.boundary.runs import Frozen, NodeTask, RunRecord
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.boundary.store import Consistency, KeysRead, ReadKeys
 from dislocate.core.identity import Path
+from dislocate.core.runs.agent.journal import Kept
 from dislocate.core.runs.door import StoreDoor
-from dislocate.core.runs.journal import Kept
 from dislocate.core.runs.records import SECRETS, decode, encode, node_key, spec_digest, spec_key
 
 _NAMED = re.compile(r"""\bsecret\(\s*\\?["']([A-Za-z0-9._/-]+)\\?["']""")

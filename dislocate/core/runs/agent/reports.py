@@ -13,8 +13,8 @@ from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import ReportTask
 from dislocate.core.boundary.store import Uncertain
 from dislocate.core.outbox import Outbox, Timer
+from dislocate.core.runs.agent.journal import Journal, Journals, Purpose
 from dislocate.core.runs.door import StoreDoor
-from dislocate.core.runs.journal import Journal, Journals, Purpose
 from dislocate.core.streams import Stream
 from dislocate.core.units import SECOND
 

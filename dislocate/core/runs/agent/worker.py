@@ -34,12 +34,11 @@ from dislocate.core.boundary.settings import Recovered
 from dislocate.core.boundary.store import KeyChange, KeysRead, KeyValue, ReadKeys
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.outbox import Outbox, Timer
-from dislocate.core.runs.actions import Work, work_to_apply, work_to_revert
-from dislocate.core.runs.carrying import Carrying, Writing
-from dislocate.core.runs.door import StoreDoor
-from dislocate.core.runs.drift import Drift
-from dislocate.core.runs.fetching import fetch, fetch_task
-from dislocate.core.runs.journal import (
+from dislocate.core.runs.agent.actions import Work, work_to_apply, work_to_revert
+from dislocate.core.runs.agent.carrying import Carrying, Writing
+from dislocate.core.runs.agent.drift import Drift
+from dislocate.core.runs.agent.fetching import fetch, fetch_task
+from dislocate.core.runs.agent.journal import (
     PURPOSES,
     Journal,
     Journals,
@@ -53,8 +52,9 @@ from dislocate.core.runs.journal import (
     refused,
     report,
 )
+from dislocate.core.runs.agent.reports import Reports
+from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.records import ACTIVE, decode, over_key
-from dislocate.core.runs.reports import Reports
 from dislocate.core.runs.resources import is_once
 from dislocate.core.runs.spec import ordered
 from dislocate.core.streams import Streams

@@ -14,8 +14,8 @@ from dislocate.core.boundary.runs import NodeState, Task, TaskOutcome, TaskResul
 from dislocate.core.boundary.spec import Resource
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.outbox import Outbox, Timer
-from dislocate.core.runs.actions import Carry, End, Fits, Intend, Look, Settle, Work, next_action
-from dislocate.core.runs.journal import Journal, Journals, Kept, ended, intended, settled
+from dislocate.core.runs.agent.actions import Carry, End, Fits, Intend, Look, Settle, Work, next_action
+from dislocate.core.runs.agent.journal import Journal, Journals, Kept, ended, intended, settled
 from dislocate.core.tunables import RETRY_FULL
 
 

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from dislocate.core.boundary.events import Drifted
 from dislocate.core.boundary.runs import NodeState, Task, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.outbox import Outbox, Timer
-from dislocate.core.runs.actions import Work, work_to_enforce
-from dislocate.core.runs.carrying import Carrying, Writing
-from dislocate.core.runs.journal import Journal, Journals, Kept, Purpose
+from dislocate.core.runs.agent.actions import Work, work_to_enforce
+from dislocate.core.runs.agent.carrying import Carrying, Writing
+from dislocate.core.runs.agent.journal import Journal, Journals, Kept, Purpose
 from dislocate.core.runs.spec import ordered
 from dislocate.core.units import MINUTE
 

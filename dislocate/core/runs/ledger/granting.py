@@ -20,8 +20,8 @@ from dislocate.core.boundary.runs import (
     RunRecord,
     RunState,
 )
-from dislocate.core.runs.draft import Draft, Illegal, Moving, claim
-from dislocate.core.runs.transitions import ASKABLE, REPORTABLE, REPORTS
+from dislocate.core.runs.ledger.draft import Draft, Illegal, Moving, claim
+from dislocate.core.runs.ledger.transitions import ASKABLE, REPORTABLE, REPORTS
 
 
 def ask(draft: Draft, body: AskGrant) -> Granted:

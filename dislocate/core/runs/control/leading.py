@@ -19,12 +19,12 @@ from dislocate.core.boundary.store import KeyChange, KeyValue
 from dislocate.core.identity import Path
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.runs.amounts import amount
-from dislocate.core.runs.clocks import Clocks
+from dislocate.core.runs.control.clocks import Clocks
+from dislocate.core.runs.control.gates import GAUGES, Gauge
+from dislocate.core.runs.control.picture import Picture, Seen
+from dislocate.core.runs.control.rollout import decide
 from dislocate.core.runs.door import FleetDoor, StoreDoor
-from dislocate.core.runs.gates import GAUGES, Gauge
-from dislocate.core.runs.picture import Picture, Seen
 from dislocate.core.runs.records import ACTIVE, decode, nodes_prefix, plan_key, spec_key
-from dislocate.core.runs.rollout import decide
 from dislocate.core.store.keys import Keys
 from dislocate.core.tunables import RUN_NODES, RUN_RETRY, RUN_TICK
 

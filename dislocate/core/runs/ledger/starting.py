@@ -13,7 +13,7 @@ from dislocate.core.boundary.runs import Direction, Frozen, RunPlan, RunRecord, 
 from dislocate.core.identity import Path
 from dislocate.core.runs import records
 from dislocate.core.runs.amounts import amount
-from dislocate.core.runs.draft import Draft, Illegal, claim
+from dislocate.core.runs.ledger.draft import Draft, Illegal, claim
 from dislocate.core.tunables import RUN_NODES, RUNS_UNDER_WAY, VALUE_BYTES
 
 

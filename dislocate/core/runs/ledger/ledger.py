@@ -16,12 +16,12 @@ from dislocate.core.boundary.events import NodeMoved, RunMoved
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.runs import AskGrant, Granted, ReportTask, RunRequest, RunStarted, StartRun, SteerRun
 from dislocate.core.runs import records
-from dislocate.core.runs.draft import Draft, Illegal, Last
-from dislocate.core.runs.granting import ask, report
-from dislocate.core.runs.keeping import let_go, recovered, restored, seen_before
-from dislocate.core.runs.starting import start
-from dislocate.core.runs.steering import steer
-from dislocate.core.runs.stepping import step
+from dislocate.core.runs.ledger.draft import Draft, Illegal, Last
+from dislocate.core.runs.ledger.granting import ask, report
+from dislocate.core.runs.ledger.keeping import let_go, recovered, restored, seen_before
+from dislocate.core.runs.ledger.starting import start
+from dislocate.core.runs.ledger.steering import steer
+from dislocate.core.runs.ledger.stepping import step
 from dislocate.core.runs.steps import RunStep
 from dislocate.core.store.keys import Keys
 from dislocate.core.tunables import RUNS_LEVEL

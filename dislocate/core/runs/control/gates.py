@@ -16,8 +16,8 @@ from dislocate.core.boundary.spec import Gate
 from dislocate.core.boundary.values import Status
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
-from dislocate.core.runs.floor import least
-from dislocate.core.runs.picture import Seen, names
+from dislocate.core.runs.control.floor import least
+from dislocate.core.runs.control.picture import Seen, names
 
 
 class Verdict(Enum):

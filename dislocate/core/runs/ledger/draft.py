@@ -26,8 +26,8 @@ from dislocate.core.boundary.runs import (
 )
 from dislocate.core.identity import Path
 from dislocate.core.runs import records
-from dislocate.core.runs.audit import next_entry
-from dislocate.core.runs.transitions import COUNTS_AS_BAD
+from dislocate.core.runs.ledger.audit import next_entry
+from dislocate.core.runs.ledger.transitions import COUNTS_AS_BAD
 from dislocate.core.store.keys import Keys
 from dislocate.core.tunables import RUN_AUDIT_KEPT, RUN_WORDS
 

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import Direction, Hold, NodeState, NodeTask, RunRecord, RunState, SteerRun, Verb
 from dislocate.core.runs import records
-from dislocate.core.runs.draft import Draft, Illegal, Moving, claim
-from dislocate.core.runs.starting import claim_alone
-from dislocate.core.runs.transitions import MENDS, RETRYABLE, SKIPPABLE, VERBS, goes_on_as
+from dislocate.core.runs.ledger.draft import Draft, Illegal, Moving, claim
+from dislocate.core.runs.ledger.starting import claim_alone
+from dislocate.core.runs.ledger.transitions import MENDS, RETRYABLE, SKIPPABLE, VERBS, goes_on_as
 from dislocate.core.tunables import RUN_WORDS
 
 

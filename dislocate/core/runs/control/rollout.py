@@ -16,10 +16,10 @@ from msgspec import Struct
 from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState
 from dislocate.core.boundary.spec import OnFailure
 from dislocate.core.identity import Path
-from dislocate.core.runs.clocks import Clocks
-from dislocate.core.runs.floor import Opening, openable
-from dislocate.core.runs.freezes import frozen_until, weekday_time
-from dislocate.core.runs.picture import Picture, Seen, count, names
+from dislocate.core.runs.control.clocks import Clocks
+from dislocate.core.runs.control.floor import Opening, openable
+from dislocate.core.runs.control.freezes import frozen_until, weekday_time
+from dislocate.core.runs.control.picture import Picture, Seen, count, names
 from dislocate.core.runs.steps import (
     CloseBatch,
     FinishRun,

@@ -11,8 +11,8 @@ from msgspec import Struct
 from dislocate.core.boundary.runs import Direction, Hold, NodeState, NodeTask, RunState
 from dislocate.core.boundary.spec import Gate
 from dislocate.core.identity import Path
-from dislocate.core.runs.gates import GAUGES, Gauge, Reading, Verdict, judge
-from dislocate.core.runs.picture import REPORTED, Picture, Seen
+from dislocate.core.runs.control.gates import GAUGES, Gauge, Reading, Verdict, judge
+from dislocate.core.runs.control.picture import REPORTED, Picture, Seen
 from dislocate.core.tunables import GATE_PATIENCE
 
 NO_NODES: tuple[Path, ...] = ()

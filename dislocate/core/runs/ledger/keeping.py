@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import OVER, AuditEntry, Hold, RunRecord, RunState
 from dislocate.core.runs import records
-from dislocate.core.runs.draft import Draft, Last, Moving
+from dislocate.core.runs.ledger.draft import Draft, Last, Moving
 from dislocate.core.store.keys import Keys
 from dislocate.core.tunables import RECOVERY_RUNS, RUN_TASKS_KEPT, RUNS_KEPT
 

@@ -21,7 +21,7 @@ from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.dialling import dial
 from dislocate.core.membership.members import Members
 from dislocate.core.outbox import Outbox, Timer
-from dislocate.core.runs.hosting import TASKS_A_VISIT, Hosting
+from dislocate.core.runs.agent.hosting import TASKS_A_VISIT, Hosting
 from dislocate.core.runs.messages import VisitAnswered, VisitAsked, VisitEnded, VisitOutput
 from dislocate.core.tunables import RUN_NODES
 from dislocate.core.units import MILLISECOND, format_duration

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary.runs import NodeState, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.spec import Command, Resource
-from dislocate.core.runs.journal import Entry, Journal, Purpose, touched
+from dislocate.core.runs.agent.journal import Entry, Journal, Purpose, touched
 from dislocate.core.runs.plan import plan_digest
 from dislocate.core.runs.resources import is_once, is_owed_only, is_shared, resource_id
 
