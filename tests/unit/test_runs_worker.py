@@ -577,6 +577,46 @@ def test_only_the_newest_run_of_a_name_is_looked_at(world):
     assert world.host.states["file /etc/site"] == "newer"
 
 
+def test_what_a_later_run_of_another_name_set_is_not_undone_by_an_older_one(world):
+    world.begin_run(SITE, MOTD, enforce=True)
+    world.run()
+    world.end_run()
+    world.begin_run(file("/etc/site", "newer"), run="2", name="other", started_at=2)
+    world.run()
+    world.run("5m")  # still under way: it soaks
+    assert world.host.states["file /etc/site"] == "newer"
+    world.end_run("2")
+    world.host.states["file /etc/motd"] = "somebody's"
+    world.run("5m")
+    assert world.host.states["file /etc/site"] == "newer"
+    assert world.host.states["file /etc/motd"] == "hello"  # what nobody else set is still kept
+
+
+def test_what_a_later_run_set_and_took_back_is_kept_by_the_older_one_again(world):
+    world.begin_run(SITE, enforce=True)
+    world.run()
+    world.end_run()
+    was = world.host.states["file /etc/site"]
+    world.begin_run(file("/etc/site", "newer"), run="2", name="other", started_at=2)
+    world.run()
+    world.revert_run("2")
+    world.run()
+    world.end_run("2", state=RunState.REVERTED)
+    world.host.states["file /etc/site"] = "somebody's"
+    world.run("5m")
+    assert world.host.states["file /etc/site"] == was
+
+
+def test_what_cannot_even_be_looked_at_has_drifted_too(world):
+    world.begin_run(SITE, enforce=True)
+    world.run()
+    world.end_run()
+    world.host.fails["file /etc/site"] = "render"
+    world.run("5m")
+    (drifted,) = world.happened(Drifted)
+    assert "no key 'color'" in drifted.words
+
+
 @pytest.mark.parametrize("point", range(24))
 def test_wherever_the_agent_ends_while_it_brings_back_what_is_notified_follows(point):
     world = TinyWorker()

@@ -34,8 +34,12 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:!_-]*", re.ASCII)
 
 def resource_id(resource: Resource) -> str:
     """Its id: the one that was given, else its kind and what it is about, such as 'file /etc/motd'."""
-    kind = resource.__struct_config__.tag
-    return resource.id or f"{kind} {_ABOUT[type(resource)](resource)}"[:ID_LENGTH]
+    return resource.id or about(resource)[:ID_LENGTH]
+
+
+def about(resource: Resource) -> str:
+    """Its kind and what it is about, whatever its id: what two runs that set it have in common."""
+    return f"{resource.__struct_config__.tag} {_ABOUT[type(resource)](resource)}"
 
 
 _ABOUT: dict[type, Callable[[Any], str]] = {

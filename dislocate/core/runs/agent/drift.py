@@ -1,9 +1,10 @@
 """Drift: whether a host is still as its last run left it, looked at each minute; and bringing it back, where the run says so.
 
 Looked at is, for each name, the newest run that this node has done and that was not taken back; not while the run is under
-way, since it may be taken back yet.  What drifted is told once, until it is as it should be or drifts otherwise.  Bringing
-back is an application of the same resources with a journal of its own (what it notifies is owed, as in a run); what is done
-once a run is not done again.
+way, since it may be taken back yet.  What several runs were about belongs to the latest of them, whatever their names: else
+an older one would undo a newer one, or two each other for ever.  What drifted is told once, until it is as it should be or
+drifts otherwise.  Bringing back is an application of the same resources with a journal of its own (what it notifies is owed,
+as in a run); what is done once a run is not done again.
 
 Invariant: a look waits for every run and holds up none; nothing is brought back but by a run that asks for it (`enforce`).
 """
@@ -19,6 +20,7 @@ from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.runs.agent.actions import Work, work_to_enforce
 from dislocate.core.runs.agent.carrying import Carrying, Writing
 from dislocate.core.runs.agent.journal import Journal, Journals, Kept, Purpose
+from dislocate.core.runs.resources import about, resource_id
 from dislocate.core.runs.spec import ordered
 from dislocate.core.units import MINUTE
 
@@ -42,6 +44,21 @@ def subjects(journals: Iterable[Journal], active: Sequence[str] = ()) -> tuple[J
         is_settled = is_done and journal.run not in begun and journal.run not in active
         found[journal.name] = journal if is_settled else None
     return tuple(one for one in found.values() if one is not None)
+
+
+def owners(journals: Iterable[Journal], kept: Callable[[str], Kept | None]) -> dict[str, str]:
+    """Which run each resource (see `resources.about`) belongs to here: the latest that did something about it."""
+    known = tuple(journals)
+    reverted = [one.run for one in known if one.purpose is Purpose.REVERT and one.state is NodeState.REVERTED]
+    found: dict[str, str] = {}
+    for journal in sorted(known, key=lambda one: -one.number):
+        its = kept(journal.run)
+        if journal.purpose is not Purpose.APPLY or journal.run in reverted or its is None:
+            continue
+        for resource in its.frozen.spec.resources:
+            if journal.entry(resource_id(resource)) is not None:
+                found.setdefault(about(resource), journal.run)
+    return found
 
 
 class Drift:
@@ -105,9 +122,16 @@ class Drift:
         for journal in subjects(self._journals.all(), self.active):
             kept = self._journals.kept(journal.run)
             if kept is not None:
-                works = work_to_enforce(ordered(kept.frozen.spec))
-                self._queue += [(journal, kept, work) for work in works if not work.when_owed]
+                self._queue += [(journal, kept, work) for work in self._works(kept, journal.run) if not work.when_owed]
+        looked_at = [(journal.run, work.name) for journal, _, work in self._queue]
+        self._told = {key: words for key, words in self._told.items() if key in looked_at}
         self._look()
+
+    def _works(self, kept: Kept, run: str) -> tuple[Work, ...]:
+        """What `run` keeps as it is."""
+        owner = owners(self._journals.all(), self._journals.kept)
+        works = work_to_enforce(ordered(kept.frozen.spec))
+        return tuple(work for work in works if owner.get(about(work.resource), run) == run)
 
     def _look(self) -> None:
         if not self._queue:
@@ -142,6 +166,8 @@ class Drift:
         if outcome.result is TaskResult.WOULD_CHANGE:
             self._drifted.append(resource)
             self._tell(run, resource, outcome.words or "it is not as the run left it", mended=False)
+        elif outcome.result is TaskResult.FAILED:
+            self._tell(run, resource, f"it cannot be looked at, nor brought back: {outcome.words}", mended=False)
         elif outcome.result is TaskResult.SAME:
             self._told.pop((run, resource), None)
 
@@ -157,7 +183,7 @@ class Drift:
     # ---- bringing back
 
     def _enforce(self, journal: Journal, kept: Kept) -> None:
-        works = work_to_enforce(ordered(kept.frozen.spec))
+        works = self._works(kept, journal.run)
         self._enforcing = Carrying(
             self._out, self._journals, self._writing, kept, works, journal, self._enforced, first_task=self._tasks
         )
