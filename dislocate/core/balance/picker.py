@@ -36,6 +36,7 @@ GOLDEN = 0.6180339887498949  # its multiples fill the unit interval as evenly as
 LONG_AGO = -(1 << 62)
 HEDGE_SAMPLES = 20  # fewer say nothing of a 95th percentile
 HEDGE_ENDPOINTS = 64
+RECOUNTED_EACH = SECOND // 10  # calls of this second, where the budget depends on them
 STALE = 10 * SECOND  # a route that nobody confirmed for so long is said to be old
 
 
@@ -52,7 +53,7 @@ class Outcome(Enum):
 OK = Outcome.OK
 
 
-class Picked(Struct):
+class Picked(Struct, gc=False):  # nothing that it refers to refers to it
     """A call under way: give it back to `done`, once."""
 
     endpoint: Endpoint
@@ -91,14 +92,16 @@ class Picker:
         self._since = 0  # [since, until): no second is over, and nothing is unusual
         self._until = 0
         self._judged_at = 0
-        self._begun = self._begun_before = self._begun_told = 0  # first attempts: all, until this second, until told
+        self._picks_departed = self._accepted_departed = 0  # of endpoints that are no more
+        self._begun_before = self._begun_told = 0  # first attempts until this second, and until they were told
         self._retried = self._retried_before = self._retried_told = 0
-        self._kept = self._kept_before = 0  # picks that named nobody
-        self._accepted = self._accepted_before = 0
-        self._over = 0  # calls that ended otherwise than well
+        self._kept = self._kept_before = 0  # first attempts that got nobody
+        self._accepted_before = 0
         self._moot = self._moot_before = 0  # calls that burdened nobody: refused connections, cancelled ones
         self._told_at: int | None = None
         self._budget = RetryBudget()
+        self._calls = self._calls_before = 0  # first attempts that got somebody: in this second, and before
+        self._counted_at = LONG_AGO
         self._throttle = Throttle()
         self._hedge: int | None = None
 
@@ -140,7 +143,6 @@ class Picker:
         after REFUSED only.  Raises `NoEndpoint`, `Throttled`, `RetriesSpent`."""
         if not self._since <= now < self._until or key or exclude or retry:
             return self._pick_with_care(now, key, exclude, retry)
-        self._begun += 1
         place = self._first
         if self._is_split:
             turn = self._turn + GOLDEN
@@ -169,18 +171,15 @@ class Picker:
         if outcome is not OK or endpoint.hurt:
             self._learn(endpoint, picked.began, now, outcome)
             return
-        self._accepted += 1
         elapsed = (now - picked.began) * 1e-9
         cost = endpoint.cost
         if 0.0 <= elapsed < cost:
-            x = (now - endpoint.stamp) * 1e-10
-            endpoint.cost = elapsed + (cost - elapsed) / (1.0 + x + x * x * 0.5)
+            half = 1.0 + (now - endpoint.stamp) * 5e-11  # see `latency.decay`, with TAU
+            endpoint.cost = elapsed + (cost - elapsed) / (half * half)
             endpoint.stamp = now
         else:
             elapsed = self._peak(endpoint, elapsed, now)
-        at = endpoint.succeeded
-        endpoint.samples[at & 255] = elapsed
-        endpoint.succeeded = at + 1
+        endpoint.samples.append(elapsed)
 
     def hedge_after(self) -> int | None:
         """Nanoseconds after which an idempotent call may be tried a second time, `retry=True`; None: do not."""
@@ -192,12 +191,13 @@ class Picker:
         if elapsed <= 0:
             self._told_at = now
             return None
-        begun, retried = self._begun - self._begun_told, self._retried - self._retried_told
+        total = self._begun()
+        begun, retried = total - self._begun_told, self._retried - self._retried_told
         outcomes = [told for endpoint in self._endpoints.values() if (told := endpoint.outcomes()) is not None]
         self._told_at = now
         if not begun and not retried and not outcomes:
             return None
-        self._begun_told, self._retried_told = self._begun, self._retried
+        self._begun_told, self._retried_told = total, self._retried
         outcomes.sort(key=lambda told: (-told.calls, told.node, told.instance))
         scale = SECOND / elapsed
         return Usage(self.service, begun * scale, retried * scale, tuple(outcomes[:OUTCOMES_TOLD]))
@@ -227,26 +227,27 @@ class Picker:
     def _pick_with_care(self, now: int, key: str, exclude: Container[str], retry: bool) -> Picked:
         if not self._since <= now < self._until:
             self._tick(now)
-        calls = self._begun - self._begun_before
-        if not retry:
-            self._begun += 1
-        elif not self._spread:
+        if not self._spread:
+            self._kept += not retry
             raise NoEndpoint(self.service, self._nobody)
         if self._throttle.part and self._stream.unit() < self._throttle.part:
             self._kept += not retry
             raise Throttled(self.service, self._throttle.part)
-        if not self._spread:
-            self._kept += 1
-            raise NoEndpoint(self.service, self._nobody)
         if retry:
-            if not self._budget.take(self._policy.retries, calls):
-                allowed = self._budget.allowed(self._policy.retries, calls)
-                raise RetriesSpent(self.service, self._budget.spent(), allowed)
-            self._retried += 1
+            self._take_token(now)
         endpoint, other, note = self._chosen(key, exclude)
-        endpoint.ready()
         endpoint.pending += 1
         return Picked(endpoint, now, self, other, note)
+
+    def _take_token(self, now: int) -> None:
+        policy = self._policy.retries
+        if not self._budget.take(policy, self._calls):
+            if not 0 <= now - self._counted_at < RECOUNTED_EACH:
+                self._calls, self._counted_at = self._begun() - self._kept - self._calls_before, now
+            if not self._budget.take(policy, self._calls):
+                allowed = self._budget.allowed(policy, self._calls)
+                raise RetriesSpent(self.service, self._budget.spent(), allowed)
+        self._retried += 1
 
     def _chosen(self, key: str, exclude: Container[str]) -> tuple[Endpoint, Endpoint | None, str]:
         if key:
@@ -277,23 +278,12 @@ class Picker:
         home = self._at((number * 0x9E3779B97F4A7C15 % (1 << 64)) / SPAN)
         last: Endpoint | None = None
         for where in self._in_order(home):
-            for endpoint, bound in where.by_key(number, 1.0 + self._in_flight() * self._part_of(where)):
+            for endpoint, bound in where.by_key(number):
                 last = last or endpoint
                 if endpoint.key not in exclude and endpoint.pending < bound:
                     return endpoint, None, "its key leads there"
         first = last or home.drawn[0]
         return first, None, "its key leads there, and all others are excluded"
-
-    def _in_flight(self) -> int:
-        return self._begun + self._retried - self._kept - self._accepted - self._over
-
-    def _part_of(self, place: Place) -> float:
-        lower = 0.0
-        for bound, where in self._spread:
-            if where is place:
-                return min(1.0, bound) - lower
-            lower = bound
-        return 1.0
 
     def _at(self, turn: float) -> Place:
         return next((place for bound, place in self._spread if turn < bound), self._spread[-1][1])
@@ -334,23 +324,23 @@ class Picker:
 
     def _learn(self, endpoint: Endpoint, began: int, now: int, outcome: Outcome) -> None:
         """What is not a success of an endpoint in good standing."""
-        self._over += outcome is not OK
         elapsed = min(max(0.0, (now - began) / SECOND), self._timeout)
         if outcome is OK:
-            self._accepted += 1
             endpoint.consecutive = 0
             endpoint.hurt -= 1
             endpoint.cost = max(elapsed, endpoint.cost / latency.TRUST, latency.LEAST)
-            endpoint.samples[endpoint.succeeded & (SAMPLES - 1)] = elapsed
-            endpoint.succeeded += 1
+            endpoint.samples.append(elapsed)
         elif outcome is Outcome.CANCELLED:
             self._moot += 1
+            endpoint.cancelled += 1
             endpoint.cost = max(endpoint.cost, elapsed)
             return
         else:
             self._moot += outcome is Outcome.REFUSED
             endpoint.failed += 1
             endpoint.consecutive += 1
+            if not endpoint.hurt:
+                endpoint.sound = endpoint.cost
             endpoint.hurt = latency.HURT
             endpoint.cost = latency.after_error(endpoint.cost, elapsed, self._timeout)
             eject = self._policy.eject
@@ -368,32 +358,40 @@ class Picker:
                 place.rest(now)
             self._judged_at = min(self._judged_at, now)
             self._confirmed = min(self._confirmed, now)
-        begun = self._begun - self._begun_before
-        retried = self._retried - self._retried_before
-        if whole:
-            self._turn_second(min(whole, WINDOW), begun, retried)
         if whole or went_back:
             self._since = now
-            self._look_after(now, (begun + retried) / max(1.0, whole))
+            sent = self._turn_second(min(whole, WINDOW)) if whole else 0
+            self._look_after(now, sent / max(1, whole))
         quick = self._spread and not self._throttle.part
         self._until = self._since + SECOND if quick else self._since
 
-    def _turn_second(self, whole: int, begun: int, retried: int) -> None:
-        moot = self._moot - self._moot_before
+    def _begun(self) -> int:
+        """First attempts so far, those that got nobody among them: counted when it is asked, so that a pick need not."""
+        picks = sum(endpoint.pending + endpoint.ended for endpoint in self._endpoints.values())
+        return self._picks_departed + picks + self._kept - self._retried
+
+    def _turn_second(self, whole: int) -> int:
+        """Close the books of a second; returns the calls that were sent in it."""
+        begun = self._begun()
+        accepted = self._accepted_departed + sum(endpoint.succeeded for endpoint in self._endpoints.values())
         kept = self._kept - self._kept_before
-        accepted = self._accepted - self._accepted_before
-        self._budget.turn(whole, begun - kept)
-        wanted = max(0, begun + retried - moot)
-        self._throttle.turn(whole, wanted, max(0, wanted - kept), accepted, self._policy.throttle)
-        self._begun_before, self._retried_before = self._begun, self._retried
-        self._kept_before, self._moot_before, self._accepted_before = self._kept, self._moot, self._accepted
+        calls = max(0, begun - self._begun_before - kept)
+        self._calls, self._calls_before = 0, begun - self._kept
+        sent = max(0, calls + self._retried - self._retried_before - (self._moot - self._moot_before))
+        self._budget.turn(whole, calls)
+        self._throttle.turn(whole, sent + kept, sent, max(0, accepted - self._accepted_before), self._policy.throttle)
+        self._begun_before, self._accepted_before = begun, accepted
+        self._retried_before, self._kept_before, self._moot_before = self._retried, self._kept, self._moot
+        return sent
 
     def _look_after(self, now: int, rate: float) -> None:
+        for endpoint in self._endpoints.values():
+            endpoint.cut()
         policy = self._policy
         is_judging = now - self._judged_at >= JUDGED_EACH
         for place in self._places.values():
             if place.members:
-                place.tick(now, policy, rate, policy.capacity)
+                place.tick(now, policy, rate)
                 if is_judging:
                     place.judge(now, policy)
         if is_judging:
@@ -403,7 +401,7 @@ class Picker:
 
     def _percentile_95(self) -> int | None:
         drawn = [endpoint for _, place in self._spread for endpoint in place.drawn][:HEDGE_ENDPOINTS]
-        kept = [elapsed for endpoint in drawn for elapsed in endpoint.latest(SAMPLES)]
+        kept = [elapsed for endpoint in drawn for elapsed in endpoint.samples[-SAMPLES:]]
         return round(latency.percentile(sorted(kept), 0.95) * SECOND) if len(kept) >= HEDGE_SAMPLES else None
 
     # ---- a new route
@@ -421,7 +419,12 @@ class Picker:
                 endpoint.seen_up_at = None
             elif endpoint.seen_up_at is None:
                 endpoint.seen_up_at = LONG_AGO if is_first else now
+                endpoint.clear()  # it came up anew
             self._endpoints[key] = endpoint
+        for key, endpoint in known.items():
+            if self._endpoints.get(key) is not endpoint:
+                self._picks_departed += endpoint.pending + endpoint.ended
+                self._accepted_departed += endpoint.succeeded
         panic = panics(route.instances)
         found = by_datacenter(route.instances)
         for name in sorted({*found, *self._places}):
