@@ -13,19 +13,19 @@ second, by whoever picks next.  Source: Finagle (peak EWMA, aperture, budgets), 
 """
 
 from collections.abc import Container, Iterator
-from enum import Enum
-
-from msgspec import Struct
 
 from dislocate.core.balance import latency
 from dislocate.core.balance.budget import RetryBudget
+from dislocate.core.balance.dividing import parts_of, why_nobody
 from dislocate.core.balance.ejection import JUDGED_EACH
-from dislocate.core.balance.endpoints import ANSWERED, UP, by_datacenter, grade, panics, usable
+from dislocate.core.balance.endpoint import SAMPLES, Endpoint, Outcome
+from dislocate.core.balance.endpoints import UP, by_datacenter, grade, panics, usable
 from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
 from dislocate.core.balance.hashing import SPAN, digest
-from dislocate.core.balance.place import SAMPLES, Endpoint, Place, ring_offset
+from dislocate.core.balance.picked import Knowledge, Picked
+from dislocate.core.balance.place import Place, ring_offset
 from dislocate.core.balance.throttle import WINDOW, Throttle
-from dislocate.core.boundary.balance import Policy, Route, Spill, Usage
+from dislocate.core.boundary.balance import Policy, Route, Usage
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import OUTCOMES_TOLD
 from dislocate.core.units import SECOND
@@ -37,36 +37,9 @@ LONG_AGO = -(1 << 62)
 HEDGE_SAMPLES = 20  # fewer say nothing of a 95th percentile
 HEDGE_ENDPOINTS = 64
 RECOUNTED_EACH = SECOND // 10  # calls of this second, where the budget depends on them
-STALE = 10 * SECOND  # a route that nobody confirmed for so long is said to be old
-
-
-class Outcome(Enum):
-    """How a call ended."""
-
-    OK = "ok"
-    FAILED = "failed"  # an answer that says so, or a connection that broke
-    TIMED_OUT = "timed_out"
-    REFUSED = "refused"  # no connection was made: trying again costs no budget
-    CANCELLED = "cancelled"  # the caller lost interest: says nothing, save that it took so long at least
 
 
 OK = Outcome.OK
-
-
-class Picked(Struct, gc=False):  # nothing that it refers to refers to it
-    """A call under way: give it back to `done`, once."""
-
-    endpoint: Endpoint
-    began: int
-    _picker: "Picker"
-    _other: Endpoint | None = None
-    _note: str = ""
-    is_done: bool = False
-
-    @property
-    def why(self) -> str:
-        """The reasons in a sentence; numbers are those of the moment of asking."""
-        return self._picker.reasons(self.endpoint, self._other, self._note, self.began)
 
 
 class Picker:
@@ -74,7 +47,7 @@ class Picker:
 
     def __init__(self, service: str, stream: Stream, caller: str = "") -> None:
         self.service = service
-        self.route: Route | None = None
+        self._known = Knowledge()
         self._stream = stream
         self._bits = stream.bits
         self._offset = ring_offset(caller) if caller else stream.unit()
@@ -87,8 +60,6 @@ class Picker:
         self._nobody = "no route has come yet: is the agent there?"
         self._policy = Policy()
         self._timeout = self._policy.timeout / SECOND
-        self._confirmed = 0  # when the route was last known to be current
-        self._lost_at: int | None = None  # since when nobody is registered; None: somebody is
         self._since = 0  # [since, until): no second is over, and nothing is unusual
         self._until = 0
         self._judged_at = 0
@@ -107,18 +78,24 @@ class Picker:
 
     # ---- what the agent says
 
+    @property
+    def route(self) -> Route | None:
+        """The last one that was taken."""
+        return self._known.route
+
     def update(self, route: Route, now: int) -> None:
         """Take a route; what was learned of endpoints that stay is kept."""
-        before, self.route = self.route, route
-        self._confirmed = now
+        known = self._known
+        before, known.route = known.route, route
+        known.confirmed = now
         self._policy = route.policy
         self._timeout = max(1e-3, route.policy.timeout / SECOND)
         if self._told_at is None:
             self._told_at = now
         if not route.instances and any(place.members for place in self._places.values()):
-            self._lost_at = now if self._lost_at is None else self._lost_at
+            known.lost_at = now if known.lost_at is None else known.lost_at
         else:
-            self._lost_at = None
+            known.lost_at = None
             if before is None or before.instances != route.instances or before.policy != route.policy:
                 self._settle(route, now, is_first=before is None)
         self._divide(route)
@@ -127,11 +104,11 @@ class Picker:
 
     def confirm(self, now: int) -> None:
         """The agent said that nothing has changed."""
-        self._confirmed = max(self._confirmed, now)
+        self._known.confirmed = max(self._known.confirmed, now)
 
     def age(self, now: int) -> int:
         """Nanoseconds since the route was last known to be current."""
-        return max(0, now - self._confirmed)
+        return self._known.age(now)
 
     # ---- a call
 
@@ -159,7 +136,7 @@ class Picker:
         if first.hurt:
             first = self._again(place, first)
         first.pending += 1
-        return Picked(first, now, self, second)
+        return Picked(first, now, self._known, second)
 
     def done(self, picked: Picked, now: int, outcome: Outcome = OK) -> None:
         """The call ended; a second time says nothing."""
@@ -202,26 +179,6 @@ class Picker:
         scale = SECOND / elapsed
         return Usage(self.service, begun * scale, retried * scale, tuple(outcomes[:OUTCOMES_TOLD]))
 
-    # ---- why
-
-    def reasons(self, endpoint: Endpoint, other: Endpoint | None, note: str, began: int) -> str:
-        """A sentence for people."""
-        parts = [note or _compared(endpoint, other)]
-        route = self.route
-        if route is not None:
-            share = next((one.share for one in route.shares if one.datacenter == endpoint.datacenter), 0.0)
-            parts.append(f"{share:.0%} of the traffic from {route.home} goes to {endpoint.datacenter}")
-        if self._lost_at is not None:
-            parts.append(
-                f"nobody is registered any more: last known good, {max(0, began - self._lost_at) / SECOND:.0f} s old"
-            )
-        place = endpoint.place
-        if self._lost_at is None and place is not None and place.grade >= ANSWERED:
-            parts.append(f"nobody better is known: it is {endpoint.view.status.value}")
-        if self.age(began) > STALE:
-            parts.append(f"the agent was last heard {self.age(began) / SECOND:.0f} s ago")
-        return "; ".join(parts)
-
     # ---- the slower ways
 
     def _pick_with_care(self, now: int, key: str, exclude: Container[str], retry: bool) -> Picked:
@@ -237,7 +194,7 @@ class Picker:
             self._take_token(now)
         endpoint, other, note = self._chosen(key, exclude)
         endpoint.pending += 1
-        return Picked(endpoint, now, self, other, note)
+        return Picked(endpoint, now, self._known, other, note)
 
     def _take_token(self, now: int) -> None:
         policy = self._policy.retries
@@ -325,28 +282,10 @@ class Picker:
     def _learn(self, endpoint: Endpoint, began: int, now: int, outcome: Outcome) -> None:
         """What is not a success of an endpoint in good standing."""
         elapsed = min(max(0.0, (now - began) / SECOND), self._timeout)
-        if outcome is OK:
-            endpoint.consecutive = 0
-            endpoint.hurt -= 1
-            endpoint.cost = max(elapsed, endpoint.cost / latency.TRUST, latency.LEAST)
-            endpoint.samples.append(elapsed)
-        elif outcome is Outcome.CANCELLED:
-            self._moot += 1
-            endpoint.cancelled += 1
-            endpoint.cost = max(endpoint.cost, elapsed)
-            return
-        else:
-            self._moot += outcome is Outcome.REFUSED
-            endpoint.failed += 1
-            endpoint.consecutive += 1
-            if not endpoint.hurt:
-                endpoint.sound = endpoint.cost
-            endpoint.hurt = latency.HURT
-            endpoint.cost = latency.after_error(endpoint.cost, elapsed, self._timeout)
-            eject = self._policy.eject
-            if 0 < eject.consecutive <= endpoint.consecutive and endpoint.place is not None:
-                endpoint.place.eject(endpoint, now, self._policy)
-        endpoint.stamp = now
+        endpoint.learn(elapsed, now, outcome, self._timeout)
+        self._moot += outcome in (Outcome.REFUSED, Outcome.CANCELLED)
+        if 0 < self._policy.eject.consecutive <= endpoint.consecutive and endpoint.place is not None:
+            endpoint.place.eject(endpoint, now, self._policy)
 
     # ---- once a second
 
@@ -357,7 +296,7 @@ class Picker:
             for place in self._places.values():
                 place.rest(now)
             self._judged_at = min(self._judged_at, now)
-            self._confirmed = min(self._confirmed, now)
+            self._known.confirmed = min(self._known.confirmed, now)
         if whole or went_back:
             self._since = now
             sent = self._turn_second(min(whole, WINDOW)) if whole else 0
@@ -437,7 +376,7 @@ class Picker:
 
     def _divide(self, route: Route) -> None:
         """Which places take which part of the picks."""
-        parts = self._parts(route)
+        parts = parts_of(route, self._places)
         total = sum(part for _, part in parts)
         bounds: list[tuple[float, Place]] = []
         upper = 0.0
@@ -446,47 +385,8 @@ class Picker:
             bounds.append((upper, place))
         if bounds:
             bounds[-1] = (2.0, bounds[-1][1])
+            self._first = bounds[0][1]
         self._spread = tuple(bounds)
-        self._first = bounds[0][1] if bounds else self._first
         self._is_split = len(bounds) > 1
         self._until = self._since  # the next pick looks
-        self._nobody = (
-            "all of its instances are in maintenance" if route.instances and not self._any() else self._absent(route)
-        )
-
-    def _parts(self, route: Route) -> list[tuple[Place, float]]:
-        places = self._places
-        shared = [
-            (places[share.datacenter], share.share)
-            for share in route.shares
-            if share.share > 0.0 and share.datacenter in places and places[share.datacenter].members
-        ]
-        answering = [(place, part) for place, part in shared if place.grade < ANSWERED]
-        if answering:
-            return answering
-        home = places.get(route.home)
-        at_home = [(home, 1.0)] if home is not None and home.members else []
-        if route.policy.spill is Spill.NEVER:
-            return shared or at_home
-        elsewhere = [(place, 1.0) for place in places.values() if place.members and place.grade < ANSWERED]
-        if home is not None and (home, 1.0) in elsewhere:
-            return at_home
-        return elsewhere or shared or at_home or [(place, 1.0) for place in places.values() if place.members]
-
-    def _any(self) -> bool:
-        return any(place.members for place in self._places.values())
-
-    def _absent(self, route: Route) -> str:
-        if self._any() and route.policy.spill is Spill.NEVER:
-            return f"nobody lives in {route.home}, and its policy keeps calls there (spill = never)"
-        return "nobody is registered"
-
-
-def _compared(endpoint: Endpoint, other: Endpoint | None) -> str:
-    if other is None or other is endpoint:
-        return f"drawn by weight: {_told(endpoint)}"
-    return f"the better of two: {_told(endpoint)}, rather than {other.key}: {_told(other)}"
-
-
-def _told(endpoint: Endpoint) -> str:
-    return f"{endpoint.pending} in flight, {endpoint.cost * 1000.0:.3g} ms"
+        self._nobody = "" if bounds else why_nobody(route, self._places)

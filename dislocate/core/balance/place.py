@@ -1,128 +1,23 @@
 """A place: the endpoints of one data center that a caller may use, what it learned of each, and the table it draws from.
 
-An endpoint outlives routes: what was learned of it stays while its key and address do.  Invariant: whoever stands in
+Invariant: whoever stands in
 `table` is usable by the catalog's word and not ejected, save where all that is usable would be ejected otherwise.
 """
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
-from dislocate.core.balance import aperture, latency
+from dislocate.core.balance import aperture
 from dislocate.core.balance.ejection import JUDGED_CALLS, duration, outliers, room
+from dislocate.core.balance.endpoint import Endpoint
 from dislocate.core.balance.endpoints import NOBODY, UP, up_weight
 from dislocate.core.balance.hashing import SPAN, Ring, digest
-from dislocate.core.boundary.balance import Algorithm, Outcomes, Policy
-from dislocate.core.boundary.views import InstanceView
-from dislocate.core.identity import Path
+from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
-from dislocate.core.units import SECOND
 
-SAMPLES = 256  # latest durations kept of an endpoint
 CHRONIC = 3  # failures in a row that are the endpoint's own, wherever else there are failures
 BUSY = 0.2  # utilization below which it says nothing of capacity
 LIGHTEST = 0.01  # of the mean weight: what is in flight is divided by no less
-
-
-class Endpoint:
-    """One instance as one caller knows it."""
-
-    __slots__ = (
-        "address",
-        "cancelled",
-        "consecutive",
-        "cost",
-        "datacenter",
-        "ejected_until",
-        "ejections",
-        "failed",
-        "failed_judged",
-        "failed_told",
-        "forgotten",
-        "hurt",
-        "instance",
-        "inverse",
-        "key",
-        "node",
-        "pending",
-        "place",
-        "point",
-        "port",
-        "returned_at",
-        "samples",
-        "seen_up_at",
-        "sound",
-        "stamp",
-        "succeeded_judged",
-        "succeeded_told",
-        "view",
-    )
-
-    def __init__(self, key: str, view: InstanceView) -> None:
-        self.key = key  # 'dc/node/id'
-        self.datacenter: str = view.datacenter
-        self.node: Path = view.node
-        self.instance: str = view.id
-        self.address: str = view.address
-        self.port: int = view.port
-        self.view = view  # as the last route that named it said
-        self.place: Place | None = None  # where it may be used; None: not at present
-        self.pending = 0  # calls in flight
-        self.cost = latency.LEAST  # seconds: peak EWMA
-        self.stamp = 0  # when a call last said something; 0: none did
-        self.hurt = 0  # successes it needs until an error is forgotten
-        self.sound = self.cost  # before that error
-        self.inverse = 1.0  # mean weight over its own: what one call in flight counts
-        self.samples: list[float] = []  # seconds of the latest calls that succeeded; cut each second
-        self.forgotten = 0  # that were cut
-        self.succeeded_told = self.succeeded_judged = 0
-        self.failed = self.failed_told = self.failed_judged = 0
-        self.cancelled = 0
-        self.consecutive = 0  # failures in a row
-        self.ejections = 0  # in a row
-        self.ejected_until = 0  # 0: it is not
-        self.returned_at = 0
-        self.seen_up_at: int | None = None  # None: not up
-        self.point = digest(key)  # its place on the ring of the aperture
-
-    def score(self) -> float:
-        """Seconds a further call is expected to take: the lower the better."""
-        return (self.pending * self.inverse + 1.0) * self.cost
-
-    @property
-    def succeeded(self) -> int:
-        return self.forgotten + len(self.samples)
-
-    @property
-    def ended(self) -> int:
-        """Calls that did, well or not."""
-        return self.forgotten + len(self.samples) + self.failed + self.cancelled
-
-    def clear(self) -> None:
-        """Nothing is held against it any more."""
-        if self.hurt:
-            self.cost = self.sound
-        self.hurt = self.consecutive = self.ejected_until = 0
-
-    def cut(self) -> None:
-        """Forget all but the latest durations."""
-        many = len(self.samples) - SAMPLES
-        if many > 0:
-            self.forgotten += many
-            del self.samples[:many]
-
-    def outcomes(self) -> Outcomes | None:
-        """How its calls went since this was last asked; None: none ended."""
-        succeeded = self.succeeded - self.succeeded_told
-        failed = self.failed - self.failed_told
-        if not succeeded + failed:
-            return None
-        latest = self.samples[-succeeded:] if succeeded else []
-        self.succeeded_told, self.failed_told = self.succeeded, self.failed
-        p99 = latency.percentile(sorted(latest), 0.99) if latest else 0.0
-        return Outcomes(self.node, self.instance, succeeded + failed, failed, p99)
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.key}, {self.pending} in flight, {self.cost * 1000.0:.1f} ms)"
 
 
 _POINT = attrgetter("point", "key")
@@ -211,7 +106,7 @@ class Place:
         """A second is over, in which so many calls a second were sent: costs decay, errors are forgotten, who was ejected
         returns, the aperture fits what is sent."""
         for endpoint in self.members:
-            _age(endpoint, now)
+            endpoint.grow_old(now)
         self.assume()
         self._forgive()
         returning = [
@@ -332,15 +227,6 @@ def _measured(members: Sequence[Endpoint]) -> float:
     loads = [endpoint.view.load for endpoint in members]
     able = [load.rate / load.utilization for load in loads if load is not None and load.utilization > BUSY]
     return sum(able) / len(able) if able else 0.0
-
-
-def _age(endpoint: Endpoint, now: int) -> None:
-    """What was learned of it counts less, the longer nothing came."""
-    gap = now - endpoint.stamp
-    if endpoint.stamp and gap > 0:
-        tau = latency.hurt_tau(endpoint.consecutive) if endpoint.hurt else latency.TAU
-        endpoint.cost = max(latency.LEAST, endpoint.cost * latency.decay(gap / (tau * SECOND)))
-        endpoint.stamp = now
 
 
 def ring_offset(caller: str) -> float:
