@@ -318,10 +318,20 @@ class Picker:
         self._calls, self._calls_before = 0, begun - self._kept
         sent = max(0, calls + self._retried - self._retried_before - (self._moot - self._moot_before))
         self._budget.turn(whole, calls)
-        self._throttle.turn(whole, sent + kept, sent, max(0, accepted - self._accepted_before), self._policy.throttle)
+        excused = min(self._in_flight(), sent * self._usual() / whole)
+        accepts = max(0, accepted - self._accepted_before)
+        self._throttle.turn(whole, sent + kept, sent, accepts, excused, self._policy.throttle)
         self._begun_before, self._accepted_before = begun, accepted
         self._retried_before, self._kept_before, self._moot_before = self._retried, self._kept, self._moot
         return sent
+
+    def _in_flight(self) -> int:
+        return sum(endpoint.pending for endpoint in self._endpoints.values())
+
+    def _usual(self) -> float:
+        """Seconds that a call usually takes; the timeout while none ended."""
+        known = [one.sound if one.hurt else one.cost for one in self._endpoints.values() if one.stamp]
+        return sum(known) / len(known) if known else self._timeout
 
     def _look_after(self, now: int, rate: float) -> None:
         for endpoint in self._endpoints.values():
