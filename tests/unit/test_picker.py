@@ -196,6 +196,16 @@ def test_one_that_recovers_is_fresh_again():
     assert caller.calls(100, takes=MILLISECOND)["fra/a0"] < 10
 
 
+def test_an_agent_that_restarts_makes_its_instances_no_fresher():
+    caller = Caller(route(fleet("fra", 4), WIDE))
+    caller.calls(400)
+    left = [instance("fra/a0", Status.UNATTENDED), *fleet("fra", 4)[1:]]
+    caller.picker.update(route(left, WIDE), caller.now)
+    assert "fra/a0" not in caller.calls(100)
+    caller.picker.update(route(fleet("fra", 4), WIDE), caller.now)
+    assert caller.calls(100, takes=10 * MILLISECOND)["fra/a0"] > 12
+
+
 # ---- the aperture
 
 

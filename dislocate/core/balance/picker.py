@@ -17,7 +17,7 @@ from operator import itemgetter
 
 from dislocate.core.balance import latency
 from dislocate.core.balance.budget import RetryBudget
-from dislocate.core.balance.dividing import in_order, parts_of, why_nobody
+from dislocate.core.balance.dividing import bounds_of, in_order, parts_of, why_nobody
 from dislocate.core.balance.ejection import JUDGED_EACH
 from dislocate.core.balance.endpoint import SAMPLES, Endpoint, Outcome
 from dislocate.core.balance.endpoints import UP, by_datacenter, grade, panics, usable
@@ -27,6 +27,7 @@ from dislocate.core.balance.picked import Knowledge, Picked
 from dislocate.core.balance.place import Place, ring_offset
 from dislocate.core.balance.throttle import WINDOW, Throttle
 from dislocate.core.boundary.balance import Policy, Route, Usage
+from dislocate.core.boundary.values import Status
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import OUTCOMES_TOLD
 from dislocate.core.units import MILLISECOND, SECOND
@@ -123,8 +124,9 @@ class Picker:
         """The endpoint for a call that begins `now`.
 
         `exclude` holds keys of endpoints that others are preferred to (those tried before); `key` asks for the same
-        endpoint each time; `retry` says that the call is tried again and takes a token of the budget, which is wrong
-        after REFUSED only.  Raises `NoEndpoint`, `Throttled`, `RetriesSpent`."""
+        endpoint each time, whatever the policy's algorithm; without one, `hash` is `p2c`.  `retry` says that the call is
+        tried again and takes a token of the budget, which is wrong after REFUSED only.  Raises `NoEndpoint`, `Throttled`,
+        `RetriesSpent`."""
         if not self._since <= now < self._until or key or exclude or retry:
             return self._pick_with_care(now, key, exclude, retry)
         place = self._first
@@ -280,10 +282,7 @@ class Picker:
         if elapsed < 0.0:  # the clock went back meanwhile: its duration is unknown
             return endpoint.cost
         elapsed = min(elapsed, self._timeout)  # longer is no latency: a clock that leapt, or a stream
-        is_first = not endpoint.stamp
-        endpoint.cost = max(elapsed, latency.LEAST)
-        endpoint.stamp = now
-        if is_first and endpoint.place is not None:
+        if endpoint.peak(elapsed, now) and endpoint.place is not None:
             endpoint.place.assume()
         return elapsed
 
@@ -373,7 +372,8 @@ class Picker:
                 endpoint = Endpoint(key, view)
             endpoint.view = view
             if view.status not in UP:
-                endpoint.seen_up_at = None
+                if view.status is not Status.UNATTENDED:  # an agent that restarts makes no instance fresh
+                    endpoint.seen_up_at = None
             elif endpoint.seen_up_at is None:
                 endpoint.seen_up_at = LONG_AGO if before is None else now
                 endpoint.clear()  # it came up anew
@@ -395,17 +395,10 @@ class Picker:
 
     def _divide(self, route: Route) -> None:
         """Which places take which part of the picks."""
-        parts = parts_of(route, self._places)
-        total = sum(part for _, part in parts)
-        bounds: list[tuple[float, Place]] = []
-        upper = 0.0
-        for place, part in parts:
-            upper += part / total
-            bounds.append((upper, place))
+        bounds = bounds_of(parts_of(route, self._places))
         if bounds:
-            bounds[-1] = (2.0, bounds[-1][1])
             self._first = bounds[0][1]
-        self._spread = tuple(bounds)
+        self._spread = bounds
         self._is_split = len(bounds) > 1
         self._until = self._since  # the next pick looks
         self._nobody = "" if bounds else why_nobody(route, self._places)

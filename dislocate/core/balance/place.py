@@ -15,6 +15,7 @@ from dislocate.core.balance.hashing import SPAN, Ring, digest
 from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
 
+LOOKED_AT = 64  # endpoints
 CHRONIC = 3  # failures in a row that are the endpoint's own, wherever else there are failures
 BUSY = 0.2  # utilization below which it says nothing of capacity
 LIGHTEST = 0.01  # of the mean weight: what is in flight is divided by no less
@@ -194,8 +195,9 @@ class Place:
         return self._ring
 
     def hurt_part(self) -> float:
-        """The part of those drawn from that failed lately."""
-        return sum(endpoint.hurt > 0 for endpoint in self.drawn) / max(1, len(self.drawn))
+        """The part of those drawn from that failed lately; of many, some stand for all."""
+        some = self.drawn[:LOOKED_AT]
+        return sum([endpoint.hurt > 0 for endpoint in some]) / max(1, len(some))
 
     def _weigh(self, now: int, policy: Policy) -> None:
         self.is_warming = False
