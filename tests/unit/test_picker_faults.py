@@ -126,6 +126,19 @@ def test_an_ejection_lasts_thirty_seconds_more_or_less_and_longer_each_time():
         assert not endpoint.ejected_until
 
 
+def test_who_returns_from_an_ejection_warms_up_as_one_that_is_fresh():
+    caller = Caller(route(fleet("fra", 4), ALL))
+    caller.calls(100)
+    fail(caller, "fra/a1")
+    endpoint = endpoints(caller)["fra/a1"]
+    caller.wait(endpoint.ejected_until - caller.now + SECOND)
+    early = caller.calls(200)["fra/a1"]
+    caller.wait(40 * SECOND)
+    late = caller.calls(200)["fra/a1"]
+    assert early < 25
+    assert late > 30
+
+
 def test_an_ejection_is_never_longer_than_the_longest():
     caller = Caller(route(fleet("fra", 10), Policy(eject=Eject(longest=50 * SECOND), throttle=0.0)))
     endpoint = endpoints(caller)["fra/a1"]
