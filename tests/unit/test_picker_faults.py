@@ -71,7 +71,7 @@ def test_errors_that_all_make_alike_take_nobody_out():
 
 def test_half_of_the_endpoints_dead_and_no_call_in_a_hundred_meets_one():
     caller = Caller(route(fleet("fra", 10), NEVER_EJECT))
-    dead = {f"fra/a{at}": Outcome.REFUSED for at in range(4)}
+    dead = {f"fra/a{at}": Outcome.REFUSED for at in range(5)}
     caller.serve(200, dead)
     assert sum(caller.serve(2_000, dead)[node] for node in dead) < 20
 
