@@ -3,7 +3,7 @@
 from dislocate.core.units import HOUR, MILLISECOND, MINUTE, SECOND
 
 # --- the wire
-PROTOCOL = (1, 1)  # lowest and highest version spoken; only ranges that do not overlap are an error
+PROTOCOL = (1, 2)  # lowest and highest version spoken; only ranges that do not overlap are an error
 DATAGRAM_BUDGET = 1_150  # bytes before encryption: 1,232 (IPv6 minimum MTU less headers) less salt, nonce and tag
 MESSAGE_BUDGET = 64 * 1024  # bytes: a stream's slice, so that one transfer does not hold up a heartbeat
 
