@@ -186,11 +186,11 @@ class TinyFleet:
                 case OpenLink(peer, address):
                     self._open_link(path, host, peer, address)
                 case CloseLink(peer):
-                    if peer.path in host.links and not (self.cuts_links and self.loses(path, peer.path)):
+                    if peer.path in host.links:
                         del host.links[peer.path]
                         self._end_link(path, peer.path, host.settings.node)
                 case SendMessage(peer, data):
-                    if peer.path in host.links:
+                    if peer.path in host.links and not (self.cuts_links and self.loses(path, peer.path)):
                         received = MessageReceived(host.settings.node, data)
                         self._give_later(self.delay(path, peer.path), peer.path, received)
                 case Notify(event):
