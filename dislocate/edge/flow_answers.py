@@ -86,6 +86,7 @@ class PolicyAnswer(Answer, frozen=True, kw_only=True):
     policy: dict[str, Any]
     set: tuple[str, ...]
     revision: int
+    problem: str = ""  # why it cannot be read; then the last that could be holds, or the defaults
 
 
 class PoliciesAnswer(Answer, frozen=True):
@@ -119,9 +120,9 @@ def pick_answer(service: str, view: InstanceView, why: str, now: int) -> PickAns
     return PickAnswer(**_fields(instance_answer(view, now)), service=service, why=why)
 
 
-def policy_answer(name: str, policy: Policy, revision: int) -> PolicyAnswer:
+def policy_answer(name: str, policy: Policy, revision: int, problem: str = "") -> PolicyAnswer:
     given = tuple(msgspec.to_builtins(policy))
-    return PolicyAnswer(name=name, policy=policy_in_words(policy), set=given, revision=revision)
+    return PolicyAnswer(name=name, policy=policy_in_words(policy), set=given, revision=revision, problem=problem)
 
 
 def policy_in_words(policy: msgspec.Struct) -> dict[str, Any]:

@@ -1,23 +1,24 @@
 """Picks for whoever only asks: one `Picker` a service, fed with this node's routes, for callers that never say how it went.
 
 A pick counts as under way for `HELD`, so that a burst is spread as if its calls were seen; how a call ends is not known here,
-so nothing is ejected and nothing throttled for it.  What is picked is offered load like any other: once a second, while there
+so nothing is ejected and nothing throttled for it, and panic is not for these callers (`parts`).  What is picked is offered load like any other: once a second, while there
 are picks, it is reported as the usage of the caller 'edge'.
 
 Invariant: memory is bounded by the services known and by the picks of one `HELD`.  Does no I/O of its own.
 """
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Container
 
 import gevent
 from msgspec.structs import replace
 
 from dislocate.core.balance.endpoints import usable
+from dislocate.core.balance.parts import parts
 from dislocate.core.balance.picker import Outcome, Picked, Picker
 from dislocate.core.boundary.balance import FlowRow, ReportUsage, Route, Share
 from dislocate.core.boundary.requests import Result
-from dislocate.core.streams import Stream
+from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND
 from dislocate.edge.backend import Backend
 
@@ -30,16 +31,18 @@ QUIET = 3  # reports without anything, after which it stops until the next pick
 class Picks:
     """The pickers of one agent."""
 
-    def __init__(self, backend: Backend, stream: Callable[[str], Stream]) -> None:
+    def __init__(self, backend: Backend, caller: str, streams: Streams) -> None:
+        """`caller` places the apertures, so it must be another on each host."""
         self._backend = backend
-        self._stream = stream
+        self._caller = caller
+        self._streams = streams
         self._pickers: dict[tuple[str, str], Picker] = {}  # by service and the data center that asks
         self._routes: dict[tuple[str, str], tuple[int, int, tuple[Share, ...]]] = {}  # what each was fed last
         self._held: deque[tuple[int, Picker, Picked]] = deque()
         self._reporter: gevent.Greenlet | None = None
 
-    def pick(self, route: Route, *, key: str = "", exclude: Container[str] = ()) -> tuple[Picked, Picker]:
-        """An instance for a call from `route.home`, and who chose it.  Raises `NoEndpoint`."""
+    def pick(self, route: Route, *, key: str = "", exclude: Container[str] = ()) -> Picked:
+        """An instance for a call from `route.home`.  Raises `NoEndpoint`."""
         now = self._backend.now()
         self._release(now)
         picker = self._picker(route, now)
@@ -47,7 +50,7 @@ class Picks:
         self._held.append((now + HELD, picker, picked))
         if self._reporter is None:
             self._reporter = gevent.spawn(self._report)
-        return picked, picker
+        return picked
 
     def stop(self) -> None:
         if self._reporter is not None:
@@ -58,14 +61,15 @@ class Picks:
         name = (route.service, route.home)
         picker = self._pickers.get(name)
         if picker is None:
-            picker = self._pickers[name] = Picker(route.service, self._stream(f"pick/{route.service}"), CALLER)
+            picker = self._pickers[name] = Picker(route.service, self._streams[f"pick/{route.service}"], self._caller)
         fed = (route.index, route.epoch, route.shares)
         if self._routes.get(name) == fed:
             picker.confirm(now)
         else:
             self._routes[name] = fed
+            in_use = tuple(each.instance for each in parts(route) if each.part is not None) or route.instances
             unjudged = replace(route.policy, throttle=0.0)
-            picker.update(replace(route, policy=unjudged), now)
+            picker.update(replace(route, policy=unjudged, instances=in_use), now)
         return picker
 
     def _release(self, now: int) -> None:
