@@ -25,13 +25,13 @@ def haproxy() -> None:
 
 
 @haproxy.command()
-@click.option("--socket", "where", required=True, metavar="PATH|HOST:PORT", help="HAProxy's stats socket, level admin.")
+@click.option("--socket", "admin", required=True, metavar="PATH|HOST:PORT", help="HAProxy's stats socket, level admin.")
 @click.option("--backend", "bonds", multiple=True, required=True, metavar="NAME=SERVICE", help="Repeatable.")
 @click.option("--state-file", type=click.Path(dir_okay=False, path_type=Path), help="Kept for HAProxy's own reloads.")
 @click.option("--once", is_flag=True, help="Bring it about now, and end.")
 @agent_command
 def drive(
-    agent: AgentConnection, as_json: bool, where: str, bonds: tuple[str, ...], state_file: Path | None, once: bool
+    agent: AgentConnection, as_json: bool, admin: str, bonds: tuple[str, ...], state_file: Path | None, once: bool
 ) -> None:
     """Set address, weight and state of the servers of backends, without a reload, as instances and flows change.
 
@@ -47,7 +47,7 @@ def drive(
     from dislocate.proxies.runtime import Runtime
 
     found = tuple(Bond(*_bond(text)) for text in bonds)
-    driver = Driver(agent, Runtime(where), found, lambda words: _say(words, as_json), state_file)
+    driver = Driver(agent, Runtime(admin), found, lambda words: _say(words, as_json), state_file)
     services = dict.fromkeys(bond.service for bond in found)
     try:
         for service in services:
