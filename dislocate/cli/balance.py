@@ -15,9 +15,7 @@ from dislocate.client.connection import AgentConnection, segment
 @click.option("--exclude", multiple=True, metavar="ID|DC/NODE/ID|ADDRESS:PORT", help="Another than this; repeatable.")
 @click.option("--from", "source", default="", metavar="DC", help="As a caller in that data center would be told.")
 @agent_command
-def pick(
-    agent: AgentConnection, as_json: bool, name: str, key: str, exclude: tuple[str, ...], source: str
-) -> None:
+def pick(agent: AgentConnection, as_json: bool, name: str, key: str, exclude: tuple[str, ...], source: str) -> None:
     """The instance of NAME to use now: its address alone on standard output, the reasons on standard error.
 
     \b
@@ -33,7 +31,9 @@ def pick(
         return
     host = f"[{answer['address']}]" if ":" in answer["address"] else answer["address"]
     click.echo(f"{host}:{answer['port']}")
-    click.echo(f"{answer['node']}/{answer['id']}, {answer['status']}, {age(answer['age'])} old: {answer['why']}", err=True)
+    click.echo(
+        f"{answer['node']}/{answer['id']}, {answer['status']}, {age(answer['age'])} old: {answer['why']}", err=True
+    )
 
 
 @click.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dislocate.cli.output import about, agent_command, fail, show
+from dislocate.cli.output import agent_command, fail, show
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, Problem, segment
 from dislocate.core.errors import ConfigError, LocalError
 
@@ -133,7 +133,9 @@ def delete(agent: AgentConnection, as_json: bool, name: str) -> None:
     """
     answer = agent.send("DELETE", f"/api/policies/{segment(name)}", timeout=STORE_TIMEOUT)
     if not answer["deleted"]:
-        fail(f"no policy is set for {name!r}: the defaults hold\ndislocate policy list shows those that are", as_json, 1)
+        fail(
+            f"no policy is set for {name!r}: the defaults hold\ndislocate policy list shows those that are", as_json, 1
+        )
     show(as_json, answer, ("DELETED", "REVISION"), [(name, answer["revision"])])
 
 

@@ -219,4 +219,3 @@ def _dicts(value: object) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         return [value, *(found for item in value.values() for found in _dicts(item))]
     return [found for item in value for found in _dicts(item)] if isinstance(value, list) else []
-

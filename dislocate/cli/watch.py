@@ -22,7 +22,9 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
 @click.argument("name")
 @click.option("--once", is_flag=True, help="Print what there is now and end.")
 @click.option("--template", "templates", multiple=True, type=_PATH, help="Render this Jinja2 file; repeatable.")
-@click.option("--out", "outs", multiple=True, type=_PATH, help="Into this file, replaced at once; one for each template.")
+@click.option(
+    "--out", "outs", multiple=True, type=_PATH, help="Into this file, replaced at once; one for each template."
+)
 @click.option("--pause", default="1s", show_default=True, help="With templates: the least time between two changes.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @agent_command

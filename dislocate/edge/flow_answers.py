@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from dislocate.core.balance.flows import Fit
 from dislocate.core.balance.parts import InstancePart
 from dislocate.core.boundary.balance import FlowRow, PlaceInput, Policy, Route, ServiceFlows, Share
 from dislocate.core.boundary.views import InstanceView
@@ -79,6 +80,24 @@ class PickAnswer(InstanceAnswer, frozen=True):
     why: str
 
 
+class FitAnswer(Answer, frozen=True, kw_only=True):
+    """Whether one service fits without a data center."""
+
+    service: str
+    fits: bool
+    demand: float  # requests a second, offered everywhere
+    capacity: float  # requests a second, of the other data centers
+    words: str
+
+
+class FitsAnswer(Answer, frozen=True, kw_only=True):
+    """Whether all that lives in a data center fits without it; who fits least first."""
+
+    datacenter: str
+    fits: bool
+    services: tuple[FitAnswer, ...]
+
+
 class PolicyAnswer(Answer, frozen=True, kw_only=True):
     """How a service is balanced; what was not `set` is the default."""
 
@@ -118,6 +137,21 @@ def part_answer(given: InstancePart, now: int) -> PartAnswer:
 
 def pick_answer(service: str, view: InstanceView, why: str, now: int) -> PickAnswer:
     return PickAnswer(**_fields(instance_answer(view, now)), service=service, why=why)
+
+
+def fits_answer(datacenter: str, fits: Iterable[Fit]) -> FitsAnswer:
+    ordered = sorted(fits, key=lambda fit: (fit.fits, fit.capacity - fit.demand, fit.service))
+    services = tuple(
+        FitAnswer(
+            service=fit.service,
+            fits=fit.fits,
+            demand=round(fit.demand, 3),
+            capacity=round(fit.capacity, 3),
+            words=fit.words,
+        )
+        for fit in ordered
+    )
+    return FitsAnswer(datacenter=datacenter, fits=all(fit.fits for fit in ordered), services=services)
 
 
 def policy_answer(name: str, policy: Policy, revision: int, problem: str = "") -> PolicyAnswer:

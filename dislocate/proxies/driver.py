@@ -86,10 +86,14 @@ class Driver:
 def _lacks(bond: Bond, wanted: Steps) -> str:
     found = []
     if wanted.unplaced:
-        lacking = f"{len(wanted.unplaced)} of {bond.service} have no slot: {', '.join(s.key for s in wanted.unplaced[:5])}"
+        lacking = (
+            f"{len(wanted.unplaced)} of {bond.service} have no slot: {', '.join(s.key for s in wanted.unplaced[:5])}"
+        )
         found.append(f"{lacking}; raise the number in its server-template")
     if wanted.nameless:
-        found.append(f"{', '.join(s.key for s in wanted.nameless[:5])} have a host name, which HAProxy's socket does not take")
+        found.append(
+            f"{', '.join(s.key for s in wanted.nameless[:5])} have a host name, which HAProxy's socket does not take"
+        )
     return f"{bond.backend}: {'; '.join(found)}" if found else ""
 
 

@@ -12,7 +12,9 @@ from dislocate.core.errors import DislocateError, LocalError
 
 WITHIN = 5.0  # seconds; it answers in less than one millisecond, or is stuck
 _FORCED_DRAIN, _CONFIGURED_DRAIN = 0x08, 0x10  # of srv_admin_state
-_MAINTENANCE = 0x01 | 0x02 | 0x20 | 0x40  # forced, inherited, by DNS; not 0x04, which only says that the file once had it
+_MAINTENANCE = (
+    0x01 | 0x02 | 0x20 | 0x40
+)  # forced, inherited, by DNS; not 0x04, which only says that the file once had it
 
 
 class NoProxy(DislocateError):

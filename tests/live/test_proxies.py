@@ -280,7 +280,20 @@ def test_a_template_keeps_a_real_nginx_as_the_service_is_without_an_error(shop, 
     script = f"echo >> {counted}; exec {' '.join(reload)}"
     opened.enter_context(
         process(
-            [sys.executable, "-m", "dislocate", *watch, "--agent", shop.where, "--pause", "100ms", "--", "sh", "-c", script],
+            [
+                sys.executable,
+                "-m",
+                "dislocate",
+                *watch,
+                "--agent",
+                shop.where,
+                "--pause",
+                "100ms",
+                "--",
+                "sh",
+                "-c",
+                script,
+            ],
             tmp_path / "watch.log",
         )
     )

@@ -3,14 +3,13 @@
 from collections import Counter
 
 import gevent
-import msgspec
 import pytest
 from gevent.event import Event as Flag
 
 from dislocate.core.boundary.balance import PlaceInput, Policy, ReportUsage, Spill
-from dislocate.core.boundary.store import KeysRead, KeyValue, Transacted
+from dislocate.core.boundary.requests import SetDraining
 from dislocate.core.boundary.values import Status
-from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.core.units import HOUR, MILLISECOND, SECOND
 from dislocate.edge.picks import HELD
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import NOW, FakeBackend, datacenter, instance
@@ -32,7 +31,9 @@ def three(backend, **changes):
     backend.node.datacenters["lon"] = datacenter("lon", rtt=12 * MILLISECOND)
     backend.put(
         *(
-            instance(id=f"web-{at}", node=f"{name}/a1", datacenter=name, address=f"10.{at}.0.1", **changes.get(name, {}))
+            instance(
+                id=f"web-{at}", node=f"{name}/a1", datacenter=name, address=f"10.{at}.0.1", **changes.get(name, {})
+            )
             for at, name in enumerate(("fra", "lon", "wdc"), 1)
         )
     )
@@ -130,7 +131,7 @@ def test_who_is_gone_is_named_with_the_age_of_that_knowledge(api, backend):
 def test_a_service_in_maintenance_or_without_instances_is_503_with_the_reason(api, backend):
     backend.put(instance(status=Status.MAINTENANCE))
     problem = api.problem("GET", "/api/services/shop.web/pick")
-    assert (problem.status, "all of its instances are in maintenance" in problem.detail) == (503, True)
+    assert (problem.status, "are all in maintenance" in problem.detail) == (503, True)
     backend.put(service="empty")
     assert api.problem("GET", "/api/services/empty/pick").status == 503
 
@@ -250,3 +251,56 @@ def test_a_policy_set_by_hand_that_cannot_be_read_is_listed_with_its_problem(api
     api.ask("PUT", "/api/kv/policy/shop.web", b'{"spil": 1}', Content_Type="application/octet-stream")
     (shown,) = api.get("/api/policies")["policies"]
     assert "did you mean 'spill'?" in shown["problem"]
+
+
+# ---- drains
+
+
+def place(name, demand, capacity, **changes):
+    fields = {
+        "datacenter": name,
+        "epoch": 4,
+        "demand": demand,
+        "endpoint_capacity": capacity,
+        "live": 1.0,
+        "backlog": 0.0,
+        "capacity": capacity,
+        "cost": 0.0,
+        "tier": 0,
+        "as_of": NOW,
+    }
+    return PlaceInput(**{**fields, **changes})
+
+
+def test_a_data_center_whose_traffic_fits_elsewhere_is_drained_for_an_hour(api, backend):
+    three(backend)
+    backend.node.flows.told("shop.web", place("fra", 50.0, 100.0), place("lon", 10.0, 100.0), place("wdc", 0.0, 100.0))
+    fits = api.get("/api/drains/fra")
+    assert (fits["fits"], fits["services"][0]["demand"], fits["services"][0]["capacity"]) == (True, 60.0, 200.0)
+    assert api.ask("PUT", "/api/drains/fra", {"reason": "power"}).json == {"version": 7}
+    assert backend.asked == [SetDraining("fra", "datacenter", True, HOUR, "power")]
+
+
+def test_a_data_center_whose_traffic_would_not_fit_is_refused_with_the_numbers_unless_forced(api, backend):
+    three(backend)
+    backend.node.flows.told("shop.web", place("fra", 150.0, 200.0), place("lon", 60.0, 100.0), place("wdc", 0.0, 100.0))
+    problem = api.problem("PUT", "/api/drains/fra")
+    assert (problem.status, problem.field, backend.asked) == (409, "datacenter", [])
+    assert "shop.web: 210 requests a second are offered" in problem.detail
+    assert "lon and wdc carry 190 requests a second" in problem.detail
+    assert "force" in problem.hint
+    assert api.ask("PUT", "/api/drains/fra", {"force": True}).status_code == 200
+    assert backend.asked == [SetDraining("fra", "datacenter", True, HOUR)]
+
+
+def test_the_only_home_of_a_service_is_not_drained_by_the_way(api, backend):
+    backend.put(instance())
+    backend.node.flows.told("shop.web", place("fra", 0.0, 100.0), place("wdc", 0.0, 0.0, live=0.0))
+    assert "nobody of shop.web lives anywhere else" in api.problem("PUT", "/api/drains/fra").detail
+    assert api.get("/api/drains/wdc")["services"] == []
+
+
+def test_a_drain_of_a_data_center_has_an_end_within_three_days(api, backend):
+    problem = api.problem("PUT", "/api/drains/fra", {"expires": "73h"})
+    assert (problem.field, "72h" in problem.expected, backend.asked) == ("expires", True, [])
+    assert api.ask("PUT", "/api/drains/fra", {"expires": "72h"}).status_code == 200

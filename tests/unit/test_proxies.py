@@ -67,7 +67,12 @@ class FakeProxy:
 
 def test_weights_are_of_the_largest_part_and_who_is_spare_has_none():
     found = pool(flows(instance(1, 0.4), instance(2, 0.2), instance(3, 0.0), instance(4, 0.0001)))
-    assert [(each.weight, scaled(each.weight, 100)) for each in found] == [(1.0, 100), (0.5, 50), (0.0, 0), (0.00025, 1)]
+    assert [(each.weight, scaled(each.weight, 100)) for each in found] == [
+        (1.0, 100),
+        (0.5, 50),
+        (0.0, 0),
+        (0.00025, 1),
+    ]
     assert {each.state for each in found} == {State.READY}
 
 

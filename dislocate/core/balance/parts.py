@@ -47,7 +47,9 @@ def parts(route: Route) -> tuple[InstancePart, ...]:
 
 def _divided(route: Route, chosen: Mapping[str, Sequence[InstanceView]]) -> dict[str, float]:
     """What each data center gets, as a picker divides it: by shares among those that answer; else whoever answers."""
-    shares = {share.datacenter: share.share for share in route.shares if share.share > 0.0 and share.datacenter in chosen}
+    shares = {
+        share.datacenter: share.share for share in route.shares if share.share > 0.0 and share.datacenter in chosen
+    }
     answering = [name for name, members in chosen.items() if grade(members) < ANSWERED]
     live = {name: share for name, share in shares.items() if name in answering}
     if live:

@@ -200,7 +200,9 @@ def _by_weight(instances: tuple[InstanceView, ...]) -> tuple[Told, ...]:
     return tuple(Told(instance, max(1, instance.weight)) for instance in instances)
 
 
-def _by_part(given: tuple[InstancePart, ...], home: str, places: Mapping[str, DatacenterView]) -> list[tuple[Told, ...]]:
+def _by_part(
+    given: tuple[InstancePart, ...], home: str, places: Mapping[str, DatacenterView]
+) -> list[tuple[Told, ...]]:
     """First those with a part of the traffic, of all data centers, nearest first; then, data center by data center, the
     spare ones."""
     busy = {(each.instance.node, each.instance.id): each.part for each in given if each.part}

@@ -21,8 +21,8 @@ from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.core.streams import Streams
 from dislocate.edge.backend import Backend
-from dislocate.edge.http import exec as exec_
 from dislocate.edge.http import (
+    drains,
     flows,
     health,
     instances,
@@ -37,6 +37,7 @@ from dislocate.edge.http import (
     services,
     watch,
 )
+from dislocate.edge.http import exec as exec_
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import EVENT_STREAM, JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
@@ -117,6 +118,7 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
         *policies.OPERATIONS,
         *watch.OPERATIONS,
         *instances.OPERATIONS,
+        *drains.OPERATIONS,
         *members.OPERATIONS,
         *kv.OPERATIONS,
         *leases.OPERATIONS,
