@@ -69,9 +69,7 @@ def deregister(agent: AgentConnection, as_json: bool, instance: str) -> None:
 @click.argument("scope", type=click.Choice(["instance", "node", "dc"]))
 @click.argument("target", metavar="ID|DC/NAME|DC")
 @click.option("--off", is_flag=True, help="Stop draining.")
-@click.option(
-    "--for", "expires", metavar="DURATION", help="It ends by itself after this, such as 30m; of a dc 1h, at most 72h."
-)
+@click.option("--for", "expires", metavar="DURATION", help="It ends by itself after this, such as 30m; a dc after 1h.")
 @click.option("--force", is_flag=True, help="dc: also where the others cannot carry its traffic.")
 @click.option("--reason", default="", help="For history and for the next operator.")
 @agent_command

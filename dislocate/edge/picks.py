@@ -1,8 +1,8 @@
 """Picks for whoever only asks: one `Picker` a service, fed with this node's routes, for callers that never say how it went.
 
 A pick counts as under way for `HELD`, so that a burst is spread as if its calls were seen; how a call ends is not known here,
-so nothing is ejected and nothing throttled for it, and panic is not for these callers (`parts`).  What is picked is offered load like any other: once a second, while there
-are picks, it is reported as the usage of the caller 'edge'.
+so nothing is ejected and nothing throttled for it, and panic is not for these callers (`parts`).  What is picked is offered
+load like any other: once a second, while there are picks, it is reported as the usage of the caller 'edge'.
 
 Invariant: memory is bounded by the services known and by the picks of one `HELD`.  Does no I/O of its own.
 """

@@ -2,8 +2,8 @@
 
 An answer without a data center in its name follows the flows of this one.  A and AAAA name who has a part of its traffic, in
 an order drawn by these parts, since they can carry neither weight nor distance and most clients use the first, some all; SRV
-carries the parts as weights and names who is spare at a lower priority; TXT says how old the knowledge is.  A known name without the type asked is NODATA, an unknown one NXDOMAIN, both with the SOA that
-bounds how long that is believed (RFC 2308).
+carries the parts as weights and names who is spare at a lower priority; TXT says how old the knowledge is.  A known name
+without the type asked is NODATA, an unknown one NXDOMAIN, both with the SOA that bounds how long that is believed (RFC 2308).
 
 Does not know bytes or sizes (`wire`), nor for how many askers an answer serves (`resolver`).
 """

@@ -1,6 +1,6 @@
 """Drains of whole data centers and of nodes; that of a data center is refused where the others cannot carry its traffic.
 
-    GET /api/drains/fra                   would it fit?  -> {"fits": false, "services": [{"service", "demand", "capacity", ...}]}
+    GET /api/drains/fra                   would it fit?  {"fits": false, "services": [{"service", "demand", "capacity"}]}
     PUT /api/drains/fra {"force": true}   whether it fits or not
 
 A drain of a data center ends by itself, after an hour unless it is said, after three days at most: one that was forgotten

@@ -5,11 +5,11 @@
 What is left out is the default.  Every agent follows these keys, so a policy holds everywhere within a second of the answer.
 """
 
-import msgspec
+from msgspec.structs import replace
 
-from dislocate.core.balance.policies import PREFIX, decode_policy
+from dislocate.core.balance.policies import PREFIX, check_policy, decode_policy, encode_policy
 from dislocate.core.boundary.balance import Policy
-from dislocate.core.boundary.store import Consistency, KeysRead, KeyValue, ReadKeys
+from dislocate.core.boundary.store import Consistency, KeysRead, KeyValue, ReadKeys, Transact, Transacted
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name
 from dislocate.core.tunables import READ_LIMIT
@@ -19,7 +19,6 @@ from dislocate.edge.http.call import Call, Operation, Query
 from dislocate.edge.http.problems import Rejected, cas_missed, not_found
 from dislocate.edge.keys import NUMBER_LIMIT, conflict_words, delete, found_instead, put
 from dislocate.edge.store_answers import DeletedAnswer, RevisionAnswer
-from dislocate.strict import in_words
 
 
 def list_policies(call: Call) -> PoliciesAnswer:
@@ -38,9 +37,9 @@ def get_policy(call: Call) -> PolicyAnswer:
 
 def put_policy(call: Call) -> RevisionAnswer:
     name, cas = _name(call), _cas(call)
-    value = msgspec.json.encode(in_words(call.body))
-    decode_policy(value)
-    return RevisionAnswer(revision=_change(call, name, put(PREFIX + name, value, cas=cas), cas).revision)
+    check_policy(call.body)
+    request = put(PREFIX + name, encode_policy(call.body), cas=cas)
+    return RevisionAnswer(revision=_change(call, name, request, cas).revision)
 
 
 def delete_policy(call: Call) -> DeletedAnswer:
@@ -64,12 +63,12 @@ def _read(call: Call, request: ReadKeys) -> KeysRead:
     allowed = {each.value: each for each in (Consistency.LINEARIZABLE, Consistency.LOCAL)}
     if text not in allowed:
         raise LocalError("consistency", got=text[:100], expected=f"one of {', '.join(allowed)}")
-    read: KeysRead = call.ask_store(msgspec.structs.replace(request, consistency=allowed[text]))
+    read: KeysRead = call.ask_store(replace(request, consistency=allowed[text]))
     return read
 
 
-def _change(call: Call, name: str, request: object, cas: int | None) -> object:
-    done = call.ask_store(request, of_one_key=True)
+def _change(call: Call, name: str, request: Transact, cas: int | None) -> Transacted:
+    done: Transacted = call.ask_store(request, of_one_key=True)
     if not done.succeeded:
         revision = found_instead(done.results)
         raise cas_missed(cas or 0, revision, conflict_words(PREFIX + name, revision))

@@ -69,6 +69,7 @@ def _wait_for(call: Call, name: str, index: int, wait: float) -> ServiceView | N
 
 
 def no_service(call: Call, name: str) -> Rejected:
+    """404 with the nearest name."""
     hint = "GET /api/services lists all" + nearest(name, call.node.catalog.names())
     return not_found("name", name, f"No service {name!r} is known here", hint)
 
