@@ -181,7 +181,7 @@ def _tell(words: str, told: str) -> str:
 
 def seen(flows: Mapping[str, Any]) -> dict[str, Any]:
     """A service as templates see it."""
-    home = next((row for row in flows["rows"] if row["source"] == flows["home"]), {"shares": []})
+    home: Mapping[str, Any] = next((row for row in flows["rows"] if row["source"] == flows["home"]), {"shares": ()})
     return {
         "name": flows["service"],
         "home": flows["home"],
