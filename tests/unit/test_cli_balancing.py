@@ -1,4 +1,4 @@
-"""What pick, flows, policy, drain dc and a watch with templates print and leave behind, with the real API in front of a fake."""
+"""What pick, flows, policy, drain dc and a watch with templates print and leave behind, in front of the real API."""
 
 import json
 import socket
