@@ -117,7 +117,10 @@ def _drain_datacenter(agent: AgentConnection, as_json: bool, target: str, body: 
     """Drain it, and say how what it serves fits elsewhere."""
     path = f"/api/drains/{segment(target)}"
     fits = agent.get(path)
-    rows = [(s["service"], _rate(s["demand"]), _rate(s["capacity"]), _yes(s["fits"])) for s in fits["services"]]
+    rows = [
+        (s["service"], _rate(s["demand"]), _rate(s["capacity"]) if s["capacity"] else "not known", _yes(s["fits"]))
+        for s in fits["services"]
+    ]
     if rows and not as_json:
         click.echo(table(("SERVICE", "DEMAND", f"CAPACITY WITHOUT {target}", "FITS"), rows) + "\n", err=True)
     if not (fits["fits"] or body["force"]):

@@ -52,11 +52,6 @@ class Picks:
             self._reporter = gevent.spawn(self._report)
         return picked
 
-    def stop(self) -> None:
-        if self._reporter is not None:
-            self._reporter.kill()
-            self._reporter = None
-
     def _picker(self, route: Route, now: int) -> Picker:
         name = (route.service, route.home)
         picker = self._pickers.get(name)
