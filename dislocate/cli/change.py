@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from dislocate.cli.output import agent_command, show
+from dislocate.cli.output import EXIT_FAILED, agent_command, fail, show, table
 from dislocate.client.connection import AgentConnection, segment
 from dislocate.core.catalog.validation import check_id
 from dislocate.core.identity import check_service_name
@@ -69,32 +69,73 @@ def deregister(agent: AgentConnection, as_json: bool, instance: str) -> None:
 @click.argument("scope", type=click.Choice(["instance", "node", "dc"]))
 @click.argument("target", metavar="ID|DC/NAME|DC")
 @click.option("--off", is_flag=True, help="Stop draining.")
-@click.option("--for", "expires", metavar="DURATION", help="The drain ends by itself after this, such as 30m.")
+@click.option("--for", "expires", metavar="DURATION", help="It ends by itself after this, such as 30m; a dc after 1h.")
+@click.option("--force", is_flag=True, help="dc: also where the others cannot carry its traffic.")
 @click.option("--reason", default="", help="For history and for the next operator.")
 @agent_command
 def drain(
-    agent: AgentConnection, as_json: bool, scope: str, target: str, off: bool, expires: str | None, reason: str
+    agent: AgentConnection,
+    as_json: bool,
+    scope: str,
+    target: str,
+    off: bool,
+    expires: str | None,
+    force: bool,
+    reason: str,
 ) -> None:
     """Send no new work to an instance of this agent, to a node, or to a whole data center.
+
+    A data center is not drained where the others could not carry what callers offer: the numbers are said, and --force
+    drains it all the same.  It ends by itself after an hour, or --for, at most 72h.
 
     \b
     dislocate drain instance shop.web-8000 --for 30m --reason "new kernel"
     dislocate drain node fra/a1
+    dislocate drain dc fra --for 2h
     dislocate drain dc fra --off
     """
     parts = target.split("/")
     if scope != "instance" and len(parts) != (2 if scope == "node" else 1):
         expected = "DC/NAME, such as fra/a1" if scope == "node" else "the name of a data center, such as fra"
         raise click.UsageError(f"drain {scope}: got {target!r}, expected {expected}")
+    if force and scope != "dc":
+        raise click.UsageError(f"drain {scope}: got --force, expected it with 'dc' only: nothing else is refused")
     body: dict[str, Any] = {"draining": not off, "reason": reason}
     if expires is not None:
         parse_duration(expires, "--for")
         body["expires"] = expires
     if scope == "instance":
         answer = agent.send("POST", f"/api/instances/{_id(target)}/drain", body)
-    else:
+    elif scope == "node" or off:
         answer = agent.send("PUT", "/api/drains/" + "/".join(map(segment, parts)), body)
+    else:
+        answer = _drain_datacenter(agent, as_json, target, {**body, "force": force})
     show(as_json, answer, ("TARGET", "DRAINING"), [(target, "no" if off else "yes")])
+
+
+def _drain_datacenter(agent: AgentConnection, as_json: bool, target: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Drain it, and say how what it serves fits elsewhere."""
+    path = f"/api/drains/{segment(target)}"
+    fits = agent.get(path)
+    rows = [
+        (s["service"], _rate(s["demand"]), _rate(s["capacity"]) if s["capacity"] else "not known", _yes(s["fits"]))
+        for s in fits["services"]
+    ]
+    if rows and not as_json:
+        click.echo(table(("SERVICE", "DEMAND", f"CAPACITY WITHOUT {target}", "FITS"), rows) + "\n", err=True)
+    if not (fits["fits"] or body["force"]):
+        words = "\n".join(each["words"] for each in fits["services"] if not each["fits"])
+        refusal = f"{target} is not drained: it would not fit\n{words}\n--force drains it all the same"
+        fail(refusal, as_json, EXIT_FAILED, {"error": f"it would not fit: {words}", "fits": fits})
+    return {**agent.send("PUT", path, body), "fits": fits}
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f} req/s"
+
+
+def _yes(claim: bool) -> str:
+    return "yes" if claim else "NO"
 
 
 @click.command()

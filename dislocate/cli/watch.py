@@ -2,35 +2,61 @@
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
-from dislocate.cli.output import agent_command
+from dislocate.cli.following import RETRY
+from dislocate.cli.output import EXIT_FAILED, agent_command
 from dislocate.client.connection import AgentConnection, NoAgent, segment
+from dislocate.core.units import SECOND, parse_duration
 
-RETRY = 2.0  # seconds, as the agent asks of event streams
+_PATH = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("name")
 @click.option("--once", is_flag=True, help="Print what there is now and end.")
+@click.option("--template", "templates", multiple=True, type=_PATH, help="Render this Jinja2 file; repeatable.")
+@click.option(
+    "--out", "outs", multiple=True, type=_PATH, help="Into this file, replaced at once; one for each template."
+)
+@click.option("--pause", default="1s", show_default=True, help="With templates: the least time between two changes.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @agent_command
-def watch(agent: AgentConnection, as_json: bool, name: str, once: bool, command: tuple[str, ...]) -> None:
+def watch(
+    agent: AgentConnection,
+    as_json: bool,
+    name: str,
+    once: bool,
+    templates: tuple[Path, ...],
+    outs: tuple[Path, ...],
+    pause: str,
+    command: tuple[str, ...],
+) -> None:
     """Follow NAME (or a prefix such as 'db.*').
 
     Each change prints one line, or runs COMMAND with the service as JSON on its standard input (as the HTTP API gives
     it); a command that fails is reported and the watch goes on.  When the agent is restarted, the watch comes back.
 
+    With --template a file is kept as the service is, and COMMAND run only when that file became another.  A template sees
+    `service`: name, home, shares, policy, servers (who is to be used: address, port, weight 1..100, spare ...) and instances
+    (all); `services` by name.  A template that cannot be rendered leaves the old file.  See docs/proxies.md.
+
     \b
     dislocate watch shop.web
     dislocate watch 'db.*' --json
     dislocate watch shop.web -- sh -c 'jq .instances > pool.json && systemctl reload proxy'
+    dislocate watch shop.web --template shop.conf.j2 --out /etc/nginx/conf.d/shop.conf -- nginx -s reload
     """
     stream = f"/api/watch?service={segment(name)}"
+    if templates or outs:
+        _keep(agent, stream, name, templates, outs, parse_duration(pause, "--pause"), once, command)
+        return
     if once:
         for service in _now(agent, stream, name):
             _show(service, command, as_json)
@@ -46,6 +72,28 @@ def watch(agent: AgentConnection, as_json: bool, name: str, once: bool, command:
                 raise
         click.echo(f"{agent.where} ended the watch; asking again", err=True)
         time.sleep(RETRY)
+
+
+def _keep(
+    agent: AgentConnection,
+    stream: str,
+    name: str,
+    templates: tuple[Path, ...],
+    outs: tuple[Path, ...],
+    pause: int,
+    once: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Files by templates: once, or for ever."""
+    from dislocate.cli.templating import outputs, render_once, watch_templates  # Jinja2 takes a while to import
+
+    found = outputs(templates, outs)
+    if not once:
+        watch_templates(agent, name, found, command, pause / SECOND)
+        return
+    names = [service["service"] for service in _now(agent, stream, name)]
+    if not render_once(agent, name, found, command, names):
+        sys.exit(EXIT_FAILED)
 
 
 def _now(agent: AgentConnection, stream: str, name: str) -> Iterator[dict[str, Any]]:

@@ -143,7 +143,7 @@ def age_of(as_of: int, now: int) -> float:
 
 
 def service_answer(view: ServiceView, now: int) -> ServiceAnswer:
-    instances = tuple(_instance_answer(instance, now) for instance in view.instances)
+    instances = tuple(instance_answer(instance, now) for instance in view.instances)
     return ServiceAnswer(service=view.name, index=view.index, instances=instances)
 
 
@@ -180,7 +180,7 @@ def brakes_of(datacenters: Mapping[str, DatacenterView]) -> tuple[BrakeAnswer, .
     return tuple(BrakeAnswer(datacenter=view.name, reason=view.brake) for view in datacenters.values() if view.brake)
 
 
-def _instance_answer(view: InstanceView, now: int) -> InstanceAnswer:
+def instance_answer(view: InstanceView, now: int) -> InstanceAnswer:
     return InstanceAnswer(
         id=view.id,
         node=view.node,

@@ -98,6 +98,15 @@ class DrainBody(Body, frozen=True, kw_only=True):
     reason: Text = ""
 
 
+class DatacenterDrainBody(Body, frozen=True, kw_only=True):
+    """The same of a whole data center, which always ends by itself."""
+
+    draining: Annotated[bool, Meta(description="true, or false to end the drain")] = True
+    expires: Annotated[str, Meta(description="a duration of at most '72h'; empty: '1h'", max_length=32)] = ""
+    reason: Text = ""
+    force: Annotated[bool, Meta(description="true: also where the other data centers cannot carry its traffic")] = False
+
+
 class MaintBody(Body, frozen=True, kw_only=True):
     """Take out of the answers, or back."""
 

@@ -76,11 +76,15 @@ the agent {path}, from another shell:
   dislocate service shop.web
   dislocate history shop.web
   dislocate watch shop.web
+  dislocate pick shop.web
+  dislocate flows shop.web
+  dislocate policy show shop.web
   dislocate kv put config/color blue
   dislocate kv get config/color
   dislocate lock deploy -- sh -c 'echo token $DISLOCATE_LOCK_TOKEN'
   dislocate servers list
   curl -s {plan.http}/api/services/shop.web
+  curl -s {plan.http}/api/services/shop.web/pick
   dig @{plan.host} -p {DNS_PORT} shop.web.service.dislocate
   dig @{plan.host} -p {DNS_PORT} SRV shop.web.service.{datacenters[0]}.dislocate
   cat {shlex.quote(f"{state}/services.json")}

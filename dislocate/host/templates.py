@@ -71,21 +71,28 @@ def render(
     secret: Callable[[str], str],
 ) -> str:
     """`text` of `field` with everything filled in.  Raises `RenderError` with place and mend."""
-    environment = _Environment()
 
     def key(name: str) -> str:
         if name not in values:
             raise RenderError(f"the key {name!r} is not there; set it with `dislocate kv put {name} VALUE`")
         return values[name]
 
+    names = {"facts": facts, "key": key, "secret": secret}
+    return fill(text, field, names, lambda message: _nearest(message, facts))
+
+
+def fill(text: str, field: str, names: Mapping[str, object], mend: Callable[[str], str]) -> str:
+    """`text` of `field` with `names` filled in.  Raises `RenderError` with place and, for a name that is not there, the mend,
+    which `mend` makes of Jinja2's words."""
+    environment = _Environment()
     try:
         template = environment.from_string(text)
         environment.until = time.monotonic() + RENDER_TIME
-        return _joined(template.generate(facts=facts, key=key, secret=secret))
+        return _joined(template.generate(names))
     except TemplateSyntaxError as error:
         raise RenderError(f"{field}, line {error.lineno}: {error.message}") from None
     except UndefinedError as error:
-        raise RenderError(f"{field}{_line(error)}: {error.message}{_nearest(str(error.message), facts)}") from None
+        raise RenderError(f"{field}{_line(error)}: {error.message}{mend(str(error.message))}") from None
     except RenderError as error:
         raise RenderError(f"{field}{_line(error)}: {error.words}") from None
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:

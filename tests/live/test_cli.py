@@ -88,6 +88,46 @@ def test_a_node_and_a_data_center_are_drained_from_anywhere(ask, settled):
     until("nothing drains", lambda: draining() == set())
 
 
+def test_commands_about_balancing(ask, settled):
+    code, out, errors = ask("pick", "shop.web")
+    assert (code, out.strip() in {f"{settled.plans[f'fra/a{j}'].host}:18000" for j in (1, 2)}) == (0, True), errors
+    code, out, errors = ask("pick", "shop.web", "--from", "wdc", "--json")
+    assert (code, json.loads(out)["datacenter"]) == (0, "wdc"), errors
+    code, out, errors = ask("flows", "shop.web")
+    assert (code, "fra gets 100%" in out) == (0, True), errors
+    assert ask("policy", "set", "shop.web", "--tier", "fra=1", "--file", "/no/such")[0] == 1
+    assert ask("policy", "set", "shop.web", "--tier", "fra=1")[0] == 0
+    try:
+        assert table(ask("policy", "list"))[0][:2] == ["shop.web", "tiers"]
+        until("the policy holds", lambda: json.loads(ask("pick", "shop.web", "--json")[1])["datacenter"] == "wdc")
+        until("far away too", lambda: "fra gets 0%" in ask("flows", "shop.web")[1])
+        code, out, errors = ask("policy", "set", "shop.web", "--spill", "ded")
+        assert (code, "did you mean 'dead'?" in errors) == (1, True)
+    finally:
+        assert ask("policy", "delete", "shop.web")[0] == 0
+    until("the defaults hold again", lambda: json.loads(ask("pick", "shop.web", "--json")[1])["datacenter"] == "fra")
+
+
+def test_a_data_center_that_nothing_could_replace_is_drained_only_by_force(ask, settled):
+    far = settled.observers["wdc/a1"]
+
+    def status():
+        return [one["status"] for one in far.instances("jobs.only")]
+
+    assert ask("register", "jobs.only", "--port", "2501")[0] == 0
+    try:
+        until("it is answered far away", lambda: status() == ["passing"])
+        code, out, errors = ask("drain", "dc", "fra")
+        assert (code, "nobody of jobs.only lives anywhere else" in errors) == (1, True), (out, errors)
+        assert status() == ["passing"]
+        assert ask("drain", "dc", "fra", "--force", "--for", "5m")[0] == 0
+        until("it drains", lambda: status() == ["draining"])
+    finally:
+        assert ask("drain", "dc", "fra", "--off")[0] == 0
+        assert ask("deregister", "jobs.only-2501")[0] == 0
+    until("it is gone", lambda: "jobs.only" not in far.services())
+
+
 def test_a_dead_member_is_forgotten_and_an_agent_leaves_and_both_come_back(ask, settled):
     settled.kill("wdc/a3")
     until("it is dead", lambda: settled.observers["fra/a1"].members()["wdc/a3"]["state"] == "dead")
@@ -145,6 +185,10 @@ def test_a_watch_prints_runs_commands_and_survives_a_restart_of_its_agent(ask, b
         (["deregister", "nope"], 1, "no instance 'nope' on this agent"),
         (["drain", "node", "wdc"], 2, "DC/NAME"),
         (["drain", "dc", "wdc/a1"], 2, "name of a data center"),
+        (["drain", "dc", "fra", "--for", "73h"], 1, "at most '72h'"),
+        (["pick", "shop.wbe"], 1, "did you mean 'shop.web'?"),
+        (["pick", "shop.web", "--from", "tok"], 1, "from: expected one of"),
+        (["flows", "shop.wbe"], 1, "did you mean 'shop.web'?"),
         (["drain", "dc", "tokyo"], 1, "No data center 'tokyo'"),
         (["drain", "node", "wdc/a9"], 1, "No member 'wdc/a9'"),
         (["drain", "instance", "shop.web-1", "--for", "soon"], 1, "--for"),

@@ -14,6 +14,7 @@ from dislocate.core.boundary.views import DatacenterView, HistoryEntry, Instance
 from dislocate.core.identity import NodeId
 from dislocate.core.runs.targeting import Candidate, candidates
 from dislocate.core.units import SECOND
+from tests.support.fake_flows import FakeFlows
 
 NEVER = object()  # as a result: no answer comes
 SELF = NodeId("fra", "a1", 1_700_000_000_000)
@@ -103,6 +104,7 @@ class FakeNode:
         self.catalog = FakeCatalog()
         self.members = {view.node.path: view for view in (member(), member("wdc/b1", MemberState.DEAD))}
         self.datacenters = {view.name: view for view in (datacenter("fra", rtt=None), datacenter("wdc"))}
+        self.flows = FakeFlows("fra", self.catalog, self.datacenters)
         self.counters = MappingProxyType({"acks": 7, "input_dropped": 1})
         self.histories: dict[str, tuple[HistoryEntry, ...]] = {}
         self.is_relay = True

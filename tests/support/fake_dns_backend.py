@@ -11,6 +11,7 @@ from dislocate.core.boundary.values import MemberState, Status
 from dislocate.core.boundary.views import DatacenterView, InstanceView, MemberView, ServiceView
 from dislocate.core.identity import NodeId
 from dislocate.core.units import MILLISECOND, SECOND
+from tests.support.fake_flows import FakeFlows
 
 STATUS_ORDER = list(Status)
 
@@ -36,8 +37,13 @@ class FakeBackend:
         self.datacenters: dict[str, DatacenterView] = {}
         self.members: dict[str, MemberView] = {}
         settings = Settings(node=NodeId("fra", "a1", 7), nonce=1, gossip="10.0.0.1:49701", links="10.0.0.1:49702")
+        self.flows = FakeFlows("fra", self.catalog, self.datacenters)
         self.node = SimpleNamespace(
-            settings=settings, catalog=self.catalog, datacenters=self.datacenters, members=self.members
+            settings=settings,
+            catalog=self.catalog,
+            datacenters=self.datacenters,
+            members=self.members,
+            flows=self.flows,
         )
         self.knows_datacenter("fra", rtt_ms=0)
         self.knows_member("fra/a1", "10.0.0.1")
@@ -111,6 +117,10 @@ class FakeBackend:
 
     def stops(self, service: str) -> None:
         self._replace(self.catalog.services[service], ())
+
+    def shares(self, service: str, **shares: float) -> None:
+        """Callers here go where `shares` say; told as the core would."""
+        self.tell(self.flows.share(service, **shares))
 
     def tell(self, event: Event) -> None:
         for listener in list(self.listeners):

@@ -120,7 +120,7 @@ def test_every_srv_target_resolves_and_comes_with_its_address(world):
     world.backend.runs("web", "10.0.0.1", port=81)
     world.backend.runs("web", "2001:db8::1", port=82, weight=7)
     reply = world.ask("_web._tcp.service.dislocate", "SRV")
-    assert {(rr.rdata.port, rr.rdata.weight) for rr in reply.rr} == {(81, 1), (82, 7)}
+    assert {(rr.rdata.port, rr.rdata.weight) for rr in reply.rr} == {(81, 125), (82, 875)}  # of a thousand
     extra = {str(rr.rname): str(rr.rdata) for rr in reply.ar}
     for rr in reply.rr:
         target = str(rr.rdata.target)

@@ -1,5 +1,6 @@
 """The documentation says what the code does: links resolve, configurations parse, tables name what there is."""
 
+import json
 import re
 from pathlib import Path
 from typing import get_args
@@ -17,12 +18,16 @@ from dislocate.config import (
     StoreTable,
     parse_config,
 )
+from dislocate.core.balance.policies import check_policy
+from dislocate.core.boundary.balance import Policy
 from dislocate.core.boundary.runs import Hold, RunState, Verb
 from dislocate.core.boundary.spec import Freeze, Gate, Resource, ResourceBase, Strategy
 from dislocate.edge.bodies import CheckBody
+from dislocate.edge.flow_answers import policy_in_words
 from dislocate.edge.http.access import load_tokens
 from dislocate.edge.http.app import all_operations
 from dislocate.run_files import parse_spec, read_spec
+from dislocate.strict import parse_toml
 from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS
 from sim.invariants import INVARIANTS
 from sim.run import simulate
@@ -122,11 +127,13 @@ def test_every_toml_block_is_accepted_by_what_reads_it(page, marks, text, tmp_pa
             parse_scenario(SCENARIO_HEAD + text)
         case ["run"]:
             parse_spec(text, ".toml", tmp_path)
+        case ["policy"]:
+            check_policy(parse_toml(text, Policy))
         case ["tokens"]:
             (tmp_path / "tokens.toml").write_text(text)
             assert load_tokens(str(tmp_path / "tokens.toml"))
         case _:
-            pytest.fail(f"{page}: mark the block 'config', 'scenario', 'run' or 'tokens', or a 'part' of one")
+            pytest.fail(f"{page}: mark the block 'config', 'scenario', 'run', 'policy' or 'tokens', or a 'part' of one")
 
 
 def test_the_configuration_of_the_readme_is_accepted():
@@ -244,6 +251,19 @@ def test_the_page_of_runs_has_every_verb_and_state():
     told = [name for row in rows("runs.md", "## Steer it", 1) for name in _CODE.findall(row[0])]
     paused = {f"paused ({hold.value})" for hold in Hold}
     assert {*told} == {state.value for state in RunState} - {"paused"} | paused
+
+
+def test_the_page_of_policies_has_every_field_with_its_default():
+    told = {
+        row[0].strip("`"): row[1].strip("`")
+        for heading in ("## Which data center", "## Which instance", "## Each call")
+        for row in rows("policies.md", heading)
+    }
+    defaults = {}
+    for field, value in policy_in_words(Policy()).items():
+        nested = field in ("eject", "retries")
+        defaults |= {f"{field}.{name}": one for name, one in value.items()} if nested else {field: value}
+    assert told == {field: json.dumps(value) for field, value in defaults.items()}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.[ty]*ml")), ids=lambda path: path.name)

@@ -416,7 +416,7 @@ def test_the_age_of_a_route_is_told_and_a_word_of_the_agent_ends_it():
 
 def test_why_names_who_lost_and_the_share():
     why = Caller(route(three(), fra=0.7, ams=0.3)).pick().why
-    assert "the better of two: 1 in flight" in why
+    assert "the better of two: 0 in flight" in why
     assert "of the traffic from fra goes to" in why
 
 

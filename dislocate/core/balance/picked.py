@@ -55,12 +55,16 @@ class Picked(Struct, gc=False):  # nothing that it refers to refers to it
 
 def _compared(endpoint: Endpoint, other: Endpoint | None) -> str:
     if other is None or other is endpoint:
-        return f"drawn by weight: {_expected(endpoint)}"
-    return f"the better of two: {_expected(endpoint)}, rather than {other.key}: {_expected(other)}"
+        return f"drawn by weight: {_expected(endpoint, besides=1)}"
+    return f"the better of two: {_expected(endpoint, besides=1)}, rather than {other.key}: {_expected(other)}"
 
 
-def _expected(endpoint: Endpoint) -> str:
-    return f"{endpoint.pending} in flight, {endpoint.cost * 1000.0:.3g} ms"
+def _expected(endpoint: Endpoint, besides: int = 0) -> str:
+    """`besides` calls are no reason: this one."""
+    in_flight = f"{max(0, endpoint.pending - besides)} in flight"
+    return (
+        f"{in_flight}, {endpoint.cost * 1000.0:.3g} ms" if endpoint.stamp else in_flight
+    )  # else nothing was measured yet
 
 
 def _told_at(endpoint: Endpoint, now: int) -> str:

@@ -1,22 +1,25 @@
 """Answers: what this node says to one DNS question, from its snapshots alone; pure.
 
-A and AAAA name the nearest data center that has somebody, in an order drawn by weight, since they can carry neither
-weight nor distance and most clients use the first, some all; SRV names every data center, by priority, and TXT says how
-old the knowledge is.  A known name without the type asked is NODATA, an unknown one NXDOMAIN, both with the SOA that
-bounds how long that is believed (RFC 2308).
+An answer without a data center in its name follows the flows of this one.  A and AAAA name who has a part of its traffic, in
+an order drawn by these parts, since they can carry neither weight nor distance and most clients use the first, some all; SRV
+carries the parts as weights and names who is spare at a lower priority; TXT says how old the knowledge is.  A known name
+without the type asked is NODATA, an unknown one NXDOMAIN, both with the SOA that bounds how long that is believed (RFC 2308).
 
 Does not know bytes or sizes (`wire`), nor for how many askers an answer serves (`resolver`).
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, islice
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from dnslib import QTYPE, RCODE, RR
 from msgspec import Struct
 
+from dislocate.core.balance.parts import InstancePart, parts
+from dislocate.core.boundary.balance import Route
 from dislocate.core.boundary.settings import Settings
 from dislocate.core.boundary.values import Status
 from dislocate.core.boundary.views import DatacenterView, InstanceView, MemberView, ServiceView
@@ -36,7 +39,7 @@ from dislocate.edge.dns.names import (
     to_ip,
     understand,
 )
-from dislocate.edge.dns.preference import rank
+from dislocate.edge.dns.preference import by_distance, rank
 from dislocate.edge.dns.records import (
     address_record,
     alias_record,
@@ -52,10 +55,13 @@ NODE_TTL = 30
 NEGATIVE_TTL = 5  # the SOA's minimum
 SHELF_LIFE = 5.0  # seconds that an answer may serve without an event: an RTT drifts and no event says so
 TXT_SHELF_LIFE = 1.0  # its ages grow
+WEIGHTS = 1_000  # that SRV shares out among those with a part of the traffic: to a tenth of a percent
 ROTATIONS = 32  # orders drawn for one A or AAAA answer: the share of each as the first is right to 1/32
 UDP_ADDRESSES = 8  # of 28 bytes at most: they fit 512 bytes with any name
 TCP_ADDRESSES = 2_000  # the same for 65,535
 _STRIDE = 13  # coprime to ROTATIONS, so that neighbouring draws start far apart
+
+Groups: TypeAlias = Sequence[tuple["Told", ...]]  # by priority
 
 _ADDRESSES = (QTYPE.A, QTYPE.AAAA)
 
@@ -63,6 +69,10 @@ _ADDRESSES = (QTYPE.A, QTYPE.AAAA)
 class CatalogViews(Protocol):
     def names(self) -> tuple[str, ...]: ...
     def service(self, name: str) -> ServiceView | None: ...
+
+
+class Routes(Protocol):
+    def route(self, service: str) -> Route | None: ...
 
 
 class Knowledge(Protocol):
@@ -76,6 +86,8 @@ class Knowledge(Protocol):
     def datacenters(self) -> Mapping[str, DatacenterView]: ...
     @property
     def catalog(self) -> CatalogViews: ...
+    @property
+    def flows(self) -> Routes: ...
 
 
 class Question(Struct, frozen=True):
@@ -90,6 +102,13 @@ class Weighted(Struct, frozen=True):
 
     weight: int
     record: RR
+
+
+class Told(Struct, frozen=True):
+    """An instance that is named, with its weight among those of its priority."""
+
+    instance: InstanceView
+    weight: int
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -150,62 +169,100 @@ def _service(asked: ServiceAsked, question: Question, knowledge: Knowledge, now:
         return _nodata(knowledge, asked.name) if above else _unknown(knowledge, asked.name)
     if asked.datacenter is not None and not _is_datacenter(asked.datacenter, knowledge):
         return _unknown(knowledge, asked.name)
-    scope = tuple(i for i in view.instances if asked.datacenter in (None, i.datacenter))
-    ranks = rank(scope, knowledge.settings.node.datacenter, knowledge.datacenters)
-    hasty = any(i.status is Status.DRAINING for i in scope) or any(not _is_up(i) for group in ranks for i in group)
+    home, places = knowledge.settings.node.datacenter, knowledge.datacenters
+    if asked.datacenter is not None:
+        scope = tuple(i for i in view.instances if i.datacenter == asked.datacenter)
+        told = [_by_weight(group) for group in rank(scope, home, places)]
+        is_spilling = False
+    else:
+        scope = view.instances
+        route = knowledge.flows.route(asked.name)
+        told = [] if route is None else _by_part(parts(route), home, places)
+        is_spilling = route is not None and sum(share.share > 0.0 for share in route.shares) > 1
+    hasty = is_spilling or any(i.status is Status.DRAINING for i in scope)
+    hasty = hasty or any(not _is_up(each.instance) for group in told for each in group)
     ttl = HASTY_TTL if hasty else SERVICE_TTL
     owner = ".".join(question.labels)
     match question.type:
         case QTYPE.SRV:
-            found = _srv(owner, ranks, ttl, asked.name)
+            found = _srv(owner, told, ttl, asked.name)
         case QTYPE.A | QTYPE.AAAA | QTYPE.ANY if not asked.located:
-            found = _addresses(owner, ranks[:1], question.type, ttl, asked.name)
+            found = _addresses(owner, told[:1], question.type, ttl, asked.name)
         case QTYPE.TXT if not asked.located:
-            found = _texts(owner, ranks, ttl, asked.name, now)
+            found = _texts(owner, told, ttl, asked.name, now)
         case _:
             found = Answer()
     return found if found.pools or found.records else _nodata(knowledge, asked.name)
 
 
-def _addresses(owner: str, ranks: tuple[tuple[InstanceView, ...], ...], type_: int, ttl: int, subject: str) -> Answer:
-    """One record an address, passing before warning; a lone host name in place of an address becomes a CNAME."""
-    pools: dict[Status, dict[IpAddress, int]] = {}
-    seen: dict[IpAddress, Status] = {}
-    for instance in islice((i for group in ranks for i in group), TCP_ADDRESSES):
-        ip = to_ip(instance.address)
+def _by_weight(instances: tuple[InstanceView, ...]) -> tuple[Told, ...]:
+    """As registered: for who names a data center, and for who is spare."""
+    return tuple(Told(instance, max(1, instance.weight)) for instance in instances)
+
+
+def _by_part(
+    given: tuple[InstancePart, ...], home: str, places: Mapping[str, DatacenterView]
+) -> list[tuple[Told, ...]]:
+    """First those with a part of the traffic, of all data centers, nearest first; then, data center by data center, the
+    spare ones."""
+    busy = {(each.instance.node, each.instance.id): each.part for each in given if each.part}
+    spare = tuple(each.instance for each in given if each.part == 0.0)
+    groups = by_distance((each.instance for each in given if each.part), home, places)
+    sharing = tuple(
+        Told(instance, max(1, round(WEIGHTS * busy[instance.node, instance.id])))
+        for group in groups
+        for instance in group
+    )
+    return [*([sharing] if sharing else []), *(_by_weight(group) for group in by_distance(spare, home, places))]
+
+
+def _addresses(owner: str, groups: Groups, type_: int, ttl: int, subject: str) -> Answer:
+    """One record an address, of a data center the passing before the warning; a lone host name in place of an address
+    becomes a CNAME."""
+    pools: dict[int, dict[IpAddress, int]] = {}
+    seen: dict[IpAddress, int] = {}
+    best: dict[tuple[str, Status], int] = {}  # of its data center: the first status, the second ...
+    of_place: Counter[str] = Counter()
+    for told in islice((each for group in groups for each in group), TCP_ADDRESSES):
+        place = (told.instance.datacenter, told.instance.status)
+        if place not in best:
+            best[place] = of_place[place[0]]
+            of_place[place[0]] += 1
+        ip = to_ip(told.instance.address)
         if ip is not None and _is_wanted(ip, type_):
-            status = seen.setdefault(ip, instance.status)
-            weights = pools.setdefault(status, {})
-            weights[ip] = weights.get(ip, 0) + max(1, instance.weight)
+            weights = pools.setdefault(seen.setdefault(ip, best[place]), {})
+            weights[ip] = weights.get(ip, 0) + told.weight
     if not pools:
-        hosts = [i.address for group in ranks for i in group if i.address and to_ip(i.address) is None]
+        named = [told.instance.address for group in groups for told in group]
+        hosts = [address for address in named if address and to_ip(address) is None]
         alias = (alias_record(owner, hosts[0], ttl),) if hosts else ()
         return Answer(records=alias, subject=subject)
     return Answer(
         pools=tuple(
             tuple(Weighted(weight, address_record(owner, ip, ttl)) for ip, weight in weights.items())
-            for weights in pools.values()
+            for _, weights in sorted(pools.items())
         ),
         subject=subject,
     )
 
 
-def _srv(owner: str, ranks: tuple[tuple[InstanceView, ...], ...], ttl: int, subject: str) -> Answer:
-    """Priority by data center, weight as registered."""
+def _srv(owner: str, groups: Groups, ttl: int, subject: str) -> Answer:
+    """Priority by group."""
     records: list[RR] = []
     targets: dict[str, IpAddress] = {}
-    for at, group in enumerate(ranks, start=1):
-        for instance in group:
+    for at, group in enumerate(groups, start=1):
+        for told in group:
+            instance = told.instance
             ip = to_ip(instance.address)
             target = instance.address if ip is None else address_name(ip)
             if ip is not None:
                 targets[target] = ip
-            records.append(place_record(owner, 10 * at, instance.weight, instance.port, target, ttl))
+            records.append(place_record(owner, 10 * at, told.weight, instance.port, target, ttl))
     additional = tuple(address_record(name, ip, ttl) for name, ip in targets.items())
     return Answer(records=tuple(records), additional=additional, subject=subject)
 
 
-def _texts(owner: str, ranks: tuple[tuple[InstanceView, ...], ...], ttl: int, subject: str, now: int) -> Answer:
+def _texts(owner: str, groups: Groups, ttl: int, subject: str, now: int) -> Answer:
     records = tuple(
         text_record(
             owner,
@@ -218,8 +275,8 @@ def _texts(owner: str, ranks: tuple[tuple[InstanceView, ...], ...], ttl: int, su
             age=f"{seconds(max(0, now - instance.as_of)):.3f}",
             reachable=str(instance.reachable).lower(),
         )
-        for group in ranks
-        for instance in group
+        for group in groups
+        for instance in (told.instance for told in group)
     )
     return Answer(records=records, subject=subject, shelf_life=TXT_SHELF_LIFE)
 

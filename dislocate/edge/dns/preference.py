@@ -1,10 +1,10 @@
-"""Preference: which instances a caller here should be told of, nearest first.  One pure function.
+"""Preference: which instances a caller here should be told of, nearest first.  Pure.
 
 Invariants: as in `core.balance.endpoints`, whose grades these are, over all data centers together: an answer is empty only
 when every instance is in maintenance.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from dislocate.core.balance.endpoints import usable
@@ -18,11 +18,18 @@ def rank(
 
     Within a group the order of `ServiceView` stays: passing before warning.  An instance of weight 0 is left out while
     there are others."""
+    return by_distance(usable(instances), home, datacenters)
+
+
+def by_distance(
+    instances: Iterable[InstanceView], home: str, datacenters: Mapping[str, DatacenterView]
+) -> tuple[tuple[InstanceView, ...], ...]:
+    """All of `instances`, grouped and in order as by `rank`."""
 
     def distance(instance: InstanceView) -> tuple[bool, bool, int, str]:
         view = datacenters.get(instance.datacenter)
         rtt = None if view is None else view.rtt
         return instance.datacenter != home, rtt is None, rtt or 0, instance.datacenter
 
-    chosen = sorted(usable(instances), key=distance)
-    return tuple(tuple(group) for _, group in groupby(chosen, key=lambda instance: instance.datacenter))
+    ordered = sorted(instances, key=distance)
+    return tuple(tuple(group) for _, group in groupby(ordered, key=lambda instance: instance.datacenter))

@@ -22,6 +22,7 @@ from dislocate.core.boundary.events import (
     BrakeChanged,
     DatacenterChanged,
     Event,
+    FlowsChanged,
     MemberDied,
     MemberForgotten,
     MemberJoined,
@@ -103,6 +104,7 @@ class Resolver:
         self._keys: dict[str, dict[Key, None]] = {}  # by subject; a dict for its order
         self._outdated_by: dict[type, Callable[[Event], None]] = {
             ServiceChanged: lambda event: self._outdate(event.service),
+            FlowsChanged: lambda event: self._outdate(event.service),
             DatacenterChanged: lambda _: self._outdate_all(),
             BrakeChanged: lambda _: self._outdate_all(),
             **dict.fromkeys(

@@ -9,6 +9,7 @@ answered as a problem; what is our own fault is logged and counted, and the call
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Any
 
 import falcon
@@ -18,14 +19,31 @@ import msgspec
 from dislocate.core.boundary.spec import References, RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
+from dislocate.core.streams import Streams
 from dislocate.edge.backend import Backend
+from dislocate.edge.http import (
+    drains,
+    flows,
+    health,
+    instances,
+    kv,
+    leases,
+    members,
+    pick,
+    policies,
+    runs,
+    secrets,
+    servers,
+    services,
+    watch,
+)
 from dislocate.edge.http import exec as exec_
-from dislocate.edge.http import health, instances, kv, leases, members, runs, secrets, servers, services, watch
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import EVENT_STREAM, JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
 from dislocate.edge.keys import NOT_ALL
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.edge.picks import Picks
 from dislocate.strict import decode, parse_json
 
 log = logging.getLogger(__name__)
@@ -53,6 +71,7 @@ def make_app(
     templates of a specification name; `seal`: a value to a node's public key."""
     agent = Agent(
         backend=backend,
+        picks=Picks(backend, node.path, Streams(token_hex(16))),
         node=node,
         access=access,
         counters=counters,
@@ -94,8 +113,12 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
     listed = (
         *health.OPERATIONS,
         *services.OPERATIONS,
+        *pick.OPERATIONS,
+        *flows.OPERATIONS,
+        *policies.OPERATIONS,
         *watch.OPERATIONS,
         *instances.OPERATIONS,
+        *drains.OPERATIONS,
         *members.OPERATIONS,
         *kv.OPERATIONS,
         *leases.OPERATIONS,

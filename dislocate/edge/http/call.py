@@ -25,6 +25,7 @@ from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.problems import Rejected, problem, refused, store_refused, uncertain
 from dislocate.edge.keys import named_as_asked
 from dislocate.edge.metrics import EdgeCounters
+from dislocate.edge.picks import Picks
 from dislocate.strict import one_of
 
 JSON = "application/json"
@@ -64,6 +65,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     """What the API needs to know of the agent that it speaks for."""
 
     backend: Backend
+    picks: Picks
     node: NodeId
     access: Access
     counters: EdgeCounters

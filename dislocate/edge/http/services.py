@@ -41,7 +41,7 @@ def get_service(call: Call) -> ServiceAnswer:
     if wait and index == (0 if view is None else view.index):
         view = _wait_for(call, name, index, wait)
     if view is None:
-        raise _no_service(call, name)
+        raise no_service(call, name)
     call.set_header("X-Dislocate-Index", str(view.index))
     return service_answer(view, call.now)
 
@@ -68,7 +68,8 @@ def _wait_for(call: Call, name: str, index: int, wait: float) -> ServiceView | N
     return call.node.catalog.service(name)
 
 
-def _no_service(call: Call, name: str) -> Rejected:
+def no_service(call: Call, name: str) -> Rejected:
+    """404 with the nearest name."""
     hint = "GET /api/services lists all" + nearest(name, call.node.catalog.names())
     return not_found("name", name, f"No service {name!r} is known here", hint)
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from gevent.event import Event as Flag
 
-from dislocate.core.boundary.events import EntriesApplied, Event, ServiceChanged
+from dislocate.core.boundary.events import EntriesApplied, Event, FlowsChanged, ServiceChanged
 from dislocate.core.boundary.views import ServiceView
 from dislocate.core.catalog.watches import matches
 from dislocate.core.errors import LocalError
@@ -47,11 +47,14 @@ class Feed(Protocol):
 
 
 class ChangedServices:
-    """The services of `patterns`: first all (for who resumes: those with an index above `since`), then each that changed."""
+    """The services of `patterns`: first all (for who resumes: those with an index above `since`), then each that changed.
 
-    def __init__(self, agent: Agent, patterns: tuple[str, ...], since: int | None) -> None:
+    With `flows`, a service is told again too when callers here shall go elsewhere than before."""
+
+    def __init__(self, agent: Agent, patterns: tuple[str, ...], since: int | None, *, flows: bool = False) -> None:
         self._backend = agent.backend
         self._patterns = patterns
+        self._kinds = (ServiceChanged, FlowsChanged) if flows else (ServiceChanged,)
         catalog = agent.backend.node.catalog
         views = [catalog.service(name) for name in catalog.names() if self._covers(name)]
         known = {view.name: view.index for view in views if view is not None}
@@ -66,10 +69,15 @@ class ChangedServices:
         return any(matches(pattern, service) for pattern in self._patterns)
 
     def note(self, event: Event) -> bool:
-        if type(event) is not ServiceChanged or not self._covers(event.service):
+        if not isinstance(event, self._kinds) or not self._covers(event.service):
             return False
-        self._changed[event.service] = event.index
-        return True
+        if isinstance(event, ServiceChanged):
+            self._changed[event.service] = event.index
+            return True
+        view = self._backend.node.catalog.service(event.service)
+        if view is not None:
+            self._changed.setdefault(event.service, view.index)
+        return view is not None
 
     def take(self) -> bytes:
         changed, self._changed = self._changed, {}
@@ -163,7 +171,8 @@ def watch_services(call: Call) -> Stream:
                 "service", got=pattern[:100], expected="names such as 'db.orders', 'db.*' or '*', by commas"
             )
     call.set_header("Cache-Control", "no-store")
-    return Stream(call.agent, ChangedServices(call.agent, patterns, call.last_event_id()))
+    feed = ChangedServices(call.agent, patterns, call.last_event_id(), flows=call.query_flag("flows"))
+    return Stream(call.agent, feed)
 
 
 def watch_events(call: Call) -> Stream:
@@ -190,7 +199,10 @@ OPERATIONS = (
         role=Role.READ,
         summary="Server-sent events 'service': how services are now, then each change; Last-Event-ID resumes",
         respond=watch_services,
-        queries=(Query("service", "names or patterns by commas: 'shop.web,db.*'; none given: all"),),
+        queries=(
+            Query("service", "names or patterns by commas: 'shop.web,db.*'; none given: all"),
+            Query("flows", "true: also when traffic from here shall go elsewhere than before"),
+        ),
         media=EVENT_STREAM,
     ),
     Operation(

@@ -1,0 +1,221 @@
+"""Templates of a watch: files kept as the flows of some services say, and a command that is run when one became another.
+
+Decides when to write and when to run.  Invariants: all templates are rendered before the first file is touched, so that an
+error leaves every old file; a file is replaced whole and only by other content; the command runs once for any number of
+changes, never more often than `pause`, and again until it succeeded.  A service that nobody may be used of leaves the old
+files too: servers last known are better than none.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec import Struct
+
+from dislocate.cli.following import Following
+from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
+from dislocate.core.errors import LocalError
+from dislocate.host.paths import Seen, draft, replace, see_file
+from dislocate.host.templates import RenderError, fill
+from dislocate.host.work import Failure
+from dislocate.proxies.pool import State, pool, scaled
+
+WEIGHTS = 100  # largest weight in a template; finer ones would only mean more reloads
+MODE = 0o644  # of a file that was not there
+AGAIN = 10.0  # seconds until a command that failed is run again, if nothing changes before
+
+
+class Output(Struct, frozen=True):
+    """A template, and the file that it becomes; None: standard output, or the command's input."""
+
+    template: Path
+    out: Path | None
+
+
+def outputs(templates: Sequence[Path], outs: Sequence[Path]) -> tuple[Output, ...]:
+    """Each template with its file, in order.  Raises `click.UsageError`."""
+    if len(outs) not in ((0, 1) if len(templates) == 1 else (len(templates),)):
+        raise click.UsageError(
+            f"--out: got {len(outs)} for {len(templates)} of --template, expected one for each, in the same order"
+        )
+    return tuple(Output(template, outs[at] if outs else None) for at, template in enumerate(templates))
+
+
+class Templates:
+    """The files of one watch."""
+
+    def __init__(self, agent: AgentConnection, name: str, found: tuple[Output, ...], command: tuple[str, ...]) -> None:
+        self._agent = agent
+        self._name = name
+        self._outputs = found
+        self._command = command
+        self._services: dict[str, dict[str, Any]] = {}
+        self._shown: dict[Path, str] = {}  # what was last given to who has no file
+        self._complaint = ""
+        self._is_owed = False  # the command has not seen the newest files yet
+
+    def refresh(self, names: Sequence[str]) -> None:
+        """Ask the agent how `names` are now; what cannot be had stays as it was."""
+        for name in names:
+            try:
+                self._services[name] = self._agent.get(f"/api/services/{segment(name)}/flows")
+            except Problem as problem:
+                if problem.status != 404:
+                    raise
+
+    def apply(self) -> bool:
+        """Render, replace and run; whether all is as the newest answers say.  What is wrong is said, once."""
+        try:
+            texts = self._render()
+        except (RenderError, OSError, UnicodeDecodeError) as error:
+            return self._complain(f"{error}; the old files stay")
+        try:
+            changed = [each for each in texts if self._put(*each)]
+        except Failure as error:
+            return self._complain(str(error))
+        self._is_owed = self._is_owed or bool(changed)
+        if self._is_owed and self._command:
+            said = "".join(text for output, text in texts if output.out is None)
+            if not self._run(said):
+                return False
+        self._is_owed = False
+        self._complaint = ""
+        return True
+
+    @property
+    def missing(self) -> str:
+        """Why there is nothing to render; empty: there is."""
+        if not self._services:
+            return f"no service matches {self._name!r} yet"
+        empty = [name for name, flows in self._services.items() if not _servers(flows)]
+        return f"nobody may be used of {', '.join(empty)}" if len(empty) == len(self._services) else ""
+
+    def _render(self) -> list[tuple[Output, str]]:
+        names: dict[str, object] = {"services": {name: seen(flows) for name, flows in sorted(self._services.items())}}
+        if self._name in self._services:
+            names["service"] = seen(self._services[self._name])
+        mend = _mend(names)
+        return [
+            (output, fill(output.template.read_text(encoding="utf-8"), str(output.template), names, mend))
+            for output in self._outputs
+        ]
+
+    def _put(self, output: Output, text: str) -> bool:
+        """Whether `text` is news.  Raises `Failure`."""
+        if output.out is None:
+            is_news = self._shown.get(output.template) != text
+            self._shown[output.template] = text
+            if is_news and not self._command:
+                click.echo(text, nl=not text.endswith("\n"))
+            return is_news
+        path = str(output.out.absolute())
+        before = see_file(path)
+        if before is not None and before.content == text.encode():
+            return False
+        found = Seen(MODE, os.geteuid(), os.getegid()) if before is None else before
+        replace(path, draft(path, Seen(found.mode, found.uid, found.gid, text.encode())))
+        click.echo(f"{output.out} written", err=True)
+        return True
+
+    def _run(self, said: str) -> bool:
+        try:
+            done = subprocess.run(self._command, input=said.encode(), check=False)
+        except OSError as error:
+            raise click.UsageError(f"{self._command[0]}: {error.strerror}") from error
+        if done.returncode:
+            return self._complain(f"{self._command[0]} ended with {done.returncode}; it is run again until it succeeds")
+        return True
+
+    def _complain(self, words: str) -> bool:
+        if words != self._complaint:  # once: it may be tried often
+            self._complaint = words
+            click.echo(words, err=True)
+        return False
+
+
+def watch_templates(
+    agent: AgentConnection, name: str, found: tuple[Output, ...], command: tuple[str, ...], pause: float
+) -> None:
+    """Keep the files so for ever."""
+    templates = Templates(agent, name, found, command)
+    following = Following(agent, (name,))
+    is_settled, told = True, ""
+    waiting: dict[str, None] = {}  # what could not be asked for yet
+    while True:
+        waiting.update(dict.fromkeys(following.take(AGAIN)))
+        if not waiting and is_settled:
+            continue
+        try:
+            templates.refresh(list(waiting))
+            waiting.clear()
+        except NoAgent:
+            time.sleep(pause)  # `following` says so, and when it is back
+            continue
+        told = _tell(templates.missing, told)
+        if not templates.missing:
+            is_settled = templates.apply()
+        time.sleep(pause)
+
+
+def render_once(
+    agent: AgentConnection, name: str, found: tuple[Output, ...], command: tuple[str, ...], names: Sequence[str]
+) -> bool:
+    """What `names` are now, rendered, and the command run if a file changed; whether that succeeded."""
+    templates = Templates(agent, name, found, command)
+    templates.refresh(names)
+    if templates.missing:
+        raise LocalError(name, got=templates.missing, expected="a service with instances: dislocate services lists all")
+    return templates.apply()
+
+
+def _tell(words: str, told: str) -> str:
+    if words and words != told:
+        click.echo(f"{words}; waiting", err=True)
+    return words
+
+
+def seen(flows: Mapping[str, Any]) -> dict[str, Any]:
+    """A service as templates see it."""
+    home: Mapping[str, Any] = next((row for row in flows["rows"] if row["source"] == flows["home"]), {"shares": ()})
+    return {
+        "name": flows["service"],
+        "home": flows["home"],
+        "shares": {share["datacenter"]: share["share"] for share in home["shares"]},
+        "policy": flows["policy"],
+        "servers": _servers(flows),
+        "instances": flows["instances"],
+    }
+
+
+def _servers(flows: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who is to be used, then who is spare, in an order that stays."""
+    instances = {f"{each['node']}/{each['id']}": each for each in flows["instances"]}
+    ready = [server for server in pool(flows) if server.state is State.READY]
+    ready.sort(key=lambda server: server.weight == 0.0)
+    return [
+        {**instances[server.key], "weight": scaled(server.weight, WEIGHTS), "spare": not server.weight}
+        for server in ready
+    ]
+
+
+def _mend(names: Mapping[str, object]) -> Callable[[str], str]:
+    known = {*names, *(field for value in _dicts(names) for field in value)}
+
+    def mend(message: str) -> str:
+        wanted = message.rsplit("'", 2)[1] if message.count("'") >= 2 else ""
+        near = get_close_matches(wanted, sorted(known), 1)
+        return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(names))}"
+
+    return mend
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    """All tables within `value`."""
+    if isinstance(value, dict):
+        return [value, *(found for item in value.values() for found in _dicts(item))]
+    return [found for item in value for found in _dicts(item)] if isinstance(value, list) else []
