@@ -168,6 +168,8 @@ class Client:
         known, is_new = process.copy.add(service)
         if not self._is_closed:
             process.sync.start()
+        if known.has_come.is_set():  # a parent knew it
+            return known
         if is_new:
             process.sync.fetch(known, self._first_within)
         elif known.gave_up or not known.has_come.wait(self._first_within):

@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,13 +69,17 @@ class Raw(Struct, frozen=True):
     headers: dict[str, str]
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    make_socket: Callable[..., socket.socket] = socket.socket  # gevent's, where nothing is monkey-patched
+
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self.make_socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
@@ -180,7 +184,7 @@ class AgentConnection:
     def connection(self, timeout: float | None) -> http.client.HTTPConnection:
         """A connection to it that is not open yet.  Raises `LocalError` for a place that cannot be one."""
         if self.where.startswith("unix:"):
-            return _UnixConnection(self.where.removeprefix("unix:"), timeout)
+            return UnixConnection(self.where.removeprefix("unix:"), timeout)
         mistake = LocalError("--agent", got=self.where, expected="http://HOST:PORT or unix:/PATH")
         try:
             url = urlsplit(self.where if "//" in self.where else f"http://{self.where}")

@@ -7,12 +7,13 @@ The pickers are pure and do not lock, so all that reads or moves one holds `lock
 import os
 from collections.abc import Iterable, Mapping
 from threading import Event, Lock
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
 from dislocate.client.wire import NONE_KNOWN, Held, Told
 from dislocate.core.balance.picker import Picker
-from dislocate.core.boundary.balance import Usage
+from dislocate.core.boundary.balance import Route, Usage
 from dislocate.core.streams import Stream
 
 
@@ -37,11 +38,12 @@ class KnownService:
 
 
 class LocalCopy:
-    """All services that this process asked for."""
+    """All services that this process asked for.  `inherited`: routes that are known before anybody asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, inherited: Mapping[str, Route] = MappingProxyType({})) -> None:
         self.lock = Lock()
         self.services: dict[str, KnownService] = {}
+        self._inherited = inherited
 
     def add(self, name: str) -> tuple[KnownService, bool]:
         """The service, and whether it is new here."""
@@ -50,18 +52,17 @@ class LocalCopy:
             if known is not None:
                 return known, False
             known = self.services[name] = KnownService(name)
+            if name in self._inherited:
+                route = self._inherited[name]
+                known.picker.update(route, route.as_of)
+                known.has_come.set()
             return known, True
 
     def anew(self) -> "LocalCopy":
         """A copy for another process: the same routes, nothing in flight, other random numbers.  Takes no lock: whoever
         held it may not exist any more."""
-        fresh = LocalCopy()
-        for known in list(self.services.values()):
-            other = fresh.services[known.name] = KnownService(known.name)
-            if known.picker.route is not None:
-                other.picker.update(known.picker.route, known.picker.route.as_of)
-                other.has_come.set()
-        return fresh
+        routes = {known.name: known.picker.route for known in list(self.services.values())}
+        return LocalCopy({name: route for name, route in routes.items() if route is not None})
 
     def held(self) -> dict[str, Held | None]:
         with self.lock:
