@@ -35,9 +35,9 @@ def balanced(
     """A decorator: the function is called with a `Pick` before its own arguments.
 
     `client`: None: one of its own, made at the first call.  `timeout`: seconds after which no further attempt is made; an
-    attempt under way is the function's to end.  `attempts`: None: the policy's.  `retry_on`: errors that speak of the
-    endpoint; any other passes at once and counts as none of its failures.  `key(*arguments)`: calls with the same key
-    go to the same endpoint.
+    attempt under way is the function's to end.  `attempts`: None: the policy's.  `retry_on`: errors that another
+    endpoint may not have; any other passes at once.  Each counts against the endpoint.  `key(*arguments)`: calls with
+    the same key go to the same endpoint.
 
     The call raises what the function does, and what a pick raises."""
 

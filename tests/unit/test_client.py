@@ -65,7 +65,7 @@ def test_a_pick_names_an_instance_and_why(agent, client):
 
 
 def test_nothing_is_picked_outside_the_block(client):
-    with pytest.raises(DislocateError, match="with client.pick"):
+    with pytest.raises(DislocateError, match=r"with client\.pick"):
         _ = client.pick("orders.api").port
 
 
@@ -207,7 +207,7 @@ def test_a_service_that_starts_with_its_caller_is_waited_for(agent, client):
 
 def test_an_empty_service_is_a_named_error(agent, client):
     agent.put()
-    with pytest.raises(NoEndpoint, match="orders.api"):
+    with pytest.raises(NoEndpoint, match=r"^orders\.api: "):
         client.pick("orders.api").__enter__()
 
 
