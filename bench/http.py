@@ -3,8 +3,8 @@ run: `python -m bench.http`.
 
 Each server is one process pinned to one core, wrk, with the same options for all, to another; the peers take turns in short
 rounds, and the median counts for each.  One kept connection tells of stalls, 32 of throughput.  gevent.pywsgi as shipped is
-there to show what TCP_NODELAY and a head that goes out with its body are worth.  gunicorn has a place of its own:
-`python -m venv .bench/gunicorn && .bench/gunicorn/bin/pip install gunicorn gevent packaging`.  What is absent is 'not measured'.
+there to show what TCP_NODELAY and a head that goes out with its body are worth.  What is absent is 'not measured'; gunicorn
+has a place of its own: `python -m venv .bench/gunicorn && .bench/gunicorn/bin/pip install gunicorn gevent packaging`.
 """
 
 import os
