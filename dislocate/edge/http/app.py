@@ -22,6 +22,7 @@ from dislocate.core.identity import NodeId
 from dislocate.core.streams import Streams
 from dislocate.edge.backend import Backend
 from dislocate.edge.http import (
+    callers,
     drains,
     flows,
     health,
@@ -41,6 +42,7 @@ from dislocate.edge.http import exec as exec_
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import EVENT_STREAM, JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
+from dislocate.edge.http.routing import RouteChanges
 from dislocate.edge.keys import NOT_ALL
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.picks import Picks
@@ -76,6 +78,7 @@ def make_app(
         access=access,
         counters=counters,
         streams=StreamSlots(stream_limit),
+        changes=RouteChanges(backend),
         references=references,
         seal=seal,
     )
@@ -119,6 +122,7 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
         *watch.OPERATIONS,
         *instances.OPERATIONS,
         *drains.OPERATIONS,
+        *callers.OPERATIONS,
         *members.OPERATIONS,
         *kv.OPERATIONS,
         *leases.OPERATIONS,
