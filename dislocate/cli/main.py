@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("dislocate.cli.look", "What happened to a node, service or instance, and who saw it."),
     "rtt": ("dislocate.cli.look", "Round-trip times to the other data centers."),
     "watch": ("dislocate.cli.watch", "Follow a service; run a command when it changes."),
+    "proxy": ("dislocate.cli.proxy", "Balanced TCP for programs that cannot pick by themselves."),
     "register": ("dislocate.cli.change", "Add an instance on this host."),
     "deregister": ("dislocate.cli.change", "Remove an instance of this host."),
     "drain": ("dislocate.cli.change", "Send no new work to an instance, node or data center."),
