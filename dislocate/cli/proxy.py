@@ -29,12 +29,18 @@ from dislocate.proxy.workers import Workers, reserve
     metavar="HOST:PORT=SERVICE",
     help="Connections to HOST:PORT go to SERVICE; repeatable.",
 )
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes on the same ports.")
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes on the same ports."
+)
 @click.option("--proxy-protocol", is_flag=True, help="Tell endpoints who connected: a PROXY header, version 2.")
 @click.option("--connect-timeout", default="1s", show_default=True, metavar="DURATION", help="Of one try to connect.")
 @click.option("--idle-timeout", metavar="DURATION", help="Reset a stream on which nothing moved for so long.")
-@click.option("--grace", default="30s", show_default=True, metavar="DURATION", help="Streams may last so long at the end.")
-@click.option("--max-streams", default=0, metavar="N", help="At a time, a process; as many as it can have unless given.")
+@click.option(
+    "--grace", default="30s", show_default=True, metavar="DURATION", help="Streams may last so long at the end."
+)
+@click.option(
+    "--max-streams", default=0, metavar="N", help="At a time, a process; as many as it can have unless given."
+)
 @click.option("--every", default="60s", show_default=True, metavar="DURATION", help="Between two reports; 0s: none.")
 @agent_command
 def proxy(

@@ -129,7 +129,18 @@ class Exchange:
 class Dial:
     """One client on its way to an endpoint."""
 
-    __slots__ = ("_began", "_endpoint", "_exchange", "_is_over", "_loop", "_number", "_picked", "_tried", "client", "peer")
+    __slots__ = (
+        "_began",
+        "_endpoint",
+        "_exchange",
+        "_is_over",
+        "_loop",
+        "_number",
+        "_picked",
+        "_tried",
+        "client",
+        "peer",
+    )
 
     def __init__(self, exchange: Exchange, client: socket.socket, peer: Peer) -> None:
         self.client = client
@@ -174,7 +185,9 @@ class Dial:
         exchange = self._exchange
         try:
             if len(self._tried) >= MOST_TRIED:
-                raise NoEndpoint(exchange.picker.service, f"{MOST_TRIED} endpoints were tried: {', '.join(self._tried)}")
+                raise NoEndpoint(
+                    exchange.picker.service, f"{MOST_TRIED} endpoints were tried: {', '.join(self._tried)}"
+                )
             picked = exchange.picker.pick(self._loop.now, key=self._key(), exclude=self._tried)
             if picked.endpoint.key in self._tried:
                 exchange.picker.done(picked, self._loop.now, Outcome.CANCELLED)

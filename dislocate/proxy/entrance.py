@@ -17,7 +17,9 @@ from dislocate.proxy.settings import Listen
 BACKLOG = 4096  # the kernel takes the smaller of this and net.core.somaxconn
 AT_ONCE = 64  # clients accepted before streams have their turn
 BREATH = 100 * MILLISECOND  # until descriptors may be there again
-_GONE = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH))
+_GONE = frozenset(
+    (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH)
+)
 
 Serve = Callable[[socket.socket, Peer], None]
 

@@ -26,7 +26,9 @@ class Listen(Struct, frozen=True):
 class Limits(Struct, frozen=True, kw_only=True):
     """How long and how much."""
 
-    connect_timeout: Duration = 1 * SECOND  # of one try: three times a handshake whose first packet was lost costs as much
+    connect_timeout: Duration = (
+        1 * SECOND
+    )  # of one try: three times a handshake whose first packet was lost costs as much
     idle: Duration = 0  # a stream on which nothing moved for so long is reset; 0: never
     grace: Duration = 30 * SECOND  # streams may go on so long after SIGTERM
     streams: int = 0  # at a time, in one process; more wait in the kernel's queue; 0: as many as there are descriptors

@@ -81,6 +81,11 @@ class Stream:
         """Bytes so far, from the endpoint."""
         return self._endpoint.reads.moved
 
+    @property
+    def held(self) -> int:
+        """Bytes that were read and are not written yet."""
+        return self._client.reads.held + self._endpoint.reads.held
+
     def idle(self, now: int) -> int:
         """Nanoseconds since bytes moved; counted in steps, from one call of this to the next."""
         moved = self.sent + self.received
@@ -121,7 +126,18 @@ class Stream:
 class Side:
     """One socket of a stream: what the loop is to tell of it, and its end."""
 
-    __slots__ = ("_events", "_is_muted", "connection", "fd", "is_over", "is_written", "loop", "reads", "stream", "writes")
+    __slots__ = (
+        "_events",
+        "_is_muted",
+        "connection",
+        "fd",
+        "is_over",
+        "is_written",
+        "loop",
+        "reads",
+        "stream",
+        "writes",
+    )
 
     reads: "Way"  # what is read here
     writes: "Way"  # what is written here
@@ -209,7 +225,20 @@ class Side:
 class Way:
     """One direction: from `source`, where it is read, to `sink`."""
 
-    __slots__ = ("_buffer", "_pipe", "_receive", "_rest", "_send", "_small", "_view", "is_read", "moved", "ready", "sink", "source")
+    __slots__ = (
+        "_buffer",
+        "_pipe",
+        "_receive",
+        "_rest",
+        "_send",
+        "_small",
+        "_view",
+        "is_read",
+        "moved",
+        "ready",
+        "sink",
+        "source",
+    )
 
     ready: Ready  # what is called when there are bytes: `copy` or `splice`
 
@@ -231,6 +260,11 @@ class Way:
     def is_full(self) -> bool:
         """There is something that `sink` has to take before more is read."""
         return bool(self._rest) or (self._pipe is not None and self._pipe.held > 0)
+
+    @property
+    def held(self) -> int:
+        """Bytes that the sink has to take before more is read."""
+        return len(self._rest) + (self._pipe.held if self._pipe is not None else 0)
 
     def first(self, events: int) -> None:
         """As `ready`, until bytes came."""

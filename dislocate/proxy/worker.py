@@ -111,7 +111,9 @@ class Worker:
         trouble = self._source.trouble(service)
         if trouble != self._told[service]:
             self._told[service] = trouble
-            self._say(f"{service}: {f'{trouble}; going on with what is known' if trouble else 'the agent answers again'}")
+            self._say(
+                f"{service}: {f'{trouble}; going on with what is known' if trouble else 'the agent answers again'}"
+            )
         if exchange.trouble:
             self._say(f"a client was turned away: {exchange.trouble}")
             exchange.trouble = ""
