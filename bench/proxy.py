@@ -185,7 +185,9 @@ def measured(front: Front, load: Load) -> Round:
 
 def measure(quick: bool) -> Iterator[Table]:
     """A table a load; `quick` takes one round."""
-    missing = [tool for tool in ("haproxy", "nginx", "wrk") if which(tool, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+    missing = [
+        tool for tool in ("haproxy", "nginx", "wrk") if which(tool, path=f"{os.environ['PATH']}:/usr/sbin") is None
+    ]
     if missing:
         yield Table("proxy", "", (), f"not measured: {', '.join(missing)} absent")
         return

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from threading import RLock
 from time import monotonic_ns
 
 from dislocate.core.units import MILLISECOND
@@ -31,6 +32,7 @@ class Loop:
         self.now = monotonic_ns()  # when the events at hand were fetched
         self._epoll = select.epoll()
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._alarm_lock = RLock()  # re-entrant: a signal may come while this thread holds it
         self._calls: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[int, int, Callable[[], object]]] = []
         self._numbers = count()
@@ -69,12 +71,12 @@ class Loop:
     def soon(self, call: Callable[[], object]) -> None:
         """Call between two events.  From any thread, and from a signal handler."""
         self._calls.append(call)
-        os.eventfd_write(self._alarm, 1)
+        self._wake()
 
     def stop(self) -> None:
         """`run` returns.  From any thread."""
         self._is_over = True
-        os.eventfd_write(self._alarm, 1)
+        self._wake()
 
     def run(self) -> None:
         """Until `stop`; then everything that the loop itself holds is closed."""
@@ -92,11 +94,18 @@ class Loop:
                 self._close_dropped()
         self._close_dropped()
         self._epoll.close()
-        os.close(self._alarm)
+        with self._alarm_lock:
+            os.close(self._alarm)
+            self._alarm = -1
 
     def _patience(self) -> float:
         """Seconds until the first timer; never so short that the kernel's rounding would make us turn in circles."""
         return max(MILLISECOND, self._timers[0][0] - monotonic_ns()) / 1e9
+
+    def _wake(self) -> None:
+        with self._alarm_lock:
+            if self._alarm >= 0:
+                os.eventfd_write(self._alarm, 1)
 
     def _woken(self, _events: int) -> None:
         os.eventfd_read(self._alarm)

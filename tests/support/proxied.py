@@ -1,13 +1,14 @@
 """Streams and whole workers of the proxy on loopback, in a thread of this process, and endpoints that misbehave."""
 
+import gc
 import os
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from dislocate.core.boundary.balance import Policy, Route, Share, Usage
@@ -31,8 +32,14 @@ def until(claim: Callable[[], Any], what: str = "") -> Any:
     return found
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def descriptors() -> dict[str, str]:
+    """What this process has open, by number."""
+    gc.collect()  # what an earlier test left to it
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the folder itself, which is closed again
+            found[path.name] = os.readlink(path)
+    return found
 
 
 def reset(connection: socket.socket) -> None:
@@ -98,6 +105,8 @@ def connected(small: bool = False) -> tuple[socket.socket, socket.socket]:
         if small:
             far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         far.settimeout(LIMIT)
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return near, far
 
 
@@ -106,7 +115,8 @@ class Relay:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self.ends: list[End] = []
+        self.ends: dict[Stream, End] = {}
+        self.made: list[Stream] = []
         self._buffer = bytearray(BUFFER)
 
     def stream(self, first: bytes = b"", small: bool = False) -> tuple[socket.socket, socket.socket, Stream]:
@@ -115,31 +125,32 @@ class Relay:
         far, endpoint = connected(small)
         near.setblocking(False)
         far.setblocking(False)
-        made: list[Stream] = []
+        number = len(self.made)
 
         def make() -> None:
-            stream = Stream(self.loop, near, far, self._buffer, lambda _, end: self.ends.append(end))
+            stream = Stream(self.loop, near, far, self._buffer, self.ends.__setitem__)
             stream.begin(first)
-            made.append(stream)
+            self.made.append(stream)
 
         self.loop.soon(make)
-        until(lambda: made)
-        return client, endpoint, made[0]
+        until(lambda: len(self.made) > number)
+        return client, endpoint, self.made[number]
 
-    def end(self) -> End:
-        """How the only stream ended."""
-        until(lambda: self.ends, "no stream ended")
-        assert len(self.ends) == 1
-        return self.ends[0]
+    def end(self, stream: Stream) -> End:
+        """How it ended."""
+        until(lambda: stream in self.ends, "it does not end")
+        return self.ends[stream]
 
 
 @contextmanager
 def relay() -> Iterator[Relay]:
-    """No descriptor is left over when it ends."""
+    """Every stream ends when its peers are closed, and no descriptor is left over."""
     before = descriptors()
     loop = Loop()
     with running(loop):
-        yield Relay(loop)
+        relayed = Relay(loop)
+        yield relayed
+        until(lambda: len(relayed.ends) == len(relayed.made), "a stream is left")
     assert descriptors() == before
 
 
@@ -292,15 +303,16 @@ def front(routes: Routes, host: str = "127.0.0.1", **limits: Any) -> Iterator[Fr
 
     def run() -> None:
         try:
-            worker.run(ready=lambda: None)
+            worker.run(ready=is_ready.set)
         except BaseException as error:  # noqa: BLE001 (raised again below)
             broken.append(error)
 
+    is_ready = Event()
     thread = Thread(target=run)
-    found = Front(worker)
     thread.start()
+    assert is_ready.wait(LIMIT)
     try:
-        yield found
+        yield Front(worker)
     finally:
         if thread.is_alive():
             worker.end()
