@@ -16,7 +16,7 @@ from dislocate.proxy.entrance import listen_at
 from dislocate.proxy.routes import AgentRoutes, EmptyService
 from dislocate.proxy.settings import Limits, Listen, Plan, parse_listen
 from dislocate.proxy.tally import Report, to_json
-from dislocate.proxy.worker import Worker
+from dislocate.proxy.worker import Worker, settle_memory
 from dislocate.proxy.workers import Workers, reserve
 
 
@@ -135,6 +135,7 @@ def run_alone(plan: Plan, source: AgentRoutes, console: Console) -> int:
         Listen(listen.host, entrance.port, listen.service)
         for listen, entrance in zip(plan.listens, worker.entrances, strict=True)
     ]
+    settle_memory()
     worker.run(ready=lambda: console.ready(settled), reported=console.reported)
     console.end()
     return 0

@@ -11,7 +11,7 @@ from dislocate.proxy.entrance import listen_at
 from dislocate.proxy.loop import IN
 from dislocate.proxy.routes import AgentRoutes
 from dislocate.proxy.words import Begin, Ready, Reported, Said, hear, tell
-from dislocate.proxy.worker import Worker
+from dislocate.proxy.worker import Worker, settle_memory
 
 
 def main() -> int:
@@ -37,6 +37,7 @@ def main() -> int:
 
     worker.loop.watch(line.fileno(), IN, parted)
     signal.signal(signal.SIGTERM, lambda *_: worker.end())
+    settle_memory()
     worker.run(ready=lambda: tell(line, Ready()), reported=lambda report: tell(line, Reported(report)))
     return 0
 

@@ -100,7 +100,7 @@ class Loop:
 
     def _patience(self) -> float:
         """Seconds until the first timer; never so short that the kernel's rounding would make us turn in circles."""
-        return max(MILLISECOND, self._timers[0][0] - monotonic_ns()) / 1e9
+        return max(MILLISECOND, self._timers[0][0] - self.now) / 1e9
 
     def _wake(self) -> None:
         with self._alarm_lock:
