@@ -10,13 +10,13 @@ from time import monotonic
 import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command, fail
-from dislocate.client.connection import AgentConnection, find_agent
+from dislocate.client.connection import AgentConnection
 from dislocate.core.units import SECOND, parse_duration
 from dislocate.proxy.entrance import listen_at
-from dislocate.proxy.routes import AgentRoutes, EmptyService
+from dislocate.proxy.routes import AgentRoutes, EmptyService, UnknownService
 from dislocate.proxy.settings import Limits, Listen, Plan, parse_listen
 from dislocate.proxy.tally import Report, to_json
-from dislocate.proxy.worker import Worker, settle_memory
+from dislocate.proxy.worker import Worker, settle_process
 from dislocate.proxy.workers import Workers, reserve
 
 
@@ -75,10 +75,11 @@ def proxy(
     parsed = tuple(parse_listen(text) for text in listens)
     plan = Plan(listens=parsed, agent=agent.where, token=agent.token, limits=limits)
     console = Console(as_json, parse_duration(every, "--every") / SECOND)
-    source = AgentRoutes(lambda: find_agent(plan.agent, plan.token), plan.services)
+    caller = f"proxy-{os.getpid()}-0"
+    source = AgentRoutes(agent, plan.services, caller)
     try:
-        code = run_alone(plan, source, console) if workers == 1 else run_many(plan, source, console, workers)
-    except EmptyService as error:
+        code = run_alone(plan, source, console, caller) if workers == 1 else run_many(plan, source, console, workers)
+    except (EmptyService, UnknownService) as error:
         fail(str(error), as_json, EXIT_FAILED)
     sys.stdout.flush()
     os._exit(code)  # threads that wait for the agent are not waited for
@@ -126,16 +127,16 @@ class Console:
         sys.stdout.flush()
 
 
-def run_alone(plan: Plan, source: AgentRoutes, console: Console) -> int:
+def run_alone(plan: Plan, source: AgentRoutes, console: Console, caller: str) -> int:
     """In this process."""
     bound = [listen_at(listen) for listen in plan.listens]
-    worker = Worker(plan, source, bound, f"proxy-{os.getpid()}-1", console.say)
+    worker = Worker(plan, source, bound, caller, console.say)
     end_by_signals(worker.end)
     settled = [
         Listen(listen.host, entrance.port, listen.service)
         for listen, entrance in zip(plan.listens, worker.entrances, strict=True)
     ]
-    settle_memory()
+    settle_process()
     worker.run(ready=lambda: console.ready(settled), reported=console.reported)
     console.end()
     return 0

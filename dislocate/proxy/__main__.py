@@ -11,7 +11,7 @@ from dislocate.proxy.entrance import listen_at
 from dislocate.proxy.loop import IN
 from dislocate.proxy.routes import AgentRoutes
 from dislocate.proxy.words import Begin, Ready, Reported, Said, hear, tell
-from dislocate.proxy.worker import Worker, settle_memory
+from dislocate.proxy.worker import Worker, settle_process
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     if not isinstance(word, Begin):
         return 1
     plan = word.plan
-    source = AgentRoutes(lambda: find_agent(plan.agent, plan.token), plan.services)
+    source = AgentRoutes(find_agent(plan.agent, plan.token), plan.services, word.caller)
     try:
         bound = [listen_at(listen, is_one_of_many=True) for listen in plan.listens]
         worker = Worker(plan, source, bound, word.caller, say=lambda words: tell(line, Said(words)))
@@ -37,7 +37,7 @@ def main() -> int:
 
     worker.loop.watch(line.fileno(), IN, parted)
     signal.signal(signal.SIGTERM, lambda *_: worker.end())
-    settle_memory()
+    settle_process()
     worker.run(ready=lambda: tell(line, Ready()), reported=lambda report: tell(line, Reported(report)))
     return 0
 

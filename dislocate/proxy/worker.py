@@ -5,14 +5,16 @@ the ports.  The end: nobody new is accepted, streams go on for as long as `grace
 """
 
 import gc
+import logging
 import os
 import resource
 from collections.abc import Callable, Sequence
 from socket import socket
+from threading import Event
 from time import process_time
 
 from dislocate.core.balance.picker import Picker
-from dislocate.core.boundary.balance import Route
+from dislocate.core.boundary.balance import Route, Usage
 from dislocate.core.streams import Stream as Draws
 from dislocate.core.units import MILLISECOND, SECOND
 from dislocate.proxy.dial import Exchange
@@ -25,6 +27,7 @@ from dislocate.proxy.stream import BUFFER, End
 from dislocate.proxy.tally import Report, Tally
 
 TICK = 1 * SECOND
+ANSWERED_WITHIN = 1.0  # seconds; the loop has ended if it takes longer
 SPARE = 64  # descriptors for the loop, the agent, names and logs
 OF_ONE = 4  # descriptors that one stream may take: two sockets, and a pipe where it carries bulk
 
@@ -59,7 +62,7 @@ class Worker:
         self._reported = reported
         for entrance in self.entrances:
             entrance.open()
-        self._source.start(lambda route: self.loop.soon(lambda: self._take(route)))
+        self._source.start(lambda route: self.loop.soon(lambda: self._take(route)), self._done)
         self.loop.at(self.loop.now + TICK, self._tick)
         if self._plan.limits.idle:
             self.loop.at(self.loop.now + self._look_each, self._reset_idle)
@@ -77,11 +80,29 @@ class Worker:
         """What was done so far.  In the loop's thread, or when it has ended."""
         return Report({name: self._told_of(exchange) for name, exchange in self.exchanges.items()}, cpu=process_time())
 
+    def _done(self) -> list[Usage]:
+        """What was done since this was last asked.  From any thread but the loop's, which answers between two events."""
+        answered, usages = Event(), list[Usage]()
+
+        def answer() -> None:
+            for exchange in self.exchanges.values():
+                usage = exchange.picker.usage(self.loop.now)
+                if usage is not None:
+                    usages.append(usage)
+            answered.set()
+
+        self.loop.soon(answer)
+        return usages if answered.wait(ANSWERED_WITHIN) else []
+
     # ---- within the loop
 
     def _take(self, route: Route) -> None:
         exchange = self.exchanges.get(route.service)
-        if exchange is not None:
+        if exchange is None:
+            return
+        if exchange.picker.route is route:
+            exchange.picker.confirm(self.loop.now)
+        else:
             exchange.picker.update(route, self.loop.now)
 
     def _has_room(self) -> bool:
@@ -98,11 +119,7 @@ class Worker:
         return sum(exchange.open for exchange in self.exchanges.values())
 
     def _tick(self) -> None:
-        now = self.loop.now
-        self.loop.at(now + TICK, self._tick)
-        usages = [usage for each in self.exchanges.values() if (usage := each.picker.usage(now)) is not None]
-        if usages:
-            self._source.tell(usages)
+        self.loop.at(self.loop.now + TICK, self._tick)
         for service, exchange in self.exchanges.items():
             self._tell_troubles(service, exchange)
         if self._reported is not None:
@@ -151,9 +168,10 @@ class Worker:
         self.loop.stop()
 
 
-def settle_memory() -> None:
-    """For a process that is a proxy and nothing else: what is loaded is never looked at for garbage again, and streams, whose
+def settle_process() -> None:
+    """For a process that is a proxy and nothing else.  What is loaded is never looked at for garbage again, and streams, whose
     parts know each other, are looked for in thousands: a search each seven hundred objects is felt at the 99th percentile."""
+    logging.getLogger("dislocate.client").setLevel(logging.CRITICAL)  # what it would say is said by us
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -8,89 +8,29 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Condition, Thread
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from tests.support.proxied import LIMIT, dead_port, echo, is_reset, read_all, says, serving, until
+from dislocate.core.boundary.balance import ReportUsage
+from tests.support.agent_thread import AgentThread
+from tests.support.proxied import LIMIT, dead_port, echo, instance, is_reset, read_all, says, serving, until
 
 pytestmark = pytest.mark.live
 
 
-class Places:
-    """An agent that knows services, as far as a proxy asks."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.index = 1
-        self.services: dict[str, list[dict[str, Any]]] = {}
-        self.changed = Condition()
-
-    def put(self, service: str, *ports: int) -> None:
-        with self.changed:
-            self.index += 1
-            self.services[service] = [
-                {
-                    "id": f"web-{port}", "node": "fra/a1", "datacenter": "fra", "address": "127.0.0.1", "port": port,
-                    "status": "passing", "tags": [], "meta": {}, "weight": 1, "load": None, "age": 0.1, "reachable": True,
-                }
-                for port in ports
-            ]  # fmt: skip
-            self.changed.notify_all()
-
-    def answer(self, target: str) -> tuple[int, dict[str, Any]]:
-        url = urlsplit(target)
-        if url.path == "/api/health":
-            return 200, {"node": "fra/a1"}
-        if url.path == "/api/datacenters":
-            return 200, {"datacenters": [{"name": "fra", "rtt_ms": 0.1}]}
-        name = unquote(url.path.removeprefix("/api/services/"))
-        asked = parse_qs(url.query).get("index")
-        with self.changed:
-            if name not in self.services:
-                return 404, {
-                    "status": 404,
-                    "detail": f"No service {name!r} is known here",
-                    "hint": "did you mean 'shop.web'?",
-                }
-            if asked is not None:
-                self.changed.wait_for(lambda: self.index != int(asked[0]), 1.0)
-            return 200, {"service": name, "index": self.index, "instances": self.services[name]}
-
-
 @contextmanager
-def agent() -> Iterator[Places]:
-    places = Places()
+def agent() -> Iterator[AgentThread]:
+    thread = AgentThread()
+    try:
+        yield thread
+    finally:
+        thread.end()
 
-    class Answering(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, answer = places.answer(self.path)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: the test judges."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:
-            """A client that was killed is no news."""
-
-    with Server(("127.0.0.1", 0), Answering) as server:
-        places.url = f"http://127.0.0.1:{server.server_port}"
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield places
-        finally:
-            server.shutdown()
-            thread.join()
+def put(places: AgentThread, *ports: int) -> None:
+    """Who serves shop.web from now on."""
+    places.put(*(instance(f"web-{port}", port) for port in ports), service="shop.web")
 
 
 def command(*arguments: str) -> list[str]:
@@ -138,9 +78,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy(places: Places, tmp_path: Path, *arguments: str) -> Iterator[Proxy]:
+def proxy(places: AgentThread, tmp_path: Path, *arguments: str) -> Iterator[Proxy]:
     errors = tmp_path / "errors"
-    options = ["--listen", "127.0.0.1:0=shop.web", "--agent", places.url, *arguments]
+    options = ["--listen", "127.0.0.1:0=shop.web", "--agent", places.where, *arguments]
     with (
         errors.open("w") as written,
         subprocess.Popen(command(*options), stdout=subprocess.PIPE, stderr=written, text=True) as process,
@@ -153,16 +93,16 @@ def proxy(places: Places, tmp_path: Path, *arguments: str) -> Iterator[Proxy]:
 
 def test_an_unknown_service_is_refused_with_the_nearest_name():
     with agent() as places:
-        places.put("shop.web", 1)
-        code, words = refused("--listen", "127.0.0.1:0=shop.wbe", "--agent", places.url)
+        put(places, 1)
+        code, words = refused("--listen", "127.0.0.1:0=shop.wbe", "--agent", places.where)
     assert code == 1
-    assert "No service 'shop.wbe' is known here\ndid you mean 'shop.web'?" in words
+    assert "no service 'shop.wbe' is known here" in words
 
 
 def test_an_empty_service_is_refused():
     with agent() as places:
-        places.put("shop.web")
-        code, words = refused("--listen", "127.0.0.1:0=shop.web", "--agent", places.url, "--workers", "2")
+        put(places)
+        code, words = refused("--listen", "127.0.0.1:0=shop.web", "--agent", places.where, "--workers", "2")
     assert code == 1
     assert "shop.web has no instances" in words
 
@@ -176,9 +116,9 @@ def test_without_an_agent_it_does_not_begin():
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_port_that_is_taken_is_refused_with_the_mend(workers):
     with agent() as places, socket.create_server(("127.0.0.1", 0)) as taken:
-        places.put("shop.web", 1)
+        put(places, 1)
         listen = f"127.0.0.1:{taken.getsockname()[1]}=shop.web"
-        code, words = refused("--listen", listen, "--agent", places.url, "--workers", workers)
+        code, words = refused("--listen", listen, "--agent", places.where, "--workers", workers)
     assert code == 1
     assert "an address of this host that is free (address already in use)" in words
 
@@ -186,7 +126,7 @@ def test_a_port_that_is_taken_is_refused_with_the_mend(workers):
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_lets_streams_finish_and_accepts_nobody_new(tmp_path, workers):
     with serving(echo) as (server,), agent() as places:
-        places.put("shop.web", server.port)
+        put(places, server.port)
         with proxy(places, tmp_path, "--workers", workers) as running, running.connect() as client:
             client.sendall(b"before")
             assert client.recv(100) == b"before"
@@ -202,7 +142,7 @@ def test_sigterm_lets_streams_finish_and_accepts_nobody_new(tmp_path, workers):
 
 def test_sigterm_resets_what_is_left_when_the_grace_is_over(tmp_path):
     with serving(echo) as (server,), agent() as places:
-        places.put("shop.web", server.port)
+        put(places, server.port)
         with proxy(places, tmp_path, "--grace", "50ms", "--json") as running, running.connect() as client:
             client.sendall(b"before")
             assert client.recv(100) == b"before"
@@ -214,30 +154,42 @@ def test_sigterm_resets_what_is_left_when_the_grace_is_over(tmp_path):
 
 
 def test_it_goes_on_with_what_it_knew_when_the_agent_is_gone_and_says_so(tmp_path):
-    with serving(says(b"alive")) as (server,):
-        with agent() as places:
-            places.put("shop.web", server.port)
-            running_ = proxy(places, tmp_path)
-            running = running_.__enter__()
-        try:
+    with serving(says(b"alive")) as (server,), agent() as places:
+        put(places, server.port)
+        with proxy(places, tmp_path) as running:
+            assert running.ask(b"") == b"alive"
+            places.stop()
             until(lambda: "going on with what is known" in running.said())
             assert running.ask(b"") == b"alive"
-        finally:
-            running_.__exit__(None, None, None)
+            places.start()
+            until(lambda: "the agent answers again" in running.said())
+
+
+def test_the_agent_is_told_what_was_done(tmp_path):
+    with serving(says(b"alive")) as (server,), agent() as places:
+        put(places, server.port)
+        with proxy(places, tmp_path) as running:
+            assert running.ask(b"") == b"alive"
+
+            def calls():
+                told = [use for one in places.asked if isinstance(one, ReportUsage) for use in one.usages]
+                return sum(outcome.calls for use in told for outcome in use.outcomes)
+
+            until(lambda: calls() == 1)
 
 
 def test_it_follows_a_service_that_moves(tmp_path):
     with serving(says(b"old"), says(b"new")) as (old, new), agent() as places:
-        places.put("shop.web", old.port)
+        put(places, old.port)
         with proxy(places, tmp_path, "--workers", "2") as running:
             assert running.ask(b"") == b"old"
-            places.put("shop.web", new.port)
+            put(places, new.port)
             until(lambda: all(running.ask(b"") == b"new" for _ in range(10)))
 
 
 def test_a_worker_that_is_killed_is_started_again(tmp_path):
     with serving(says(b"alive")) as (server,), agent() as places:
-        places.put("shop.web", server.port)
+        put(places, server.port)
         with proxy(places, tmp_path, "--workers", "2") as running:
             killed, stays = running.children()
             os.kill(killed, signal.SIGKILL)
@@ -249,7 +201,7 @@ def test_a_worker_that_is_killed_is_started_again(tmp_path):
 
 def test_workers_end_when_who_started_them_is_killed(tmp_path):
     with serving(echo) as (server,), agent() as places:
-        places.put("shop.web", server.port)
+        put(places, server.port)
         with proxy(places, tmp_path, "--workers", "2") as running:
             workers = running.children()
             running.process.kill()

@@ -249,23 +249,20 @@ class Routes:
 
     def __init__(self, *instances: InstanceView, **policy: Any) -> None:
         self.route = route(*instances, **policy)
-        self.usages: list[Usage] = []
+        self.done: Callable[[], Sequence[Usage]] = list
         self.words = ""
         self._told: Callable[[Route], None] | None = None
 
     def first(self) -> tuple[Route, ...]:
         return (self.route,)
 
-    def start(self, told: Callable[[Route], None]) -> None:
-        self._told = told
+    def start(self, told: Callable[[Route], None], done: Callable[[], Sequence[Usage]]) -> None:
+        self._told, self.done = told, done
 
     def change(self, *instances: InstanceView, **policy: Any) -> None:
         self.route = route(*instances, epoch=self.route.epoch + 1, **policy)
         assert self._told is not None
         self._told(self.route)
-
-    def tell(self, usages: Sequence[Usage]) -> None:
-        self.usages.extend(usages)
 
     def trouble(self, _service: str) -> str:
         return self.words

@@ -292,15 +292,20 @@ def test_a_second_end_resets_what_is_left():
         assert is_reset(client)
 
 
-def test_what_was_done_is_told_to_the_source():
+def test_what_was_done_is_told_once_to_the_source_that_asks():
     with serving(says(b"hello")) as (server,):
         routes = Routes(instance("web-1", server.port))
         with front(routes) as proxy:
             with proxy.connect() as client:
                 assert client.recv(100) == b"hello"
-            until(lambda: routes.usages)
-            assert routes.usages[0].service == "shop.web"
-            assert routes.usages[0].offered > 0
+            until(lambda: not proxy.exchange.open)
+            (usage,) = routes.done()
+            assert usage.service == "shop.web"
+            assert usage.offered > 0
+            assert [(told.node, told.instance, told.calls, told.failed) for told in usage.outcomes] == [
+                ("fra/a1", "web-1", 1, 0)
+            ]
+            assert routes.done() == []
 
 
 @pytest.mark.parametrize(
