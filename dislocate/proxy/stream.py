@@ -166,8 +166,8 @@ class Side:
         """Let the loop tell what can be gone on with, and nothing else."""
         if self.is_over:
             return
-        events = 0 if self.reads.is_read or self.reads.is_full else IN
-        if self.writes.is_full:
+        events = 0 if self.reads.is_read or self.reads.held else IN
+        if self.writes.held:
             events |= OUT
         if self._is_muted:
             if events:
@@ -257,11 +257,6 @@ class Way:
         self._small = 0
 
     @property
-    def is_full(self) -> bool:
-        """There is something that `sink` has to take before more is read."""
-        return bool(self._rest) or (self._pipe is not None and self._pipe.held > 0)
-
-    @property
     def held(self) -> int:
         """Bytes that the sink has to take before more is read."""
         return len(self._rest) + (self._pipe.held if self._pipe is not None else 0)
@@ -349,7 +344,7 @@ class Way:
         elif self._pipe is not None and not self._pour(self._pipe):
             return
         self._want()
-        if self.is_read and not self.is_full:
+        if self.is_read and not self.held:
             self.clear()
             self.sink.finish()
 
@@ -371,7 +366,7 @@ class Way:
         stream.read_whole(self.source)
         self.source.want()
         self.source.settle()
-        if not self.is_full:
+        if not self.held:
             self.clear()
             self.sink.finish()
 
