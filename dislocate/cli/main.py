@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rtt": ("dislocate.cli.look", "Round-trip times to the other data centers."),
     "watch": ("dislocate.cli.watch", "Follow a service; run a command when it changes."),
     "haproxy": ("dislocate.cli.haproxy", "Keep a HAProxy's servers, weights and states as the flows say."),
+    "proxy": ("dislocate.cli.proxy", "Balanced TCP for programs that cannot pick by themselves."),
     "register": ("dislocate.cli.change", "Add an instance on this host."),
     "deregister": ("dislocate.cli.change", "Remove an instance of this host."),
     "drain": ("dislocate.cli.change", "Send no new work to an instance, node or data center."),

@@ -89,6 +89,7 @@ class AgentConnection:
 
     def __init__(self, where: str, token: str | None = None, timeout: float = TIMEOUT) -> None:
         self.where = where
+        self.token = token
         self.last_event_id: int | None = None  # of the latest event that `events` gave: where to resume
         self._timeout = timeout
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -114,20 +114,9 @@ class FakeCatalog:
         return self.services.get(name)
 
 
-class FakeFlows:
-    """Routes that a test sets; None for the rest."""
-
-    def __init__(self) -> None:
-        self.routes: dict[str, Route] = {}
-
-    def route(self, service: str) -> Route | None:
-        return self.routes.get(service)
-
-
 class FakeNode:
     def __init__(self) -> None:
         self.catalog = FakeCatalog()
-        self.flows = FakeFlows()
         self.members = {view.node.path: view for view in (member(), member("wdc/b1", MemberState.DEAD))}
         self.datacenters = {view.name: view for view in (datacenter("fra", rtt=None), datacenter("wdc"))}
         self.flows = FakeFlows("fra", self.catalog, self.datacenters)
@@ -210,7 +199,7 @@ class FakeBackend:
 
     def put_route(self, new: Route) -> None:
         """Callers are to go there from now on; everybody hears of it."""
-        self.node.flows.routes[new.service] = new
+        self.node.flows.put(new)
         self.tell(FlowsChanged(new.service, new.epoch))
 
     def tell(self, event: Event) -> None:

@@ -17,7 +17,12 @@ class FakeFlows:
         self._rows: dict[str, dict[str, tuple[Share, ...]]] = {}
         self._policies: dict[str, Policy] = {}
         self._inputs: dict[str, tuple[PlaceInput, ...]] = {}
+        self._routes: dict[str, Route] = {}
         self._epoch = 0
+
+    def put(self, route: Route) -> None:
+        """The route of its service, as it stands."""
+        self._routes[route.service] = route
 
     def share(self, service: str, source: str = "", **shares: float) -> FlowsChanged:
         """Callers in `source` (else at home) of `service` go where `shares` say from now on; the event that tells it."""
@@ -44,6 +49,8 @@ class FakeFlows:
         return tuple(sorted({*self._rows, *self._inputs}))
 
     def route(self, service: str) -> Route | None:
+        if service in self._routes:
+            return self._routes[service]
         view = self._catalog.service(service)
         if view is None:
             return None
