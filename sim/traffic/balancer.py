@@ -63,7 +63,7 @@ class Caller:
 class Call:
     """One call with its attempts."""
 
-    __slots__ = ("attempt", "begun", "caller", "counted", "key", "place", "refused_by", "sent", "token")
+    __slots__ = ("attempt", "begun", "caller", "counted", "key", "place", "sent", "token", "tried")
 
     def __init__(self, caller: Caller, begun: int, key: str) -> None:
         self.caller = caller
@@ -74,7 +74,7 @@ class Call:
         self.place: Place | None = None
         self.sent = 0
         self.token: Any = None  # of the policy, from `choose` to `done`
-        self.refused_by: tuple[Place, ...] = ()  # whom this call has tried without success
+        self.tried: tuple[Place, ...] = ()  # whom this call has tried without success
 
 
 class Told(Struct, frozen=True):

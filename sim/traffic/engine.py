@@ -5,7 +5,6 @@ back; it is tried again after an error, a refused connection or a timeout, as of
 Invariant: calls begun = calls ended + calls on the way.  Everything follows from plan, policy and seed.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -13,20 +12,19 @@ from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND
 from sim.schedule import Schedule
 from sim.traffic.balancer import Balancer, Call, Caller, Ended, Known, Place, Setting, Told
+from sim.traffic.calls import Calls, Patience
 from sim.traffic.chances import exponential
 from sim.traffic.demand import next_arrival
-from sim.traffic.measures import FAILED, Ending, Measured, measured
+from sim.traffic.measures import Ending, Measured, measured
 from sim.traffic.plan import Moment, Plan
 from sim.traffic.station import Answer, Station
 
-SWEEP = 10 * MILLISECOND  # timeouts are found so often
 TICK = 1 * SECOND
-TRIES = 10  # of a call, refused connections included
 
 NewBalancer: TypeAlias = Callable[[Setting], Balancer]
 Job: TypeAlias = tuple[Call, int]  # and the number of the attempt
 
-_ENDED = {
+ENDED = {
     Answer.SERVED: Ended.OK,
     Answer.FAILED: Ended.FAILED,
     Answer.TURNED_AWAY: Ended.FAILED,
@@ -58,17 +56,15 @@ class Traffic:
         self.balancer = new_balancer(Setting(plan, self.places, self.callers, Streams(f"{seed}/policy"), self._cut))
         self._keys = streams["keys"]
         self._pace = [streams[f"caller/{one.at}"] for one in self.callers]
-        self._patience: deque[tuple[int, Call, int]] = deque()  # (until, call, attempt): of those that were sent
-        self._connecting: deque[tuple[int, Call, int]] = deque()  # of those to whom nothing can come back
         self.ends: list[Ending] = []
-        self.begun = self.attempts = 0
+        patience = Patience(plan.timeout, plan.attempt_timeout, plan.connect_timeout, plan.attempts)
+        self._calls = Calls(schedule, self.balancer, self, patience, self._over)
         self._moments = {"kill": self._kill, "start": self._start, "slow": self._slow, "fail": self._fail}
         self._moments |= {"drain": self._drain, "undrain": self._undrain, "cut": self._cut_off, "heal": self._heal}
         for caller in self.callers:
             self._let_begin(caller)
         for moment in plan.moments:
             schedule.call(moment.time, self._happens, moment)
-        schedule.call(SWEEP, self._sweep, None)
         schedule.call_last(TICK, self._tick, None)
 
     def run(self) -> "Traffic":
@@ -78,12 +74,12 @@ class Traffic:
 
     def measured(self) -> Measured:
         """What callers saw after the warm-up."""
-        return measured(self.ends, self.plan, self.begun, self.attempts)
+        return measured(self.ends, self.plan, self._calls.begun, self._calls.attempts)
 
     @property
     def on_the_way(self) -> int:
         """Calls that have not ended."""
-        return self.begun - len(self.ends)
+        return self._calls.begun - self._calls.ended
 
     # ---- calls
 
@@ -108,82 +104,43 @@ class Traffic:
     def _user(self, caller: Caller, _: None, __: None) -> None:
         if self.schedule.now >= self.plan.duration:
             return
-        self.begun += 1
-        caller.begun += 1
-        key = self.plan.keys.draw(self._keys) if self.plan.keys is not None else ""
-        self._attempt(Call(caller, self.schedule.now, key), retry=False)
+        self._calls.begin(caller, self.plan.keys.draw(self._keys) if self.plan.keys is not None else "")
 
-    def _attempt(self, call: Call, *, retry: bool) -> None:
-        now = self.schedule.now
-        place = self.balancer.choose(call, now, retry=retry)
-        if place is None:
-            self._over(call, FAILED)
-            return
-        self.attempts += 1
-        call.attempt = attempt = call.attempt + 1
-        call.place = place
-        call.sent = now
+    # ---- the way there and back
+
+    def send(self, call: Call, attempt: int, place: Place) -> bool:
+        """The request travels.  False: on one of the two ways nothing passes."""
         here, there = call.caller.home, place.home
         if self._blocked[here][there] or self._blocked[there][here]:
-            self._connecting.append((now + self.plan.connect_timeout, call, attempt))
-            return
+            return False
         place.load += 1
-        self._patience.append((now + self.plan.attempt_timeout, call, attempt))
-        self.schedule.call(now + self._way[here][there], self._reached, call, attempt, place)
+        self.schedule.call(self.schedule.now + self._way[here][there], self._reached, call, attempt, place)
+        return True
 
     def _reached(self, call: Call, attempt: int, place: Place) -> None:
         if self._blocked[call.caller.home][place.home]:
             place.load -= 1
-            return
-        if place.station.is_up:
+        elif place.station.is_up:
             place.station.receive((call, attempt))
         else:
             self._send_back(call, attempt, Ended.REFUSED, place)
 
     def _answered(self, place: Place, job: Job, answer: Answer) -> None:
-        self._send_back(job[0], job[1], _ENDED[answer], place)
+        self._send_back(job[0], job[1], ENDED[answer], place)
 
     def _send_back(self, call: Call, attempt: int, ended: Ended, place: Place) -> None:
         place.load -= 1
         there, here = place.home, call.caller.home
         if not self._blocked[there][here]:
-            self.schedule.call(self.schedule.now + self._way[there][here], self._replied, call, attempt, ended)
-
-    def _replied(self, call: Call, attempt: int, ended: Ended) -> None:
-        if call.attempt != attempt:
-            return  # it was given up, and perhaps tried again
-        now = self.schedule.now
-        self.balancer.done(call, now, ended)
-        place = call.place
-        assert place is not None  # it was sent to somebody
-        if ended is Ended.OK:
-            self._over(call, place.home)
-            return
-        is_refused = ended is Ended.REFUSED
-        call.counted += not is_refused
-        call.refused_by += (place,)
-        plan = self.plan
-        if call.counted >= plan.attempts or len(call.refused_by) >= TRIES or now - call.begun >= plan.timeout:
-            self._over(call, FAILED)
-        else:
-            call.caller.retried += 1
-            self._attempt(call, retry=not is_refused)
+            at = self.schedule.now + self._way[there][here]
+            self.schedule.call(at, self._calls.replied, call, attempt, ended)
 
     def _over(self, call: Call, where: int) -> None:
-        call.attempt = -1
         now, caller = self.schedule.now, call.caller
         self.ends.append((call.begun, now - call.begun, caller.home, where))
         if self.plan.users:
             pause = exponential(self._pace[caller.at], self.plan.think) if self.plan.think else 0
             self.schedule.call(now + max(MILLISECOND, pause), self._user, caller)
-
-    def _sweep(self, _: None, __: None, ___: None) -> None:
-        now = self.schedule.now
-        for line, ended in ((self._patience, Ended.TIMED_OUT), (self._connecting, Ended.REFUSED)):
-            while line and line[0][0] <= now:
-                _until, call, attempt = line.popleft()
-                self._replied(call, attempt, ended)
-        self.schedule.call(now + SWEEP, self._sweep, None)
 
     # ---- once a second
 

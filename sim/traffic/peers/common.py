@@ -41,7 +41,7 @@ class LeastRequest:
 
     def pick(self, call: Call, places: Sequence[Place]) -> Place:
         """One of `places`, which are not empty; who has failed this call only when there is nobody else."""
-        chosen = without(places, call.refused_by) or places
+        chosen = without(places, call.tried) or places
         active, stream = self._active[call.caller.at], self._stream
         one, other = chosen[int(stream.unit() * len(chosen))], chosen[int(stream.unit() * len(chosen))]
         place = one if active[one.at] <= active[other.at] else other

@@ -21,6 +21,6 @@ class NearestUntilEmpty(Plain):
         for name in self._nearest[call.caller.datacenter]:
             hosts = self.healthy.up[name]
             if hosts:
-                left = without(hosts, call.refused_by) or hosts
+                left = without(hosts, call.tried) or hosts
                 return left[int(self._stream.unit() * len(left))]
         return None

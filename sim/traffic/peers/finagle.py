@@ -48,7 +48,7 @@ class PeakEwma(Plain):
             return None
         if not call.attempt:
             budget.begun()
-        hosts = without(self.healthy.everywhere, call.refused_by) or self.healthy.everywhere
+        hosts = without(self.healthy.everywhere, call.tried) or self.healthy.everywhere
         if not hosts:
             return None
         seen, unit, count = self._seen[call.caller.at], self._stream.unit, len(hosts)
