@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
 
+from dislocate.core.balance.part import BalancePart, FlowViews
+from dislocate.core.boundary.balance import ReportUsage
 from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.events import DatacenterChanged, Event
 from dislocate.core.boundary.inputs import (
@@ -102,6 +104,7 @@ class Node:
         self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
         self._fleet = Fleet(self._members, self._wan, self._catalog)
         self._runs = RunsPart(streams, out, self._members, self._store.face, self._fleet, recovered)
+        self._balance = BalancePart(settings.node, out, self._members, self._wan, self._catalog)
         self._reassembly = Reassembly()
         self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
@@ -191,6 +194,7 @@ class Node:
             **self._repair.timers(),
             **self._store.timers(),
             **self._runs.timers(),
+            **self._balance.timers(),
         }
         self._requests: dict[type, Callable[[int, Any], None]] = {
             Register: self._catalog.register,
@@ -201,6 +205,7 @@ class Node:
             SetMaintenance: self._catalog.set_maintenance,
             ReplaceConfigured: self._replace_configured,
             Watch: self._catalog.watch,
+            ReportUsage: self._balance.report_usage,
             Leave: self._swim.leave,
             Forget: self._swim.forget,
             Visit: self._runs.visit,
@@ -261,6 +266,11 @@ class Node:
     def catalog(self) -> Catalog:
         """Services by name: `service(name)`, `names()`; their answers are immutable."""
         return self._catalog
+
+    @property
+    def flows(self) -> FlowViews:
+        """Where callers here should send their requests, by service, and why."""
+        return self._balance.views
 
     @property
     def store(self) -> StoreView:

@@ -199,3 +199,17 @@ RUN_WORDS = 1_000  # characters of why something was done
 REPORT_BYTES = 16 * 1024  # of what one node reports: what it writes in full is in its own log
 GATE_PATIENCE = 3  # windows within which a gate holds for one, or its next failing reading counts: some flap for ever
 RUN_RETRY = 2 * SECOND  # a step that nothing came of is decided anew: longer than a commit over the longest links
+
+# --- balancing: what callers tell, and how it is gathered
+CALLER_GONE = 5 * SECOND  # a caller tells each second; five missed words are no hiccup any more
+CALLERS = 4_096  # of one agent that are listened to: processes of one host
+CALLER_BYTES = 128  # of a caller's name
+USAGES_TOLD = 1_000  # services in one report
+OUTCOMES_TOLD = 64  # instances in one usage: those called most say nearly all, and a report stays a few KiB
+RATE_LIMIT = 1e9  # requests a second of one caller: more is no measurement
+FLOW_PERIOD = 1 * SECOND  # the exchange that the measured policies were simulated with
+USAGE_GONE = 3 * SECOND  # what a node of ours offered counts so long: two lost datagrams are bridged
+
+# --- balancing: endpoints
+PANIC_BELOW = 0.5  # Envoy's healthy panic threshold
+SLOW_START_LEAST = 0.1  # Envoy's floor: below it a fresh endpoint would see nothing to warm up with

@@ -22,6 +22,7 @@ from dislocate.core.boundary.events import (
     Drifted,
     EntriesApplied,
     Event,
+    FlowsChanged,
     GroupJoined,
     InputDropped,
     InstanceChanged,
@@ -50,7 +51,7 @@ from dislocate.edge.backend import Backend
 
 log = logging.getLogger("dislocate.events")
 
-_QUIET = (ServiceChanged, InputDropped, SendRefused, EntriesApplied, NodeMoved, VisitTold)
+_QUIET = (ServiceChanged, InputDropped, SendRefused, EntriesApplied, NodeMoved, VisitTold, FlowsChanged)
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -174,4 +175,5 @@ _LINES: dict[type, Callable[[Any], str]] = {
     TaskEnded: _ended,
     Drifted: lambda e: f"run {e.run} {'mended' if e.mended else 'drifted'}, {e.resource}: {e.words}",
     VisitTold: _visit,
+    FlowsChanged: lambda e: f"flows {e.service} changed, epoch {e.epoch}",
 }

@@ -72,6 +72,7 @@ EXAMPLES = [
         events.VisitTold(3, "fra/a2", 1, TaskOutcome(TaskResult.CHANGED), True),
         "visit fra/a2 changed, task 2 of request 3",
     ),
+    (events.FlowsChanged("orders.api", 4), "flows orders.api changed, epoch 4"),
 ]
 
 

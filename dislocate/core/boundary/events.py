@@ -226,6 +226,13 @@ class VisitTold(Base, frozen=True, tag=27):
     is_last: bool
 
 
+class FlowsChanged(Base, frozen=True, tag=28):
+    """Callers here should send their requests for `service` elsewhere than before, or under another policy."""
+
+    service: str
+    epoch: int  # of the `Route` from now on
+
+
 Event: TypeAlias = (
     MemberJoined
     | MemberSuspected
@@ -254,4 +261,5 @@ Event: TypeAlias = (
     | TaskEnded
     | Drifted
     | VisitTold
+    | FlowsChanged
 )
