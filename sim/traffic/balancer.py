@@ -35,13 +35,14 @@ class Ended(Enum):
 class Place:
     """An instance as callers see it."""
 
-    __slots__ = ("at", "datacenter", "home", "id", "known", "load", "station")
+    __slots__ = ("at", "datacenter", "home", "id", "key", "known", "load", "station")
 
-    def __init__(self, at: int, datacenter: str, home: int, id_: str, station: Station) -> None:
+    def __init__(self, at: int, node: str, home: int, id_: str, station: Station) -> None:
         self.at = at  # its number, over all data centers
-        self.datacenter = datacenter
+        self.datacenter = node.partition("/")[0]
         self.home = home  # number of its data center
         self.id = id_
+        self.key = f"{node}/{id_}"  # as endpoints of a picker are named
         self.station = station
         self.known = Known.UP
         self.load = 0  # requests at it and on their way to it: for the oracle

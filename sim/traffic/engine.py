@@ -174,7 +174,7 @@ class Traffic:
             service_time=plan.service_time,
             limit=plan.limit,
         )
-        places.append(Place(at, name, home, f"shop-{number + 1}", station))
+        places.append(Place(at, f"{name}/a{number + 1}", home, f"shop-{number + 1}", station))
         return places[0]
 
     def _happens(self, moment: Moment, _: None, __: None) -> None:

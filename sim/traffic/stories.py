@@ -25,14 +25,14 @@ LOSS = Plan(
 SLOW_INSTANCE = Plan(
     name="slow instance",
     demand=_steady(1200, 1200, 1200),
-    duration=30 * SECOND,
+    duration=25 * SECOND,
     moments=(Moment(time=10 * SECOND, do="slow", datacenter="a", target=(0,), factor=10.0),),
 )
 
 FLAPPING_INSTANCE = Plan(
     name="flapping instance",
     demand=_steady(1200, 1200, 1200),
-    duration=30 * SECOND,
+    duration=25 * SECOND,
     moments=tuple(
         Moment(time=(8 + 4 * at) * SECOND, do="kill" if at % 2 == 0 else "start", datacenter="a", target=(0,))
         for at in range(5)
@@ -42,28 +42,28 @@ FLAPPING_INSTANCE = Plan(
 FAST_ERRORS = Plan(
     name="fast errors",
     demand=_steady(1200, 1200, 1200),
-    duration=30 * SECOND,
+    duration=25 * SECOND,
     moments=(Moment(time=10 * SECOND, do="fail", datacenter="a", target=(0,), factor=0.9),),
 )
 
 ONE_WAY_PARTITION = Plan(
     name="one-way partition",
     demand=_steady(2400, 1000, 800),
-    duration=30 * SECOND,
+    duration=25 * SECOND,
     moments=(Moment(time=12 * SECOND, do="cut", datacenter="b", to="a"),),
 )
 
 DRAIN_DATACENTER = Plan(
     name="drain of a data center",
     demand=_steady(1000, 1200, 1200),
-    duration=30 * SECOND,
+    duration=25 * SECOND,
     moments=(Moment(time=10 * SECOND, do="drain", datacenter="a"),),
 )
 
 RETRY_STORM = Plan(
     name="retry storm",
     demand=_steady(1500, 1500, 1500),
-    duration=30 * SECOND,
+    duration=25 * SECOND,
     attempt_timeout=300 * MILLISECOND,
     timeout=1 * SECOND,
     moments=tuple(
