@@ -117,3 +117,4 @@ class Setting(Struct, frozen=True):
     callers: tuple[Caller, ...]
     streams: Streams
     cut: dict[tuple[str, str], bool]  # directed pairs of data centers between which nothing passes, as relays know
+    blocked: list[list[bool]]  # the same by number, as it is: for the oracle

@@ -15,9 +15,17 @@ from dislocate.core.units import MILLISECOND, SECOND
 from sim.schedule import Schedule
 from sim.traffic.balancer import Call, Caller, Ended, Place
 from sim.traffic.measures import FAILED
+from sim.traffic.station import Answer
 
 SWEEP = 10 * MILLISECOND  # timeouts are found so often
 TRIES = 10  # of a call, refused connections included
+
+ENDED = {
+    Answer.SERVED: Ended.OK,
+    Answer.FAILED: Ended.FAILED,
+    Answer.TURNED_AWAY: Ended.FAILED,
+    Answer.LOST: Ended.FAILED,
+}
 
 
 class Chooser(Protocol):

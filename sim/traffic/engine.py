@@ -12,7 +12,7 @@ from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND
 from sim.schedule import Schedule
 from sim.traffic.balancer import Balancer, Call, Caller, Ended, Known, Place, Setting, Told
-from sim.traffic.calls import Calls, Patience
+from sim.traffic.calls import ENDED, Calls, Patience
 from sim.traffic.chances import exponential
 from sim.traffic.demand import next_arrival
 from sim.traffic.measures import Ending, Measured, measured
@@ -23,13 +23,6 @@ TICK = 1 * SECOND
 
 NewBalancer: TypeAlias = Callable[[Setting], Balancer]
 Job: TypeAlias = tuple[Call, int]  # and the number of the attempt
-
-ENDED = {
-    Answer.SERVED: Ended.OK,
-    Answer.FAILED: Ended.FAILED,
-    Answer.TURNED_AWAY: Ended.FAILED,
-    Answer.LOST: Ended.FAILED,
-}
 
 
 class Traffic:
@@ -53,7 +46,9 @@ class Traffic:
             for number in range(plan.callers)
         )
         self._cut: dict[tuple[str, str], bool] = {}
-        self.balancer = new_balancer(Setting(plan, self.places, self.callers, Streams(f"{seed}/policy"), self._cut))
+        self.balancer = new_balancer(
+            Setting(plan, self.places, self.callers, Streams(f"{seed}/policy"), self._cut, self._blocked)
+        )
         self._keys = streams["keys"]
         self._pace = [streams[f"caller/{one.at}"] for one in self.callers]
         self.ends: list[Ending] = []

@@ -161,9 +161,9 @@ class Dislocate:
         plan, cut = self.setting.plan, self.setting.cut
         return {
             here: {
-                there: None
-                if cut.get((here, there)) or cut.get((there, here))
-                else _rtt(plan.round_trip(here, there), here == there)
+                there: _cost(
+                    plan.round_trip(here, there), here == there, bool(cut.get((here, there)) or cut.get((there, here)))
+                )
                 for there in plan.datacenters
             }
             for here in plan.datacenters
@@ -182,5 +182,5 @@ class Dislocate:
         )
 
 
-def _rtt(round_trip: int, is_home: bool) -> int:
-    return 0 if is_home else round_trip
+def _cost(round_trip: int, is_home: bool, is_cut: bool) -> int | None:
+    return None if is_cut else 0 if is_home else round_trip

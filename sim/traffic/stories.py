@@ -64,6 +64,7 @@ RETRY_STORM = Plan(
     name="retry storm",
     demand=_steady(1500, 1500, 1500),
     duration=25 * SECOND,
+    limit=60,
     attempt_timeout=300 * MILLISECOND,
     timeout=1 * SECOND,
     moments=tuple(

@@ -30,12 +30,13 @@ class Oracle(Plain):
         self._look()
 
     def choose(self, call: Call, now: int, *, retry: bool) -> Place | None:
-        here, plan, cut = call.caller.datacenter, self.setting.plan, self.setting.cut
+        home, plan, blocked = call.caller.home, self.setting.plan, self.setting.blocked
         mean, workers, rtt = plan.service_time.mean, plan.workers, self._rtt[call.caller.datacenter]
         best: Place | None = None
         least = 0.0
         for name, alike in self._usable:
-            if not alike or (cut and (cut.get((here, name)) or cut.get((name, here)))):
+            there = alike[0].home
+            if blocked[home][there] or blocked[there][home]:
                 continue
             # Whoever comes first from here wins a tie.
             first = int(self._stream.unit() * len(alike))
