@@ -188,7 +188,7 @@ class Requests:
             self._resident(next(numbers), number, world.machines[agents[number % len(agents)]], homes)
             for number in range(workload.clients)
         ]
-        self._keys = Keys(workload.keys) if workload.keys > 1 else None
+        self._keys = Keys(workload.keys) if workload.keyed else None
         self._of: dict[Path, list[Resident]] = {}
         for caller in self.callers:
             self._of.setdefault(caller.machine.path, []).append(caller)

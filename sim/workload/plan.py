@@ -34,6 +34,7 @@ class Workload(Struct, frozen=True, forbid_unknown_fields=True, rename={"begin":
     of: str = ""  # watch: the workload whose keys are watched; empty: all of them
     ttl: Duration = 10 * SECOND  # locks: of a client's lease
     service: str = ""  # requests: whom they call
+    keyed: bool = False  # requests: each call is about one of `keys`, which asks for the same instance each time
     users: int = 1  # requests, with rate 0: calls that a client has under way
     think: Duration = 0  # requests, with rate 0: on average, between two calls of a user
     timeout: Duration = 2 * SECOND  # requests: of one attempt
