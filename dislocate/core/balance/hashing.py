@@ -60,6 +60,6 @@ class Ring:
                 if len(seen) == self.size:
                     return
 
-    def bound(self, member: int, in_flight: float) -> int:
+    def bound(self, member: int, in_flight: int) -> int:
         """Calls that `member` may have in flight, where all members together have `in_flight` with this one."""
         return ceil(BOUND * in_flight * self._shares[member])
