@@ -210,7 +210,9 @@ def test_the_scenario_page_has_every_verb_with_its_fields_and_what_ends_it():
         assert _CODE.findall(row[-1]) == ([UNDO[verb]] if verb in UNDO else []), verb
 
 
-@pytest.mark.parametrize(("table", "claims"), [(1, VIEW_CLAIMS), (2, EVENT_CLAIMS), (3, BUDGET_CLAIMS), (4, REQUEST_CLAIMS)])
+@pytest.mark.parametrize(
+    ("table", "claims"), [(1, VIEW_CLAIMS), (2, EVENT_CLAIMS), (3, BUDGET_CLAIMS), (4, REQUEST_CLAIMS)]
+)
 def test_the_scenario_page_has_every_claim(table, claims):
     assert named("write-a-scenario.md", "### `[[expect]]`: claims", table) == list(claims)
 
