@@ -8,6 +8,7 @@ call ends while others are under way.  Beside it stands `random.choice` of the s
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
 from msgspec import Struct, structs
@@ -33,10 +34,11 @@ class Case(Struct, frozen=True):
     endpoints: int  # a data center
     shares: tuple[Share, ...] = (Share("fra", 1.0),)
     policy: Policy = Policy()
-    key: str = ""
+    keys: tuple[str, ...] = ("",)
     limit: float | None = None  # microseconds
 
 
+KEYS = tuple(f"customer-{at}" for at in range(100))
 SPLIT = (Share("fra", 0.7), Share("ams", 0.2), Share("wdc", 0.1))
 CASES = (
     Case("20 endpoints", 20, limit=1.5),
@@ -45,8 +47,8 @@ CASES = (
     Case("1,000 endpoints, all in the aperture", 1_000, policy=Policy(aperture=WIDE), limit=2.0),
     Case("three data centers with shares, 20 endpoints each", 20, SPLIT, limit=1.5),
     Case("by weight", 20, policy=Policy(algorithm=Algorithm.WEIGHTED), limit=1.5),
-    Case("by key, 20 endpoints", 20, policy=Policy(algorithm=Algorithm.HASH), key="customer-7"),
-    Case("by key, 1,000 endpoints", 1_000, policy=Policy(algorithm=Algorithm.HASH), key="customer-7"),
+    Case("by key, 20 endpoints", 20, policy=Policy(algorithm=Algorithm.HASH), keys=KEYS),
+    Case("by key, 1,000 endpoints", 1_000, policy=Policy(algorithm=Algorithm.HASH), keys=KEYS),
 )
 
 
@@ -83,18 +85,18 @@ def route(case: Case) -> Route:
     )
 
 
-def rounds(picker: Picker, key: str, count: int) -> list[float]:
+def rounds(picker: Picker, keys: tuple[str, ...], count: int) -> list[float]:
     """Microseconds of CPU of a pick and its report, a number a round."""
     pick, done = picker.pick, picker.done
     chance = random.Random(7)
-    durations = [round(chance.expovariate(1.0 / (2 * MILLISECOND))) for _ in range(ROUND)]
+    calls = [(round(chance.expovariate(1.0 / (2 * MILLISECOND))), chance.choice(keys)) for _ in range(ROUND)]
     now = 1_000_000 * SECOND
-    open_calls = [pick(now, key=key) for _ in range(UNDER_WAY)]
+    open_calls = [pick(now) for _ in range(UNDER_WAY)]
     costs: list[float] = []
     slot = 0
     for _ in range(count):
         began = time.thread_time_ns()
-        for duration in durations:
+        for duration, key in calls:
             done(open_calls[slot], open_calls[slot].began + duration)
             open_calls[slot] = pick(now, key=key)
             now += APART
@@ -115,7 +117,7 @@ def around(count: int) -> float:
     slot = 0
     for _ in range(count):
         began = time.thread_time_ns()
-        for duration in range(ROUND):
+        for duration, _key in [(at, "") for at in range(ROUND)]:
             open_calls[slot].began + duration
             open_calls[slot] = open_calls[slot]
             now += APART
@@ -137,18 +139,20 @@ def best_of(work: Callable[[], object], count: int) -> float:
 
 def measure(quick: bool) -> Iterator[Table]:
     """One table: the cases, beside `random.choice`."""
-    count = 60 if quick else 600
+    count = 60 if quick else 300
     empty = around(count)
     figures: list[Figure] = []
+    peers: dict[int, float] = {}
     for case in CASES:
         picker = Picker("orders.api", Streams("bench")["picker"], "caller-1")
         picker.update(route(case), 1_000_000 * SECOND - SECOND)
-        costs = rounds(picker, case.key, count // 10 if case.key else count)
-        keys = [str(at) for at in range(case.endpoints)]
-        peer = best_of(lambda keys=keys: random.choice(keys), max(10, count // 10))  # type: ignore[misc]
+        costs = rounds(picker, case.keys, count)
+        if case.endpoints not in peers:
+            keys = [str(at) for at in range(case.endpoints)]
+            peers[case.endpoints] = best_of(partial(random.choice, keys), count // 3)
         bound = Bound(case.limit) if case.limit is not None else None
         mean = sum(costs) / len(costs) - empty
-        figures.append(Figure(case.what, "us", min(costs) - empty, peer, bound, f"mean {mean:.2f}"))
+        figures.append(Figure(case.what, "us", min(costs) - empty, peers[case.endpoints], bound, f"mean {mean:.2f}"))
     yield Table(
         "A pick and its report", "random.choice", tuple(figures), f"{ROUND} calls a round, best of {count}; CPU time"
     )

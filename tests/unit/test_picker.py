@@ -196,6 +196,16 @@ def test_one_that_recovers_is_fresh_again():
     assert caller.calls(100, takes=MILLISECOND)["fra/a0"] < 10
 
 
+def test_an_agent_that_restarts_makes_its_instances_no_fresher():
+    caller = Caller(route(fleet("fra", 4), WIDE))
+    caller.calls(400)
+    left = [instance("fra/a0", Status.UNATTENDED), *fleet("fra", 4)[1:]]
+    caller.picker.update(route(left, WIDE), caller.now)
+    assert "fra/a0" not in caller.calls(100)
+    caller.picker.update(route(fleet("fra", 4), WIDE), caller.now)
+    assert caller.calls(100, takes=10 * MILLISECOND)["fra/a0"] > 12
+
+
 # ---- the aperture
 
 
@@ -298,6 +308,28 @@ def test_an_excluded_endpoint_is_avoided_while_there_are_others():
 def test_another_data_center_with_a_share_takes_what_is_excluded_here():
     caller = Caller(route([*fleet("fra", 1), *fleet("ams", 1)], fra=0.99, ams=0.01))
     assert caller.calls(20, exclude={"fra/a0/1"}) == {"ams/a0": 20}
+
+
+def test_a_data_center_without_a_share_takes_what_is_excluded_everywhere_else():
+    views = [*fleet("fra", 2), *fleet("ams", 2)]
+    tried = {"fra/a0/1", "fra/a1/1"}
+    caller = Caller(route(views, fra=1.0))
+    assert by_datacenter(caller.calls(20, exclude=tried)) == {"ams": 20}
+    assert by_datacenter(caller.calls(20)) == {"fra": 20}
+    assert by_datacenter(Caller(route(views, HASHED, fra=1.0)).calls(20, exclude=tried, key="k")) == {"ams": 20}
+
+
+def test_a_policy_that_never_spills_tries_again_at_home():
+    views = [*fleet("fra", 2), *fleet("ams", 2)]
+    caller = Caller(route(views, Policy(spill=Spill.NEVER), fra=1.0))
+    assert by_datacenter(caller.calls(20, exclude={"fra/a0/1", "fra/a1/1"})) == {"fra": 20}
+
+
+def test_loads_that_change_change_no_table():
+    caller = Caller(route(fleet("fra", 30)))
+    table = caller.picker._first.table
+    caller.picker.update(route(fleet("fra", 30, load=Load(utilization=0.5, rate=5.0))), caller.now)
+    assert caller.picker._first.table is table
 
 
 def test_where_all_are_excluded_one_is_tried_again_and_says_so():
@@ -403,6 +435,16 @@ def test_usage_tells_what_began_and_how_it_ended():
     assert sum(told.failed for told in usage.outcomes) == 1
     assert all(told.p99 == pytest.approx(0.01) for told in usage.outcomes)
     assert [told.calls for told in usage.outcomes] == sorted((t.calls for t in usage.outcomes), reverse=True)
+
+
+def test_usage_asked_again_at_once_says_nothing_rather_than_an_absurd_rate():
+    caller = Caller(route(fleet("fra", 2)))
+    caller.wait(SECOND)
+    caller.picker.usage(caller.now)
+    caller.calls(10, takes=1)
+    assert caller.picker.usage(caller.now) is None
+    caller.wait(SECOND)
+    assert caller.picker.usage(caller.now).offered == pytest.approx(10)
 
 
 def test_usage_tells_everything_once():

@@ -5,7 +5,7 @@ Where none of those does, since a death came sooner than the row that follows fr
 calls at home, else they go to whoever answers.  Who does not answer for certain, the last known, comes after all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from dislocate.core.balance.endpoints import ANSWERED
 from dislocate.core.balance.place import Place
@@ -31,6 +31,34 @@ def parts_of(route: Route, places: Mapping[str, Place]) -> list[tuple[Place, flo
     anybody = [(place, 1.0) for place in places.values() if place.members]
     elsewhere = [(place, part) for place, part in anybody if place.grade < ANSWERED]
     return elsewhere or shared or at_home or anybody
+
+
+def bounds_of(parts: Sequence[tuple[Place, float]]) -> tuple[tuple[float, Place], ...]:
+    """(upper bound, place), so that a number in 0..1 names each place as often as its part says."""
+    total = sum(part for _, part in parts)
+    bounds: list[tuple[float, Place]] = []
+    upper = 0.0
+    for place, part in parts:
+        upper += part / total
+        bounds.append((upper, place))
+    return (*bounds[:-1], (2.0, bounds[-1][1])) if bounds else ()
+
+
+def in_order(first: Place, route: Route | None, places: Mapping[str, Place]) -> Iterator[Place]:
+    """Where a call may go that cannot go to `first`: the other data centers with a share, nearest first, then, unless the
+    policy forbids, all in which somebody answers."""
+    yield first
+    told = {first.datacenter: first}
+    for share in route.shares if route is not None else ():
+        place = places.get(share.datacenter)
+        if share.share > 0.0 and place is not None and place.members and place.datacenter not in told:
+            told[place.datacenter] = place
+            yield place
+    if route is None or route.policy.spill is Spill.NEVER:
+        return
+    for place in places.values():
+        if place.members and place.grade < ANSWERED and place.datacenter not in told:
+            yield place
 
 
 def why_nobody(route: Route, places: Mapping[str, Place]) -> str:

@@ -136,6 +136,13 @@ class Endpoint:
             self.cost = max(latency.LEAST, self.cost * latency.decay(gap / (tau * SECOND)))
             self.stamp = now
 
+    def peak(self, elapsed: float, now: int) -> bool:
+        """A call took longer than expected: that is expected from now on.  Whether it was the first call of all."""
+        is_first = not self.stamp
+        self.cost = max(elapsed, latency.LEAST)
+        self.stamp = now
+        return is_first
+
     def learn(self, elapsed: float, now: int, outcome: Outcome, timeout: float) -> None:
         """A call ended, and not simply well; it took so many seconds, the timeout at most."""
         if outcome is Outcome.OK:

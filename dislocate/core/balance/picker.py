@@ -12,11 +12,12 @@ A pick and its report are the hot path: it adds, compares and draws once; whatev
 second, by whoever picks next.  Source: Finagle (peak EWMA, aperture, budgets), SRE book (throttle), Envoy (ejection).
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
+from operator import itemgetter
 
 from dislocate.core.balance import latency
 from dislocate.core.balance.budget import RetryBudget
-from dislocate.core.balance.dividing import parts_of, why_nobody
+from dislocate.core.balance.dividing import bounds_of, in_order, parts_of, why_nobody
 from dislocate.core.balance.ejection import JUDGED_EACH
 from dislocate.core.balance.endpoint import SAMPLES, Endpoint, Outcome
 from dislocate.core.balance.endpoints import UP, by_datacenter, grade, panics, usable
@@ -26,16 +27,23 @@ from dislocate.core.balance.picked import Knowledge, Picked
 from dislocate.core.balance.place import Place, ring_offset
 from dislocate.core.balance.throttle import WINDOW, Throttle
 from dislocate.core.boundary.balance import Policy, Route, Usage
+from dislocate.core.boundary.values import Status
 from dislocate.core.streams import Stream
 from dislocate.core.tunables import OUTCOMES_TOLD
-from dislocate.core.units import SECOND
+from dislocate.core.units import MILLISECOND, SECOND
 
 __all__ = ["Endpoint", "Outcome", "Picked", "Picker"]
 
 GOLDEN = 0.6180339887498949  # its multiples fill the unit interval as evenly as any sequence can
 LONG_AGO = -(1 << 62)
+DRAWS = 4  # before all are looked through for one that is not excluded
+ODD = 0x9E3779B97F4A7C15  # the golden ratio of 64 bits: a key's data center is independent of its place on a ring
+MASK = (1 << 64) - 1
+BEST = itemgetter(0, 1, 2, 3, 4)
+BY_KEY = "its key leads there"
 HEDGE_SAMPLES = 20  # fewer say nothing of a 95th percentile
 HEDGE_ENDPOINTS = 64
+LEAST_TOLD = 10 * MILLISECOND  # rates over less say nothing
 RECOUNTED_EACH = SECOND // 10  # calls of this second, where the budget depends on them
 
 
@@ -97,7 +105,7 @@ class Picker:
         else:
             known.lost_at = None
             if before is None or before.instances != route.instances or before.policy != route.policy:
-                self._settle(route, now, is_first=before is None)
+                self._settle(route, now, before)
         self._divide(route)
         if not route.policy.hedge:
             self._hedge = None
@@ -116,8 +124,9 @@ class Picker:
         """The endpoint for a call that begins `now`.
 
         `exclude` holds keys of endpoints that others are preferred to (those tried before); `key` asks for the same
-        endpoint each time; `retry` says that the call is tried again and takes a token of the budget, which is wrong
-        after REFUSED only.  Raises `NoEndpoint`, `Throttled`, `RetriesSpent`."""
+        endpoint each time, whatever the policy's algorithm; without one, `hash` is `p2c`.  `retry` says that the call is
+        tried again and takes a token of the budget, which is wrong after REFUSED only.  Raises `NoEndpoint`, `Throttled`,
+        `RetriesSpent`."""
         if not self._since <= now < self._until or key or exclude or retry:
             return self._pick_with_care(now, key, exclude, retry)
         place = self._first
@@ -165,8 +174,8 @@ class Picker:
     def usage(self, now: int) -> Usage | None:
         """What was done since this was last asked; None: nothing."""
         elapsed = now - self._told_at if self._told_at is not None else 0
-        if elapsed <= 0:
-            self._told_at = now
+        if elapsed < LEAST_TOLD:
+            self._told_at = now if elapsed < 0 else self._told_at
             return None
         total = self._begun()
         begun, retried = total - self._begun_told, self._retried - self._retried_told
@@ -211,46 +220,47 @@ class Picker:
             return self._chosen_by_key(key, exclude)
         self._turn = (self._turn + GOLDEN) % 1.0
         place = self._at(self._turn)
-        first, second = place.table[self._bits(place.width)]
-        if second.score() < first.score():
-            first, second = second, first
-        if first.hurt:
-            first = self._again(place, first)
-        if not exclude or first.key not in exclude:
-            return first, second, ""
-        if second.key not in exclude:
-            return second, None, f"{first.key} is excluded"
-        for where in self._in_order(place):
-            left = [endpoint for endpoint in where.members if endpoint.key not in exclude]
-            left = [endpoint for endpoint in left if not endpoint.ejected_until] or left
-            if left:
-                well = [endpoint for endpoint in left if not endpoint.hurt] or left
-                at = self._stream.below(len(well))
-                first = min(well[at:] + well[:at], key=Endpoint.score)
-                return first, None, "the best of those not excluded"
-        return first, second, "all others are excluded too"
+        for _ in range(DRAWS):
+            first, second = place.table[self._bits(place.width)]
+            if second.score() < first.score():
+                first, second = second, first
+            if first.hurt:
+                first = self._again(place, first)
+            if not exclude or first.key not in exclude:
+                return first, second, ""
+            if second.key not in exclude and not second.hurt:
+                return second, None, f"{first.key} is excluded"
+        left = self._left(place, exclude)
+        return (left, None, "the best of those not excluded") if left else (first, None, "all others are excluded too")
+
+    def _left(self, place: Place, exclude: Container[str]) -> Endpoint | None:
+        """The best of all that are not excluded: in good standing rather than near, near rather than quick."""
+        places = in_order(place, self._known.route, self._places)
+        left = [
+            (endpoint.ejected_until > 0, endpoint.hurt > 0, nearness, endpoint.score(), self._stream.bits(16), endpoint)
+            for nearness, where in enumerate(places)
+            for endpoint in where.members
+            if endpoint.key not in exclude
+        ]
+        return min(left, key=BEST)[-1] if left else None
 
     def _chosen_by_key(self, key: str, exclude: Container[str]) -> tuple[Endpoint, Endpoint | None, str]:
         number = digest(key)
-        home = self._at((number * 0x9E3779B97F4A7C15 % (1 << 64)) / SPAN)
-        last: Endpoint | None = None
-        for where in self._in_order(home):
-            for endpoint, bound in where.by_key(number):
-                last = last or endpoint
-                if endpoint.key not in exclude and endpoint.pending < bound:
-                    return endpoint, None, "its key leads there"
-        first = last or home.drawn[0]
-        return first, None, "its key leads there, and all others are excluded"
+        home = self._at((number * ODD & MASK) / SPAN) if self._is_split else self._first
+        first, is_free = home.led_by(number)
+        if is_free and not exclude:
+            return first, None, BY_KEY
+        for where in in_order(home, self._known.route, self._places):
+            for endpoint, is_free in where.by_key(number):
+                if is_free and endpoint.key not in exclude:
+                    return endpoint, None, BY_KEY
+        return first, None, "its key leads there, and nobody else may take it"
 
     def _at(self, turn: float) -> Place:
-        return next((place for bound, place in self._spread if turn < bound), self._spread[-1][1])
-
-    def _in_order(self, first: Place) -> Iterator[Place]:
-        """`first`, then the other places with a share, nearest first."""
-        yield first
-        for _, place in self._spread:
-            if place is not first:
-                yield place
+        for bound, place in self._spread:
+            if turn < bound:
+                return place
+        return self._first
 
     def _again(self, place: Place, chosen: Endpoint) -> Endpoint:
         """Draw anew while who was drawn failed lately, as often as it takes to miss with 1 % (Finagle's maxEffort)."""
@@ -272,10 +282,7 @@ class Picker:
         if elapsed < 0.0:  # the clock went back meanwhile: its duration is unknown
             return endpoint.cost
         elapsed = min(elapsed, self._timeout)  # longer is no latency: a clock that leapt, or a stream
-        is_first = not endpoint.stamp
-        endpoint.cost = max(elapsed, latency.LEAST)
-        endpoint.stamp = now
-        if is_first and endpoint.place is not None:
+        if endpoint.peak(elapsed, now) and endpoint.place is not None:
             endpoint.place.assume()
         return elapsed
 
@@ -355,7 +362,7 @@ class Picker:
 
     # ---- a new route
 
-    def _settle(self, route: Route, now: int, is_first: bool) -> None:
+    def _settle(self, route: Route, now: int, before: Route | None) -> None:
         known = self._endpoints
         self._endpoints = {}
         for view in route.instances:
@@ -365,15 +372,17 @@ class Picker:
                 endpoint = Endpoint(key, view)
             endpoint.view = view
             if view.status not in UP:
-                endpoint.seen_up_at = None
+                if view.status is not Status.UNATTENDED:  # an agent that restarts makes no instance fresh
+                    endpoint.seen_up_at = None
             elif endpoint.seen_up_at is None:
-                endpoint.seen_up_at = LONG_AGO if is_first else now
+                endpoint.seen_up_at = LONG_AGO if before is None else now
                 endpoint.clear()  # it came up anew
             self._endpoints[key] = endpoint
         for key, endpoint in known.items():
             if self._endpoints.get(key) is not endpoint:
                 self._picks_departed += endpoint.pending + endpoint.ended
                 self._accepted_departed += endpoint.succeeded
+        changes_policy = before is None or before.policy != route.policy
         panic = panics(route.instances)
         found = by_datacenter(route.instances)
         for name in sorted({*found, *self._places}):
@@ -382,21 +391,14 @@ class Picker:
                 place = self._places[name] = Place(name, self._offset, self._stream)
             views = found.get(name, ())
             members = [self._endpoints[f"{view.node}/{view.id}"] for view in usable(views, panic)]
-            place.settle(members, grade(views), now, route.policy)
+            place.settle(members, grade(views), now, route.policy, changes_policy)
 
     def _divide(self, route: Route) -> None:
         """Which places take which part of the picks."""
-        parts = parts_of(route, self._places)
-        total = sum(part for _, part in parts)
-        bounds: list[tuple[float, Place]] = []
-        upper = 0.0
-        for place, part in parts:
-            upper += part / total
-            bounds.append((upper, place))
+        bounds = bounds_of(parts_of(route, self._places))
         if bounds:
-            bounds[-1] = (2.0, bounds[-1][1])
             self._first = bounds[0][1]
-        self._spread = tuple(bounds)
+        self._spread = bounds
         self._is_split = len(bounds) > 1
         self._until = self._since  # the next pick looks
         self._nobody = "" if bounds else why_nobody(route, self._places)

@@ -15,6 +15,7 @@ from dislocate.core.balance.hashing import SPAN, Ring, digest
 from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
 
+LOOKED_AT = 64  # endpoints
 CHRONIC = 3  # failures in a row that are the endpoint's own, wherever else there are failures
 BUSY = 0.2  # utilization below which it says nothing of capacity
 LIGHTEST = 0.01  # of the mean weight: what is in flight is divided by no less
@@ -32,6 +33,7 @@ class Place:
         "_offered",
         "_offset",
         "_ring",
+        "_settled",
         "_stream",
         "_uncounted",
         "_weights",
@@ -57,6 +59,7 @@ class Place:
         self.units = 0  # endpoints that the aperture is wide
         self.is_warming = False
         self._weights: list[float] = []
+        self._settled: list[tuple[Endpoint, int, int | None]] = []
         self._offset = offset
         self._stream = stream
         self._ring: Ring | None = None
@@ -65,12 +68,17 @@ class Place:
         self._in_flight = 0  # when they were last counted
         self._uncounted = 1 << 30  # picks by key since then
 
-    def settle(self, members: Sequence[Endpoint], grade: int, now: int, policy: Policy) -> None:
+    def settle(self, members: Sequence[Endpoint], grade: int, now: int, policy: Policy, changes_policy: bool) -> None:
         """These are usable from now on."""
+        self.grade = grade
+        settled = [(endpoint, endpoint.view.weight, endpoint.seen_up_at) for endpoint in members]
+        if settled == self._settled and not changes_policy:
+            self._capacity = policy.capacity or _measured(self.members)
+            return
+        self._settled = settled
         for endpoint in self.members:
             endpoint.place = None
         self.members = tuple(sorted(members, key=_POINT))
-        self.grade = grade
         for endpoint in self.members:
             endpoint.place = self
         self.ejected = [endpoint for endpoint in self.members if endpoint.ejected_until]
@@ -157,22 +165,39 @@ class Place:
         for at in outliers(ratios, policy.eject.success_sigma):
             self.eject(judged[at], now, policy)
 
-    def by_key(self, number: int) -> Iterator[tuple[Endpoint, int]]:
-        """Endpoints in the order in which they are asked to take a key, each with the calls it may have in flight."""
-        if self._uncounted >= len(self.members) // 8:  # counting each time would cost more than all the rest
-            self._in_flight, self._uncounted = sum(endpoint.pending for endpoint in self.members), 0
+    def led_by(self, number: int) -> tuple[Endpoint, bool]:
+        """The first to be asked to take a key, and whether it can."""
+        ring = self._ring or self._ring_of_members()
+        at = ring.first(number)
+        endpoint = self.members[at]
+        if endpoint.ejected_until:
+            return endpoint, False
+        return endpoint, not endpoint.pending or endpoint.pending < ring.bound(at, self._counted())
+
+    def by_key(self, number: int) -> Iterator[tuple[Endpoint, bool]]:
+        """Endpoints in the order in which they are asked to take a key, each with whether it can."""
+        ring = self._ring_of_members()
+        in_flight = self._counted()
+        for at in ring.walk(number):
+            endpoint = self.members[at]
+            yield endpoint, not endpoint.ejected_until and endpoint.pending < ring.bound(at, in_flight)
+
+    def _counted(self) -> int:
+        """Calls in flight with one more; counted anew so seldom that it costs no more than all the rest."""
+        if self._uncounted >= len(self.members) // 8:
+            self._in_flight, self._uncounted = sum([endpoint.pending for endpoint in self.members]), 0
         self._uncounted += 1
-        in_flight = self._in_flight + self._uncounted
+        return self._in_flight + self._uncounted
+
+    def _ring_of_members(self) -> Ring:
         if self._ring is None:
             self._ring = Ring([(endpoint.key, max(1e-3, float(endpoint.view.weight))) for endpoint in self.members])
-        for at in self._ring.walk(number):
-            endpoint = self.members[at]
-            if not endpoint.ejected_until:
-                yield endpoint, self._ring.bound(at, in_flight)
+        return self._ring
 
     def hurt_part(self) -> float:
-        """The part of those drawn from that failed lately."""
-        return sum(endpoint.hurt > 0 for endpoint in self.drawn) / max(1, len(self.drawn))
+        """The part of those drawn from that failed lately; of many, some stand for all."""
+        some = self.drawn[:LOOKED_AT]
+        return sum([endpoint.hurt > 0 for endpoint in some]) / max(1, len(some))
 
     def _weigh(self, now: int, policy: Policy) -> None:
         self.is_warming = False
