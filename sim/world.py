@@ -13,7 +13,7 @@ Faults act through `faults.do`; what must always hold is watched by `invariants`
 
 import gc
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
@@ -56,6 +56,7 @@ from sim.scenario import Scenario
 from sim.schedule import Schedule
 from sim.selectors import Instance
 from sim.services import PORTS_FROM, SimulatedService, instance_spec
+from sim.traffic.book import CallBook, Seen
 from sim.wiretap import Wiretap
 from sim.workload.testimony import Testimony
 
@@ -81,6 +82,7 @@ class Truth:
         self.deregistered: dict[tuple[Path, str], int] = {}
         self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
         self.clients = Testimony()  # of the store
+        self.calls = CallBook()  # of services
         self.runs = Book(now)
 
 
@@ -206,6 +208,9 @@ class World:
 
     def measured(self, what: str, since: int) -> float:
         return self._meter.measured(what, since)
+
+    def requests(self, services: Sequence[str], agents: Sequence[Path], since: int, until: int) -> Seen:
+        return self.truth.calls.seen(services, agents, since, until)
 
     def calm_for(self, left: Machine, right: Machine) -> int:
         """For how long no fault has begun, lasted or ended on either host or on the way between them.
