@@ -45,6 +45,7 @@ REVERSALS_WITHIN = 1 * HOUR
 REGRET_GROWTH = 3  # times the down window, for a peak that came back
 REGRET_PART = 0.8  # of what was there before: that much again is the same peak
 REGRET_DEPTH = 0.7  # of it: a descent that did not come so low was no mistake worth remembering
+REGRET_HELD = 0.85  # of such a peak: it is brief, and what stays of the target's headroom carries the rest
 REGRETS_REMEMBERED = 6 * HOUR
 WINDOW_LONGEST = 1 * HOUR
 BELIEVABLE = 1e9  # requests a second; more is a mistake of who reports
@@ -262,6 +263,8 @@ def _shrink(
     peak = track.peak(now, window)
     if peak is None:
         return Verdict(present, f"not watched for {format_duration(window)} yet", False)
+    if window > policy.down_window:
+        peak = max(peak * REGRET_HELD, want.count)
     if peak >= present * TOLERANCE_DOWN:
         return Verdict(present, f"{want.words}: {present} are right", False)
     desired = max(ceil(peak), floor(present * STEP_DOWN), policy.min)

@@ -23,8 +23,8 @@ class DriverBase(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
 class CommandDriver(DriverBase, frozen=True, tag="command"):
     """A command, run by one relay of the data center; exit code 0: it is done, or under way.
 
-    `{service}`, `{datacenter}`, `{desired}`, `{before}` and `{epoch}` in its arguments stand for what was decided; it finds the
-    same in its environment, as DISLOCATE_SERVICE and so on.  It is told how many there are to be, never how many more."""
+    `{service}`, `{datacenter}`, `{desired}`, `{before}` and `{epoch}` in its arguments stand for what was decided; it finds
+    the same in its environment, as DISLOCATE_SERVICE and so on.  It is told how many there are to be, never how many more."""
 
     run: tuple[str, ...]
     directory: str = "/"
