@@ -91,7 +91,8 @@ def wave(second: int, period: int, base: float = 2000.0, depth: float = 0.6) -> 
     """Up and down by `depth`: a sine, of which the simulator needs no more than that it looks like one."""
     at = (second % period) / period * 2
     half = 4 * (at % 1) * (1 - at % 1)  # a parabola that is within 6 % of the sine
-    return base * (1 + (depth if at < 1 else -depth) * half)
+    swing = depth if at < 1 else -depth
+    return base * (1 + swing * half)
 
 
 SHAPES: dict[str, tuple[int, Callable[[int], float]]] = {

@@ -226,6 +226,17 @@ class VisitTold(Base, frozen=True, tag=27):
     is_last: bool
 
 
+class ScaleDecided(Base, frozen=True, tag=30):
+    """So many instances of a service are to be in a data center, as this server applied it."""
+
+    service: str
+    datacenter: str
+    epoch: int
+    before: int
+    desired: int
+    reason: str
+
+
 Event: TypeAlias = (
     MemberJoined
     | MemberSuspected
@@ -254,4 +265,5 @@ Event: TypeAlias = (
     | TaskEnded
     | Drifted
     | VisitTold
+    | ScaleDecided
 )

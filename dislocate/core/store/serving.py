@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, get_args
 
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import RunRequest
+from dislocate.core.boundary.scaling import ScaleRequest
 from dislocate.core.boundary.store import (
     GrantLease,
     KeepLeaseAlive,
@@ -28,12 +29,13 @@ from dislocate.core.consensus.messages import Entry
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import NEVER, Outbox, Timer
 from dislocate.core.runs.ledger.ledger import level_refusal
+from dislocate.core.scale import ledger as scale
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, RestoreChunk, encode_command
 from dislocate.core.store.copies import Copies
 from dislocate.core.store.machine import Applied
 from dislocate.core.store.messages import Answered, Asked, BackupPart
 from dislocate.core.store.replica import Replica
-from dislocate.core.tunables import RUNS_LEVEL
+from dislocate.core.tunables import RUNS_LEVEL, SCALE_LEVEL
 from dislocate.core.units import MILLISECOND
 
 LEASE_RETRY = 200 * MILLISECOND  # the log took nothing: the leader changes or is full
@@ -70,6 +72,7 @@ class Serving:
             RevokeLease: self._propose,
             RestoreChunk: self._propose,
             **dict.fromkeys(get_args(RunRequest), self._propose_run),
+            **dict.fromkeys(get_args(ScaleRequest), self._propose_scale),
             ReadKeys: self._read_keys,
             KeepLeaseAlive: self._keep_alive,
             ReadLease: self._read_lease,
@@ -106,6 +109,14 @@ class Serving:
         level = self._replica.machine.feature_level
         if level < RUNS_LEVEL:
             answer(Answered(asked.seq, level_refusal(level), unlogged=True))
+        else:
+            self._propose(asker, asked, answer)
+
+    def _propose_scale(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
+        """The same."""
+        level = self._replica.machine.feature_level
+        if level < SCALE_LEVEL:
+            answer(Answered(asked.seq, scale.level_refusal(level), unlogged=True))
         else:
             self._propose(asker, asked, answer)
 
