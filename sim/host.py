@@ -12,6 +12,7 @@ from hashlib import blake2b
 from msgspec import Struct
 
 from dislocate.core.boundary.runs import Task, TaskOutcome, TaskResult, TaskVerb
+from dislocate.core.boundary.scaling import Webhook
 from dislocate.core.boundary.spec import Command, File, Process, Resource
 from dislocate.core.runs.spec import resource_id
 from dislocate.core.streams import Stream
@@ -48,6 +49,7 @@ class SimulatedHost(Struct):
     told: Callable[[Effect], None] = lambda _effect: None  # hears of each
     is_failing: bool = False  # tasks that change something fail
     slowness: float = 1.0
+    boot: int = SECOND  # of an instance that scaling starts, until it answers
     pace: Callable[[str], int | None] = lambda _run: None  # by run: what each resource takes, where that was measured
 
     def state(self, resource: str) -> str:
@@ -67,7 +69,7 @@ class SimulatedHost(Struct):
         return round((takes + stream.below(max(1, takes // 5))) * self.slowness)
 
     def look(self, task: Task) -> TaskOutcome:
-        resource = task.resource
+        resource = resource_of(task)
         name, state, wanted = resource_id(resource), self.state(resource_id(resource)), digest_of(resource)
         if isinstance(resource, Command):
             return self._look_at_command(task, name)
@@ -88,7 +90,8 @@ class SimulatedHost(Struct):
 
     def change(self, task: Task, now: int) -> TaskOutcome:
         """Do it."""
-        resource, name = task.resource, resource_id(task.resource)
+        resource = resource_of(task)
+        name = resource_id(resource)
         before = self.state(name)
         if self.is_failing:
             return _failed("apply", "this host fails everything for now")
@@ -135,6 +138,12 @@ class SimulatedHost(Struct):
     def broken_services(self) -> tuple[str, ...]:
         """Services that what is on this host keeps from working."""
         return tuple(state.partition(" breaks ")[2] for state in self.states.values() if " breaks " in state)
+
+
+def resource_of(task: Task) -> Resource:
+    """Of a task of a run: webhooks are `sizes`' affair."""
+    assert not isinstance(task.resource, Webhook)
+    return task.resource
 
 
 def digest_of(resource: Resource) -> str:

@@ -26,7 +26,7 @@ from dislocate.core.boundary.store import (
     RevokeLease,
     Transact,
 )
-from dislocate.core.runs.ledger.ledger import RunsLedger
+from dislocate.core.runs.ledger.ledger import Ledgered, RunsLedger
 from dislocate.core.runs.steps import RunStep
 from dislocate.core.scale.ledger import BODIES as SCALE_BODIES
 from dislocate.core.scale.ledger import ScaleLedger
@@ -63,6 +63,7 @@ class ReferenceStore:
         self.ended: dict[int, int] = {}  # lease: index of the entry that ended it
         self.is_exact = True
         self.on_run: Callable[[Any, tuple[Any, ...]], None] = lambda _body, _moved: None  # a command of config runs
+        self.on_scale: Callable[[Any, Any], None] = lambda _body, _result: None  # one of scaling, and what it came to
         self._level = 1  # of the commands that all servers understand
         self._run_keys = Keys()
         self._ledger = RunsLedger(self._run_keys)  # no second time: what invariants judge is what it lets happen
@@ -128,15 +129,14 @@ class ReferenceStore:
                 self._level = max(self._level, body.level)
             case _ if isinstance(body, RUN_COMMANDS):
                 if self._level >= RUNS_LEVEL:
-                    self._change_runs(self._ledger, body)
+                    self.on_run(body, self._change_records(self._ledger.apply(body)).events)
             case _ if isinstance(body, SCALE_COMMANDS):
                 if self._level >= SCALE_LEVEL:
-                    self._change_runs(self._scale, body)
+                    self.on_scale(body, self._change_records(self._scale.apply(body)).result)
             case _:
                 self.is_exact = False
 
-    def _change_runs(self, ledger: RunsLedger | ScaleLedger, body: Any) -> None:
-        done = ledger.apply(body)
+    def _change_records(self, done: Ledgered) -> Ledgered:
         touched: dict[str, KeyValue | None] = {}
         for key, value in done.puts.items():
             old, at = self.keys.get(key), self.revision + 1
@@ -151,7 +151,7 @@ class ReferenceStore:
                 self._run_keys.put(now)
             else:
                 self._run_keys.remove(key)
-        self.on_run(body, done.events)
+        return done
 
     def _transact(self, body: Transact) -> None:
         succeeded = all(self._holds(compare) for compare in body.compares)

@@ -15,7 +15,7 @@ queues and one data center: what spills, and what waits, is the business of scen
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import ceil, sqrt
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -110,7 +110,7 @@ def trace(shape: str, seed: int) -> list[float]:
     stream = Streams(f"scaling/{seed}")[shape]
     scale, shift = 0.7 + 0.6 * stream.unit(), stream.below(240)
     keeps = exp(-1 / REMEMBERS)
-    spread = NOISE * (1 - keeps * keeps) ** 0.5
+    spread = NOISE * sqrt(1 - keeps * keeps)
     noise, demand = 0.0, []
     for second in range(length):
         noise = keeps * noise + spread * _bell(stream)
@@ -120,7 +120,7 @@ def trace(shape: str, seed: int) -> list[float]:
 
 def _bell(stream: Stream) -> float:
     """About normal, mean 0 and deviation 1: four uniform draws."""
-    return (sum(stream.unit() for _ in range(4)) - 2) * 3.0**0.5
+    return (sum(stream.unit() for _ in range(4)) - 2) * sqrt(3.0)
 
 
 # ---- the fleet

@@ -85,6 +85,7 @@ class Want(Struct, frozen=True):
 
     count: float
     words: str
+    is_firm: bool = False  # a promise, not an estimate: nothing less will do
 
 
 class Track:
@@ -141,7 +142,7 @@ def wants(policy: ScalePolicy, facts: Sequence[Facts], loads: Mapping[str, float
         for datacenter, (count, lost) in survival(policy, known, loads).items():
             if count > found[datacenter].count:
                 words = f"{count:.3g} to carry all of the service's traffic at {FULL:.0%} if {lost} is lost"
-                found[datacenter] = Want(count, words)
+                found[datacenter] = Want(count, words, is_firm=True)
     return found
 
 
@@ -207,7 +208,8 @@ def decide(
             policy, present, "nobody knows what is offered, or what an instance carries: set `capacity`"
         )
     slow = track.slow(now)
-    lacking = want.count if want.count > present * TOLERANCE_UP else slow if slow > present * TOLERANCE_SLOW else 0.0
+    slowly = present * (1.0 if want.is_firm else TOLERANCE_SLOW)
+    lacking = want.count if want.count > present * TOLERANCE_UP else slow if slow > slowly else 0.0
     if lacking and present < policy.max:
         return _grow(policy, want, lacking, present, actions, now)
     if bounded < present:

@@ -8,8 +8,10 @@ out needs nothing else.  Source: the design's section 7.
 from enum import Enum
 from typing import TypeAlias
 
+import msgspec
 from msgspec import Struct
 
+from dislocate.core.boundary.spec import ResourceBase
 from dislocate.core.identity import Path
 from dislocate.core.units import MINUTE, SECOND, Duration
 
@@ -124,6 +126,14 @@ class Carried(Record, frozen=True):
     code: int | None = None  # exit code of the command, status of the HTTP answer
     words: str = ""
     at: int = 0  # unix nanoseconds, of the node
+
+
+class Webhook(ResourceBase, frozen=True, tag="webhook"):
+    """What a host is asked to send, once; no resource of config runs."""
+
+    url: str
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    body: str = ""  # JSON
 
 
 # ---- what nodes ask of the store
