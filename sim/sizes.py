@@ -125,7 +125,9 @@ class Sizes:
         host = machine.gossip.rpartition(":")[0]
         instance = Named(machine.datacenter, resource.name, self._port)
         check = CheckSpec(http=f"http://{host}:{self._port}/health", interval=CHECKED_EACH)
-        spec = InstanceSpec(id=instance.id, service=resource.name, port=self._port, check=check)
+        spec = InstanceSpec(
+            id=instance.id, service=resource.name, port=self._port, meta={"process": resource.name}, check=check
+        )
         machine.services[spec.id] = SimulatedService(spec, instance)
         self._ask(machine, Register(spec))
 

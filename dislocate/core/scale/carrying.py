@@ -35,6 +35,7 @@ from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.runs.door import StoreDoor
 from dislocate.core.scale import records
 from dislocate.core.scale.checking import as_process
+from dislocate.core.scale.facts import is_scaled
 from dislocate.core.tunables import CARRY_LOOK, CARRY_RETRY_MAX, CARRY_RETRY_MIN, SCALE_WORDS
 
 TASK = "scale/"  # begins the ids of its tasks
@@ -221,7 +222,7 @@ class Carrying:
 
     def _has_any(self, service: str) -> bool:
         own = self._out.node.path
-        return any(one.node == own and one.id.startswith(f"{service}-") for one in self._fleet.instances(service))
+        return any(one.node == own and is_scaled(one) for one in self._fleet.instances(service))
 
     def task_progressed(self, task_id: str, outcome: TaskOutcome) -> bool:
         """Whether it was a task of scaling."""

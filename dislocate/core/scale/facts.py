@@ -35,7 +35,6 @@ def facts_of(
     datacenters: Sequence[str],
     flows: ServiceFlows | None,
     instances: Sequence[InstanceView],
-    service: str,
     now: int,
 ) -> tuple[Facts, ...]:
     """Of each data center that is scaled, in their order."""
@@ -46,7 +45,7 @@ def facts_of(
             datacenter=name,
             offered=demand.get(name, 0.0),
             capacity=_capacity(inputs.get(name), inputs),
-            running=sum(counts_of(policy, service, instances, name).values()),
+            running=sum(counts_of(policy, instances, name).values()),
             errors=_errors([one for one in instances if one.datacenter == name]),
             age=_age(name, inputs, now),
         )
@@ -101,7 +100,7 @@ def _errors(instances: Sequence[InstanceView]) -> float:
     return sum(load.errors * load.rate for load in loads) / rate if rate > 0 else 0.0
 
 
-def counts_of(policy: ScalePolicy, service: str, instances: Sequence[InstanceView], datacenter: str) -> dict[str, int]:
+def counts_of(policy: ScalePolicy, instances: Sequence[InstanceView], datacenter: str) -> dict[str, int]:
     """By node: instances that are there or boot, without those that are going.  Of driver `process`, those that agents run for
     scaling: others bear the service's name too."""
     is_own = isinstance(policy.driver, ProcessDriver)
@@ -109,10 +108,15 @@ def counts_of(policy: ScalePolicy, service: str, instances: Sequence[InstanceVie
     for one in instances:
         if one.datacenter != datacenter or one.status in GOING:
             continue
-        if is_own and not one.id.startswith(f"{service}-"):
+        if is_own and not is_scaled(one):
             continue
         found[one.node] = found.get(one.node, 0) + 1
     return found
+
+
+def is_scaled(instance: InstanceView) -> bool:
+    """Whether an agent runs it as a process of its service's name, as driver `process` does."""
+    return instance.meta.get("process") == instance.service
 
 
 def scaled_datacenters(

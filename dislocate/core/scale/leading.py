@@ -22,6 +22,7 @@ from dislocate.core.identity import Path
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.records import ACTIVE
+from dislocate.core.runs.resources import COPIES
 from dislocate.core.scale import records
 from dislocate.core.scale.checking import decode_scale_policy
 from dislocate.core.scale.facts import FlowsDoor, counts_of, facts_of, scaled_datacenters
@@ -211,7 +212,7 @@ class ScaleLeading:
             if datacenter not in names:
                 self._end(keys, service, datacenter, NOT_NAMED)
         flows: ServiceFlows | None = self.flows.of(service)
-        facts = facts_of(policy, names, flows, instances, service, now)
+        facts = facts_of(policy, names, flows, instances, now)
         loads: dict[str, float | None] = {}
         for one in facts:
             scaled = self._scaled.setdefault((service, one.datacenter), Scaled(now))
@@ -275,9 +276,9 @@ class ScaleLeading:
         if decision is not None and isinstance(decision.driver, ProcessDriver):
             before = decision.nodes
         else:
-            before = counts_of(policy, service, self._fleet.instances(service), facts.datacenter)
+            before = counts_of(policy, self._fleet.instances(service), facts.datacenter)
         gone = self._who_is_gone((*before, *nodes))
-        return placed(verdict.desired, nodes, before, driver.per_node, gone), tuple(
+        return placed(verdict.desired, nodes, before, driver.per_node or COPIES, gone), tuple(
             node for node in gone if before.get(node)
         )
 
