@@ -123,7 +123,7 @@ def _check_process(driver: ProcessDriver, policy: ScalePolicy, service: str) -> 
         raise LocalError("driver.targets", got=error.got, expected=error.expected) from None
     most = min(policy.max, COPIES)
     _check_whole(driver.per_node, "driver.per_node", 0, COPIES)
-    shown = as_process(driver, service or "service", max(1, min(driver.per_node or most, most)))
+    shown = as_process(driver, service or "any", max(1, min(driver.per_node or most, most)))
     check_resource(shown, "driver")
 
 

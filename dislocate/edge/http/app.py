@@ -20,7 +20,7 @@ from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.backend import Backend
 from dislocate.edge.http import exec as exec_
-from dislocate.edge.http import health, instances, kv, leases, members, runs, secrets, servers, services, watch
+from dislocate.edge.http import health, instances, kv, leases, members, runs, scale, secrets, servers, services, watch
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import EVENT_STREAM, JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
@@ -103,6 +103,7 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
         *runs.OPERATIONS,
         *exec_.OPERATIONS,
         *secrets.OPERATIONS,
+        *scale.OPERATIONS,
         *more,
         Operation(
             method="GET",
