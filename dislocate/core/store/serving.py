@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Any, TypeAlias, get_args
 
 from dislocate.core.boundary.requests import Refused
-from dislocate.core.boundary.runs import RunRequest
+from dislocate.core.boundary.runs import RunRequest, StartRun
 from dislocate.core.boundary.scaling import ScaleRequest
 from dislocate.core.boundary.store import (
     GrantLease,
@@ -109,6 +109,9 @@ class Serving:
         level = self._replica.machine.feature_level
         if level < RUNS_LEVEL:
             answer(Answered(asked.seq, level_refusal(level), unlogged=True))
+        elif level < SCALE_LEVEL and _judges_calls(asked.request):
+            words = f"the store is at feature level {level}: its servers know no gates on 'errors' and 'p99'; upgrade them all"
+            answer(Answered(asked.seq, Refused("unavailable", "gates", words), unlogged=True))
         else:
             self._propose(asker, asked, answer)
 
@@ -273,3 +276,9 @@ class Serving:
             return Refused("unknown", "lease", f"no lease {lease}: it ended, or never was; grant a new one")
         remaining = max(0, self._lease_ends.get(lease, self._out.now + held.ttl) - self._out.now)
         return LeaseStanding(lease, held.ttl, remaining, held.ordered_keys())
+
+
+def _judges_calls(request: object) -> bool:
+    """Whether it is a run with a gate that servers of an older level cannot read."""
+    gates = request.spec.gates if isinstance(request, StartRun) else ()
+    return any(gate.errors or gate.p99 or gate.control for gate in gates)
