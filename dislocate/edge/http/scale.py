@@ -83,7 +83,7 @@ def delete_scale(call: Call) -> DeletedAnswer:
     return DeletedAnswer(revision=done.revision, deleted=len(done.results[0]))
 
 
-def get_history(call: Call) -> ScaleHistoryAnswer:
+def get_scale_history(call: Call) -> ScaleHistoryAnswer:
     name, datacenter = _name(call), call.query("datacenter")
     (kept,) = _read(call, Get(records.past_prefix(name, datacenter), True))
     found = [one for kv in kept if (one := records.read(kv.value, ScaleDecision)) is not None]
@@ -183,7 +183,7 @@ OPERATIONS = (
         path="/api/scale/{name}/history",
         role=Role.READ,
         summary="What was decided, when and why, oldest first",
-        respond=get_history,
+        respond=get_scale_history,
         answer=ScaleHistoryAnswer,
         queries=(Query("datacenter", "only this one"),),
     ),
