@@ -13,6 +13,10 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
 
+from dislocate.core.balance import messages as balance_messages
+from dislocate.core.balance.knowledge import FlowViews
+from dislocate.core.balance.part import BalancePart
+from dislocate.core.boundary.balance import ReportUsage
 from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.events import DatacenterChanged, Event
 from dislocate.core.boundary.inputs import (
@@ -69,7 +73,6 @@ from dislocate.core.rumors import Rumors
 from dislocate.core.runs import messages as run_messages
 from dislocate.core.runs.part import Fleet, RunsPart
 from dislocate.core.runs.targeting import Candidate
-from dislocate.core.scale.facts import NoFlows
 from dislocate.core.scale.part import ScalePart
 from dislocate.core.store import messages as store_messages
 from dislocate.core.store.part import StorePart
@@ -104,10 +107,12 @@ class Node:
         self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
         self._fleet = Fleet(self._members, self._wan, self._catalog)
         self._runs = RunsPart(streams, out, self._members, self._store.face, self._fleet, recovered)
-        self._scale = ScalePart(out, self._store.face, self._fleet, NoFlows())
+        self._balance = BalancePart(settings.node, out, self._members, self._wan, self._catalog, self._store.face)
+        self._scale = ScalePart(out, self._store.face, self._fleet, self._balance.views)
         self._reassembly = Reassembly()
         self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
+        self._wan.reported = self._balance.distances_changed
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed, self._store.member_changed]
         self._catalog.brake = self._wan.brake
         self._catalog.is_reachable = self._wan.is_reachable
@@ -170,6 +175,8 @@ class Node:
             run_messages.VisitEnded: self._runs.hosting.on_ended,
             run_messages.VisitOutput: self._runs.visits.on_output,
             run_messages.VisitAnswered: self._runs.visits.on_answered,
+            balance_messages.UsageTold: self._balance.on_usage_told,
+            balance_messages.CallsTold: self._balance.on_calls_told,
             Fragment: self._fragment_received,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
@@ -186,6 +193,7 @@ class Node:
             catalog_messages.LoadNote: self._catalog.on_load,
             catalog_messages.DrainOrder: self._catalog.on_drain_order,
             store_messages.StoreGroup: self._store.on_group,
+            balance_messages.FlowReport: self._balance.on_report,
         }
         self._timers: dict[type, Callable[[Any], None]] = {
             **self._swim.timers(),
@@ -195,6 +203,7 @@ class Node:
             **self._store.timers(),
             **self._runs.timers(),
             **self._scale.timers(),
+            **self._balance.timers(),
         }
         self._requests: dict[type, Callable[[int, Any], None]] = {
             Register: self._catalog.register,
@@ -205,6 +214,7 @@ class Node:
             SetMaintenance: self._catalog.set_maintenance,
             ReplaceConfigured: self._replace_configured,
             Watch: self._catalog.watch,
+            ReportUsage: self._balance.report_usage,
             Leave: self._swim.leave,
             Forget: self._swim.forget,
             Visit: self._runs.visit,
@@ -225,6 +235,7 @@ class Node:
         self._store.start()
         self._runs.start()
         self._scale.start()
+        self._balance.start()
         return self._finish_turn()
 
     def handle(self, input_: Input, now: int) -> list[Effect]:
@@ -266,6 +277,11 @@ class Node:
     def catalog(self) -> Catalog:
         """Services by name: `service(name)`, `names()`; their answers are immutable."""
         return self._catalog
+
+    @property
+    def flows(self) -> FlowViews:
+        """Where callers here should send their requests, by service, and why."""
+        return self._balance.views
 
     @property
     def store(self) -> StoreView:
@@ -446,6 +462,7 @@ class Node:
                 self._catalog.history.record(subject, what, self._memo.same_words(why), observers)
             if type(event) is DatacenterChanged:
                 self._catalog.wan_changed(event.datacenter)
+            self._balance.noticed(event)
 
 
 __all__ = ["Message", "Node"]

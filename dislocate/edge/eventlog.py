@@ -22,6 +22,7 @@ from dislocate.core.boundary.events import (
     Drifted,
     EntriesApplied,
     Event,
+    FlowsChanged,
     GroupJoined,
     InputDropped,
     InstanceChanged,
@@ -51,7 +52,7 @@ from dislocate.edge.backend import Backend
 
 log = logging.getLogger("dislocate.events")
 
-_QUIET = (ServiceChanged, InputDropped, SendRefused, EntriesApplied, NodeMoved, VisitTold)
+_QUIET = (ServiceChanged, InputDropped, SendRefused, EntriesApplied, NodeMoved, VisitTold, FlowsChanged)
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -176,4 +177,5 @@ _LINES: dict[type, Callable[[Any], str]] = {
     Drifted: lambda e: f"run {e.run} {'mended' if e.mended else 'drifted'}, {e.resource}: {e.words}",
     VisitTold: _visit,
     ScaleDecided: lambda e: f"scale {e.service} in {e.datacenter} to {e.desired}, was {e.before}: {e.reason}",
+    FlowsChanged: lambda e: f"flows {e.service} changed, epoch {e.epoch}",
 }

@@ -76,6 +76,7 @@ EXAMPLES = [
         events.ScaleDecided("orders.api", "fra", 4, 6, 9, "630 req/s offered"),
         "scale orders.api in fra to 9, was 6: 630 req/s offered",
     ),
+    (events.FlowsChanged("orders.api", 4), "flows orders.api changed, epoch 4"),
 ]
 
 

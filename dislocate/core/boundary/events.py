@@ -237,6 +237,13 @@ class ScaleDecided(Base, frozen=True, tag=30):
     reason: str
 
 
+class FlowsChanged(Base, frozen=True, tag=28):
+    """Callers here should send their requests for `service` elsewhere than before, or under another policy."""
+
+    service: str
+    epoch: int  # of the `Route` from now on
+
+
 Event: TypeAlias = (
     MemberJoined
     | MemberSuspected
@@ -266,4 +273,5 @@ Event: TypeAlias = (
     | Drifted
     | VisitTold
     | ScaleDecided
+    | FlowsChanged
 )

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from dislocate.core.boundary.balance import ReportUsage
 from dislocate.core.boundary.runs import Visit, Visited
 from dislocate.core.boundary.store import StoreRequest, StoreResult
 from dislocate.core.boundary.values import InstanceSpec, Load, Status
@@ -123,6 +124,7 @@ Request: TypeAlias = (
     | Watch
     | Leave
     | Forget
+    | ReportUsage
     | Visit
     | StoreRequest
 )

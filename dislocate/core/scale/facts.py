@@ -23,13 +23,6 @@ class FlowsDoor(Protocol):
     def of(self, service: str) -> ServiceFlows | None: ...
 
 
-class NoFlows:
-    """Nothing is told about traffic."""
-
-    def of(self, service: str) -> ServiceFlows | None:
-        return None
-
-
 def facts_of(
     policy: ScalePolicy,
     datacenters: Sequence[str],
