@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil, floor, isfinite
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dislocate.core.boundary.scaling import ScalePolicy
 from dislocate.core.units import HOUR, MINUTE, SECOND, format_duration
@@ -40,6 +41,7 @@ CLIMB_AHEAD = 1.1  # what it grows to then, of what is wanted: an instance takes
 STEP_DOWN = 0.8  # what stays, of each step down: the next one sees what it did
 FULL = 0.95  # how loaded the others may be when one data center is lost
 STALE = 30 * SECOND  # older reports are no reason to shrink, nor to grow
+QUIET = 1.0  # requests a second in a data center: below it, nobody calls
 ERRORS = 0.05  # part of calls failing: load that is not served is not seen, so nothing is taken away
 REVERSALS_WITHIN = 1 * HOUR
 REGRET_GROWTH = 3  # times the down window, for a peak that came back
@@ -93,6 +95,7 @@ class Track:
 
     def __init__(self, since: int) -> None:
         self._since = since  # nothing is known of before
+        self._last: float | None = None  # what was offered when it was last known
         self._loads: deque[tuple[int, float]] = deque()
         self._recent: deque[tuple[int, float]] = deque()  # wants of a slow window
         self._peaks: deque[tuple[int, float]] = deque()  # decreasing: each is the most that was wanted from then on
@@ -101,8 +104,15 @@ class Track:
         """What cannot be believed, or is old, is not seen."""
         if 0 <= facts.offered < BELIEVABLE and isfinite(facts.offered) and facts.age <= STALE:
             self._loads.append((now, facts.offered))
+            self._last = facts.offered
         while self._loads and self._loads[0][0] <= now - window:
             self._loads.popleft()
+
+    def believed(self, facts: Facts) -> Facts:
+        """The same, but that silence after next to nothing is nothing: relays tell of a service while somebody calls it, say so
+        when that ends, and are silent then."""
+        is_quiet = facts.age > STALE and self._last is not None and self._last < QUIET
+        return replace(facts, offered=0.0, age=0) if is_quiet else facts
 
     def load(self) -> float | None:
         """Its mean; None: nothing is known."""

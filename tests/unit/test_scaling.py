@@ -30,6 +30,7 @@ class Watched:
         while self.now < began + seconds * SECOND:
             self.now += 5 * SECOND
             one = Facts(datacenter="fra", offered=offered, running=self.present, **facts)
+            one = self.track.believed(one)
             self.track.observe(self.now, one, self.policy.up_window)
             want = wants(self.policy, (one,), {"fra": self.track.load()}).get("fra")
             self.last = decide(
@@ -112,6 +113,13 @@ def test_old_reports_decide_nothing():
     fleet = Watched()
     fleet.see(140.0, 290)
     assert fleet.see(140.0, 900, age=31 * SECOND) == []
+
+
+def test_silence_after_nothing_is_nothing_and_silence_after_load_is_not():
+    fleet = Watched()
+    fleet.see(0.4, 60)
+    fleet.see(0.0, 900, age=HOUR)
+    assert fleet.present == 2
 
 
 @pytest.mark.parametrize("offered", [-1.0, float("nan"), float("inf"), 1e12])

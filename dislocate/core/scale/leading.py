@@ -12,7 +12,6 @@ it begins to lead.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from dislocate.core.boundary.balance import ServiceFlows
 from dislocate.core.boundary.runs import OVER, RunRecord
 from dislocate.core.boundary.scaling import ProcessDriver, ScaleDecision, ScalePolicy
 from dislocate.core.boundary.store import KeyChange
@@ -211,13 +210,14 @@ class ScaleLeading:
         for datacenter in decided:
             if datacenter not in names:
                 self._end(keys, service, datacenter, NOT_NAMED)
-        flows: ServiceFlows | None = self.flows.of(service)
-        facts = facts_of(policy, names, flows, instances, now)
-        loads: dict[str, float | None] = {}
-        for one in facts:
-            scaled = self._scaled.setdefault((service, one.datacenter), Scaled(now))
-            scaled.track.observe(now, one, policy.up_window)
-            loads[one.datacenter] = scaled.track.load()
+        flows = self.flows.of(service)
+        facts, loads = [], {}
+        for told in facts_of(policy, names, flows, instances, now):
+            track = self._scaled.setdefault((service, told.datacenter), Scaled(now)).track
+            one = track.believed(told)
+            track.observe(now, one, policy.up_window)
+            facts.append(one)
+            loads[one.datacenter] = track.load()
         wanted = wants(policy, facts, loads)
         for one in facts:
             decision = decided.get(one.datacenter)
