@@ -17,7 +17,7 @@ import msgspec
 
 from bench.report import Table, render
 
-BENCHES = ("membership", "dns", "store", "runs", "scaling", "simulator")
+BENCHES = ("membership", "dns", "balancing", "pick", "store", "runs", "scaling", "simulator")
 
 
 def measure(name: str, quick: bool) -> Iterable[Table]:

@@ -91,6 +91,21 @@ class SeenRun(Protocol):
     def nodes(self) -> Mapping[Path, str]: ...  # state of each node that is not pending
 
 
+class SeenRequests(Protocol):
+    """What callers saw in some time."""
+
+    @property
+    def ended(self) -> int: ...  # calls
+    @property
+    def failed(self) -> int: ...  # of them
+    @property
+    def p99(self) -> float: ...  # seconds, of those that did not fail
+    @property
+    def astray(self) -> float: ...  # the most that a part of a source's calls differs from the published flows, 0..1
+    @property
+    def where(self) -> str: ...  # of that difference, in words
+
+
 class Observed(Protocol):
     """A fleet as its agents describe it, and who of them is up.  Read-only."""
 
@@ -133,6 +148,10 @@ class Observed(Protocol):
         """A rate per agent and second over the time since `since`: 'messages' (datagrams and messages) or 'bytes'.
 
         'terms' is no rate: by how much the highest term of the store grew since then."""
+        ...
+
+    def requests(self, services: Sequence[str], agents: Sequence[Path], since: int, until: int) -> SeenRequests:
+        """What callers of `services` (none named: of any) that ask one of `agents` saw, of calls begun in [since, until)."""
         ...
 
 
@@ -408,13 +427,36 @@ EVENT_CLAIMS = {
 # Budgets: what is measured, per agent and second; terms are counted.
 BUDGET_CLAIMS = {"msgs_per_node_s": "messages", "bytes_per_node_s": "bytes", "terms_grew_at_most": "terms"}
 
+
+def requests_ok(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
+    """At most `at_most` calls failed, with all their attempts; and there were calls."""
+    return bool(seen.ended) and seen.failed <= at_most, f"{seen.failed} of {seen.ended} calls failed"
+
+
+def shares_follow_flows(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
+    """No data center's part of a source's calls differs by more from what the callers' agents published."""
+    return bool(seen.ended) and seen.astray <= at_most, seen.where or f"{seen.ended} calls, none astray"
+
+
+def request_p99(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
+    """The 99th percentile of calls that did not fail, in seconds."""
+    return bool(seen.ended) and seen.p99 <= at_most, f"{seen.p99:.3f} s, of {seen.ended} calls"
+
+
+# Budgets of calls that callers make; `of`: services, `by`: the callers' agents.
+REQUEST_CLAIMS: dict[str, Callable[[SeenRequests, float], tuple[bool, str]]] = {
+    "requests_ok": requests_ok,
+    "shares_follow_flows": shares_follow_flows,
+    "request_p99": request_p99,
+}
+
 _SERVICE_CLAIMS = ("service_passing", "service_status", "service_absent", "service_known")
 
 
 def check_claim(expect: Expect, layout: Layout, field: str) -> None:
     """Raises `ConfigError` naming `field` when `expect` claims what nobody can judge."""
     if expect.kind == "budget":
-        table = [*BUDGET_CLAIMS]
+        table = [*BUDGET_CLAIMS, *REQUEST_CLAIMS]
     elif expect.kind == "always":
         table = [*VIEW_CLAIMS]
     else:
@@ -426,6 +468,11 @@ def check_claim(expect: Expect, layout: Layout, field: str) -> None:
     statuses = [status.value for status in Status]
     if expect.claim == "service_status" and expect.status not in statuses:
         raise ConfigError(f"{field}.status", got=expect.status, expected=one_of(expect.status, statuses))
+    if expect.claim in REQUEST_CLAIMS:
+        for selector in as_tuple(expect.of):
+            if selector not in layout.services:
+                raise ConfigError(f"{field}.of", got=selector, expected=one_of(selector, layout.services))
+        return
     for selector in as_tuple(expect.of):
         if expect.claim not in _SERVICE_CLAIMS and not layout.agents(selector):
             raise ConfigError(f"{field}.of", got=selector, expected="agents: a data center, dc/aJ or '*'")

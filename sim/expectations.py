@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from dislocate.core.identity import Path
 from dislocate.core.units import format_duration, seconds
-from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS, Observed, check_claim
-from sim.scenario import Expect
+from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, REQUEST_CLAIMS, VIEW_CLAIMS, Observed, check_claim
+from sim.scenario import ALLOWED, Expect
 from sim.selectors import as_tuple
 
 
@@ -96,6 +96,8 @@ class Judge:
 
     def _at_the_end(self, one: Open, now: int) -> Verdict:
         expect = one.expect
+        if expect.kind == "budget" and expect.claim in REQUEST_CLAIMS:
+            return self._of_requests(expect, now)
         if expect.kind == "budget":
             assert expect.at_most is not None
             value = self._observed.measured(BUDGET_CLAIMS[expect.claim], expect.after)
@@ -103,6 +105,14 @@ class Judge:
         if expect.kind == "always":
             return Verdict(in_words(expect), one.looks > 0, "" if one.looks else one.last, now)
         return Verdict(in_words(expect), False, one.last, now)
+
+    def _of_requests(self, expect: Expect, now: int) -> Verdict:
+        at_most = ALLOWED.get(expect.claim, 0.0) if expect.at_most is None else expect.at_most
+        until = now if expect.until is None else expect.until
+        agents = self._observed.layout.agents(expect.by)
+        seen = self._observed.requests(as_tuple(expect.of), agents, expect.after, until)
+        holds, words = REQUEST_CLAIMS[expect.claim](seen, at_most)
+        return Verdict(in_words(expect), holds, words, now)
 
     def _observers(self, expect: Expect) -> list[Path]:
         asked = dict.fromkeys(self._observed.layout.agents(expect.by))

@@ -13,6 +13,7 @@ from sim.operators import place_runs
 from sim.report import Failure, Report, Watched
 from sim.scenario import Scenario
 from sim.story import Story
+from sim.traffic.fleet import place_requests
 from sim.workload.scripts import place_clients
 from sim.world import START_SPREAD, Tracer, World
 
@@ -41,6 +42,7 @@ class Run:
         self._period = max(LOOK_PERIOD, LOOKS_SCALE * len(self.world.machines))
         schedule_faults(self.world, scenario.at, self.story.told)
         place_clients(self.world)
+        place_requests(self.world)
         place_runs(self.world)
         Errands(self.world, scenario.expect)
         self.world.schedule.call_last(START_SPREAD, self._look_due, None)  # before, who is up is no question

@@ -16,7 +16,7 @@ from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.identity import check_label, check_service_name
 from dislocate.core.runs.spec import check_spec
 from dislocate.core.runs.targeting import parse_target
-from dislocate.core.units import SECOND, Duration, format_duration
+from dislocate.core.units import MILLISECOND, SECOND, Duration, format_duration
 from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
 from dislocate.strict import one_of, parse_toml, read_toml
@@ -56,6 +56,9 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     nodes: tuple[str, ...] = ()  # 'dc/aJ', each as often as it has an instance; empty: dealt out in turn
     interval: Duration = 5 * SECOND
     timeout: Duration = 2 * SECOND
+    workers: int = 4  # requests that an instance serves at a time
+    takes: Duration = 20 * MILLISECOND  # one request, on average; exponential
+    queue: int = 0  # requests that wait at an instance, more are turned away; 0: as many as come
 
 
 class PlannedRun(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,8 +82,8 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "
     oneway: bool = False
     channels: tuple[Channel, ...] = tuple(sorted(ALL_CHANNELS, key=lambda channel: channel.value))
     lasting: Duration | None = None  # undone after so long (`UNDO`)
-    factor: float | None = None  # slow, disk_slow: delays are multiplied by it
-    loss: float | None = None  # drop: of datagrams, 0..1
+    factor: float | None = None  # slow, disk_slow, serve_slow: delays are multiplied by it
+    loss: float | None = None  # drop: of datagrams; serve_fail: of requests; 0..1
     midway: bool = False  # kill: the process dies between two effects of its next turn
     service: str = ""  # register: the name
     offset: Duration | None = None  # clock: ahead by so much
@@ -104,7 +107,7 @@ class Expect(Struct, frozen=True, forbid_unknown_fields=True, rename={"excepting
     after: Duration = 0
     until: Duration | None = None
     within: Duration | None = None  # eventually: counted from `after`
-    at_most: float | None = None  # budget
+    at_most: float | None = None  # budget; requests_ok and shares_follow_flows have one of their own
 
 
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +132,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return Layout({name: datacenter.nodes for name, datacenter in self.datacenters.items()}, services, placed)
 
 
+ALLOWED = {"requests_ok": 0.0, "shares_follow_flows": 0.05}  # `at_most` of budgets that have one of their own
 KINDS = ("always", "eventually", "sometimes", "budget")
 
 _BETWEEN = ("origin", "dest", "oneway")
@@ -150,6 +154,12 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "leave": (("target",), ()),
     "drain": (("target",), ("lasting",)),
     "undrain": (("target",), ()),
+    "serve_slow": (("target", "factor"), ("lasting",)),  # instances take so many times as long for a request
+    "serve_fail": (
+        ("target", "loss"),
+        ("lasting",),
+    ),  # they answer so many with an error, at once; checks go on passing
+    "serve_mend": (("target",), ()),
     "register": (("target", "service"), ()),
     "deregister": (("target",), ()),
     "disk_fail": (("target",), ("lasting",)),
@@ -185,6 +195,8 @@ UNDO = {
     "disk_slow": "disk_mend",
     "task_fail": "task_mend",
     "task_slow": "task_mend",
+    "serve_slow": "serve_mend",
+    "serve_fail": "serve_mend",
 }
 
 
@@ -220,6 +232,11 @@ def checked(scenario: Scenario) -> Scenario:
         if service.name in [earlier.name for earlier in scenario.services[:at]]:
             mend = "another name: `per_datacenter` and `datacenters` say how many there are and where"
             raise ConfigError(f"services[{at}].name", got=service.name, expected=mend)
+        if service.workers < 1:
+            raise ConfigError(f"services[{at}].workers", got=service.workers, expected="1 or more")
+        if service.takes < 1 or service.queue < 0:
+            mend = "`takes` of more than nothing, such as '20ms', and `queue` of 0 or more"
+            raise ConfigError(f"services[{at}].takes", got=format_duration(service.takes), expected=mend)
         for name in service.datacenters:
             if name not in scenario.datacenters:
                 raise ConfigError(f"services[{at}].datacenters", got=name, expected=one_of(name, scenario.datacenters))
@@ -349,7 +366,7 @@ def _check_expect(expect: Expect, layout: Layout, existing: dict[tuple[str, str]
         raise ConfigError(f"{field}.kind", got=expect.kind, expected=one_of(expect.kind, KINDS))
     if expect.kind == "eventually" and expect.within is None:
         raise ConfigError(f"{field}.within", got="nothing", expected="a duration, counted from `after`")
-    if expect.kind == "budget" and expect.at_most is None:
+    if expect.kind == "budget" and expect.at_most is None and expect.claim not in ALLOWED:
         raise ConfigError(f"{field}.at_most", got="nothing", expected="a number: the budget")
     for name, selector in (("of", expect.of), ("by", expect.by), ("except", expect.excepting)):
         for one in as_tuple(selector):

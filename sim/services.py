@@ -9,6 +9,7 @@ from dislocate.core.streams import Stream
 from dislocate.core.units import MICROSECOND, MILLISECOND
 from sim.scenario import Service
 from sim.selectors import Instance
+from sim.traffic.station import Station
 
 PORTS_FROM = 8000
 
@@ -30,6 +31,22 @@ class SimulatedService(Struct):
     is_broken: bool = False  # by what a config run put on its host
     is_leaving: bool = False  # scaling drains it, and ends it
     was_touched: bool = False  # a fault was about it: what agents should say of it is no longer simple
+    station: Station | None = None  # how it serves requests, where a workload sends it any
+
+    def become(self, life: ServiceLife) -> None:
+        """Its process is started, killed, stopped or let go on, and what it was serving with it."""
+        before, self.life = self.life, life
+        station = self.station
+        if station is None or before is life:
+            return
+        if life is ServiceLife.DOWN:
+            station.die()
+        elif life is ServiceLife.STOPPED:
+            station.stop()
+        elif station.is_stopped:
+            station.go_on()
+        else:
+            station.start()
 
     def check(self, spec: CheckSpec, stream: Stream) -> tuple[CheckOutcome, int]:
         """What one check finds, and the nanoseconds that it takes."""

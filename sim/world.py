@@ -13,7 +13,7 @@ Faults act through `faults.do`; what must always hold is watched by `invariants`
 
 import gc
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
@@ -58,6 +58,7 @@ from sim.schedule import Schedule
 from sim.selectors import Instance
 from sim.services import PORTS_FROM, SimulatedService, instance_spec
 from sim.sizes import Sizes
+from sim.traffic.book import CallBook, Seen
 from sim.wiretap import Wiretap
 from sim.workload.testimony import Testimony
 
@@ -83,6 +84,7 @@ class Truth:
         self.deregistered: dict[tuple[Path, str], int] = {}
         self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
         self.clients = Testimony()  # of the store
+        self.calls = CallBook()  # of services
         self.runs = Book(now)
 
 
@@ -209,6 +211,9 @@ class World:
 
     def measured(self, what: str, since: int) -> float:
         return self._meter.measured(what, since)
+
+    def requests(self, services: Sequence[str], agents: Sequence[Path], since: int, until: int) -> Seen:
+        return self.truth.calls.seen(services, agents, since, until)
 
     def calm_for(self, left: Machine, right: Machine) -> int:
         """For how long no fault has begun, lasted or ended on either host or on the way between them.

@@ -109,8 +109,8 @@ class Track:
             self._loads.popleft()
 
     def believed(self, facts: Facts) -> Facts:
-        """The same, but that silence after next to nothing is nothing: relays tell of a service while somebody calls it, say so
-        when that ends, and are silent then."""
+        """The same, but that silence after next to nothing is nothing: relays tell of a service while somebody calls it, say
+        that it ended, and are silent then."""
         is_quiet = facts.age > STALE and self._last is not None and self._last < QUIET
         return replace(facts, offered=0.0, age=0) if is_quiet else facts
 

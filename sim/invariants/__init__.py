@@ -1,5 +1,6 @@
 """What must always hold, whatever the scenario: watched while a world runs, each counted, so that a vacuous one is said."""
 
+from sim.invariants.balance import BALANCE
 from sim.invariants.catalog import CATALOG
 from sim.invariants.consensus import CONSENSUS
 from sim.invariants.datacenters import DATACENTERS
@@ -17,6 +18,7 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     *STORE,
     *RUNS,
     *RUN_OUTCOMES,
+    *BALANCE,
 )
 
 __all__ = ["INVARIANTS", "Invariant", "InvariantViolated", "Monitor"]

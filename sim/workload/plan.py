@@ -1,4 +1,4 @@
-"""What a scenario says of its clients: the `[[workloads]]` tables."""
+"""What a scenario says of its clients, of the store and of services: the `[[workloads]]` tables."""
 
 import math
 
@@ -16,6 +16,7 @@ KINDS: dict[str, dict[str, int]] = {
     "kv": KV,
     "locks": {},  # each client takes a lock, writes what the lock guards, and lets go or is gone
     "watch": {},  # each client wants to hear every change of another workload's keys
+    "requests": {},  # each client calls a service: no key of the store is touched
 }
 
 
@@ -32,6 +33,11 @@ class Workload(Struct, frozen=True, forbid_unknown_fields=True, rename={"begin":
     mix: dict[str, int] = {}  # kv: how often what, in proportion
     of: str = ""  # watch: the workload whose keys are watched; empty: all of them
     ttl: Duration = 10 * SECOND  # locks: of a client's lease
+    service: str = ""  # requests: whom they call
+    keyed: bool = False  # requests: each call is about one of `keys`, which asks for the same instance each time
+    users: int = 1  # requests, with rate 0: calls that a client has under way
+    think: Duration = 0  # requests, with rate 0: on average, between two calls of a user
+    timeout: Duration = 2 * SECOND  # requests: of one attempt
     begin: Duration = 5 * SECOND
     until: Duration | None = None  # begins nothing after it; None: the end
 
@@ -63,9 +69,24 @@ def check_workloads(workloads: tuple[Workload, ...], layout: Layout) -> None:
         for selector in as_tuple(one.at):
             layout.check(selector, f"{field}.at", services=False)
         _check_mix(one, field)
+        _check_requests(one, layout, field)
     for at, one in enumerate(workloads):
         if one.of and one.of not in names:
             raise ConfigError(f"workloads[{at}].of", got=one.of, expected=one_of(one.of, names))
+
+
+def _check_requests(one: Workload, layout: Layout, field: str) -> None:
+    if one.kind != "requests":
+        if one.service:
+            raise ConfigError(f"{field}.service", got=one.service, expected=f"none: {one.kind!r} calls nobody")
+        return
+    if one.service not in layout.services:
+        mend = one_of(one.service, layout.services) if layout.services else "one that [[services]] declares"
+        raise ConfigError(f"{field}.service", got=one.service, expected=mend)
+    if one.users < 1:
+        raise ConfigError(f"{field}.users", got=one.users, expected="1 or more")
+    if one.timeout < 1:
+        raise ConfigError(f"{field}.timeout", got="0s", expected="more than nothing, such as '2s'")
 
 
 def _check_mix(one: Workload, field: str) -> None:

@@ -49,6 +49,8 @@ Told = Generator[Wish, Answer, Answer]
 def place_clients(world: World) -> None:
     """Make the clients of the world's scenario, and let them begin."""
     for workload in world.scenario.workloads:
+        if workload.kind not in SCRIPTS:
+            continue  # `traffic.fleet` has a way of its own
         agents = world.layout.agents(workload.at)
         for number in range(workload.clients):
             name = f"{workload.name}-{number + 1}"

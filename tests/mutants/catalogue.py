@@ -4,6 +4,7 @@ To add one: an original that stands exactly once in its module, what it is repla
 it.  `python -m tests.mutants.plant NAME SCENARIO SEED` tries it by hand.
 """
 
+from tests.mutants.balance import BALANCE_MUTANTS
 from tests.mutants.mutant import Mutant
 from tests.mutants.runs import RUNS_MUTANTS
 from tests.mutants.store import STORE_MUTANTS
@@ -244,7 +245,9 @@ _CATALOGUE = (
     ),
 )
 
-MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS, *RUNS_MUTANTS)}
+MUTANTS: dict[str, Mutant] = {
+    mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS, *RUNS_MUTANTS, *BALANCE_MUTANTS)
+}
 
 # What no invariant can see: a run that differs between two processes.
 HASH_ORDER = Mutant(

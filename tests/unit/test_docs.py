@@ -23,7 +23,7 @@ from dislocate.edge.bodies import CheckBody
 from dislocate.edge.http.access import load_tokens
 from dislocate.edge.http.app import all_operations
 from dislocate.run_files import parse_spec, read_spec
-from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS
+from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, REQUEST_CLAIMS, VIEW_CLAIMS
 from sim.invariants import INVARIANTS
 from sim.run import simulate
 from sim.scenario import (
@@ -38,6 +38,7 @@ from sim.scenario import (
     parse_scenario,
     read_scenario,
 )
+from sim.workload.plan import Workload
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -185,6 +186,7 @@ def test_the_configuration_page_has_every_table():
         ("### `[datacenters.NAME]`", 0, Datacenter),
         ("### `[[links]]`: one direction between two data centers", 0, LinkOverride),
         ("### `[[services]]`", 0, Service),
+        ("### `[[workloads]]`: clients", 0, Workload),
         ("### `[[at]]`: verbs", 1, Fault),
         ("### `[[expect]]`: claims", 0, Expect),
     ],
@@ -208,7 +210,9 @@ def test_the_scenario_page_has_every_verb_with_its_fields_and_what_ends_it():
         assert _CODE.findall(row[-1]) == ([UNDO[verb]] if verb in UNDO else []), verb
 
 
-@pytest.mark.parametrize(("table", "claims"), [(1, VIEW_CLAIMS), (2, EVENT_CLAIMS), (3, BUDGET_CLAIMS)])
+@pytest.mark.parametrize(
+    ("table", "claims"), [(1, VIEW_CLAIMS), (2, EVENT_CLAIMS), (3, BUDGET_CLAIMS), (4, REQUEST_CLAIMS)]
+)
 def test_the_scenario_page_has_every_claim(table, claims):
     assert named("write-a-scenario.md", "### `[[expect]]`: claims", table) == list(claims)
 

@@ -38,10 +38,14 @@ class Warming:
                 self._sweep(now)
 
     def weight(self, instances: Sequence[InstanceView], now: int, policy: Policy) -> float:
-        """Of all of them together, in slow start."""
-        if not self._up_at:
-            return float(sum(instance.weight for instance in instances))
-        return sum(self._weight(instance, now, policy) for instance in instances)
+        """Of all of them together, in slow start: measured by whoever of them is warmest, since where all are fresh there is
+        nobody who could spare them anything, and to count them a tenth would empty their data center."""
+        whole = float(sum(instance.weight for instance in instances))
+        if not self._up_at or whole <= 0.0:
+            return whole
+        weights = [self._weight(instance, now, policy) for instance in instances]
+        parts = [weight / one.weight for weight, one in zip(weights, instances, strict=True) if one.weight]
+        return sum(weights) / max(parts)
 
     def _weight(self, instance: InstanceView, now: int, policy: Policy) -> float:
         up_at = self._up_at.get((instance.node, instance.id))

@@ -1,0 +1,404 @@
+"""The picker: which instance this call of this caller goes to, and what its end teaches.
+
+A machine of its own, fed with routes: the data center by shares, in a sequence of low discrepancy, so that few calls
+already follow the flows; there the better of two by calls in flight and peak EWMA of latency, within the caller's
+aperture; or, with a key, the member that a consistent hash with bounded load names.
+
+Invariants: where any instance was ever known that may be used, a pick names one, if only the last known; `done` counts
+once, whenever it comes; a clock that jumps costs at most a second's worth of averages.  Nothing here locks: callers in
+several threads hold a lock around `pick` and `done`.
+
+A pick and its report are the hot path: it adds, compares and draws once; whatever can wait is done in `_tick`, once a
+second, by whoever picks next.  Source: Finagle (peak EWMA, aperture, budgets), SRE book (throttle), Envoy (ejection).
+"""
+
+from collections.abc import Container
+from operator import itemgetter
+
+from dislocate.core.balance import latency
+from dislocate.core.balance.budget import RetryBudget
+from dislocate.core.balance.dividing import bounds_of, in_order, parts_of, why_nobody
+from dislocate.core.balance.ejection import JUDGED_EACH
+from dislocate.core.balance.endpoint import SAMPLES, Endpoint, Outcome
+from dislocate.core.balance.endpoints import UP, by_datacenter, grade, panics, usable
+from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
+from dislocate.core.balance.hashing import SPAN, digest
+from dislocate.core.balance.picked import Knowledge, Picked
+from dislocate.core.balance.place import Place, ring_offset
+from dislocate.core.balance.throttle import WINDOW, Throttle
+from dislocate.core.boundary.balance import Policy, Route, Usage
+from dislocate.core.boundary.values import Status
+from dislocate.core.streams import Stream
+from dislocate.core.tunables import OUTCOMES_TOLD
+from dislocate.core.units import MILLISECOND, SECOND
+
+__all__ = ["Endpoint", "Outcome", "Picked", "Picker"]
+
+GOLDEN = 0.6180339887498949  # its multiples fill the unit interval as evenly as any sequence can
+LONG_AGO = -(1 << 62)
+DRAWS = 4  # before all are looked through for one that is not excluded
+ODD = 0x9E3779B97F4A7C15  # the golden ratio of 64 bits: a key's data center is independent of its place on a ring
+MASK = (1 << 64) - 1
+BEST = itemgetter(0, 1, 2, 3, 4)
+BY_KEY = "its key leads there"
+HEDGE_SAMPLES = 20  # fewer say nothing of a 95th percentile
+HEDGE_ENDPOINTS = 64
+LEAST_TOLD = 10 * MILLISECOND  # rates over less say nothing
+RECOUNTED_EACH = SECOND // 10  # calls of this second, where the budget depends on them
+
+
+OK = Outcome.OK
+
+
+class Picker:
+    """Picks for one service.  `caller` places the aperture: the same name, the same place; none: anywhere."""
+
+    def __init__(self, service: str, stream: Stream, caller: str = "") -> None:
+        self.service = service
+        self._known = Knowledge()
+        self._stream = stream
+        self._bits = stream.bits
+        self._offset = ring_offset(caller) if caller else stream.unit()
+        self._turn = stream.unit()
+        self._endpoints: dict[str, Endpoint] = {}
+        self._places: dict[str, Place] = {}
+        self._first = Place("", self._offset, stream)  # where all picks go, unless they are split
+        self._is_split = False
+        self._spread: tuple[tuple[float, Place], ...] = ()  # (upper bound in 0..1, place)
+        self._nobody = "no route has come yet: is the agent there?"
+        self._policy = Policy()
+        self._timeout = self._policy.timeout / SECOND
+        self._since = 0  # [since, until): no second is over, and nothing is unusual
+        self._until = 0
+        self._judged_at = 0
+        self._picks_departed = self._accepted_departed = 0  # of endpoints that are no more
+        self._begun_before = self._begun_told = 0  # first attempts until this second, and until they were told
+        self._retried = self._retried_before = self._retried_told = 0
+        self._kept = self._kept_before = 0  # first attempts that got nobody
+        self._accepted_before = 0
+        self._moot = self._moot_before = 0  # calls that burdened nobody: refused connections, cancelled ones
+        self._told_at: int | None = None
+        self._budget = RetryBudget()
+        self._calls = self._calls_before = 0  # first attempts that got somebody: in this second, and before
+        self._counted_at = LONG_AGO
+        self._throttle = Throttle()
+        self._hedge: int | None = None
+
+    # ---- what the agent says
+
+    @property
+    def route(self) -> Route | None:
+        """The last one that was taken."""
+        return self._known.route
+
+    def update(self, route: Route, now: int) -> None:
+        """Take a route; what was learned of endpoints that stay is kept."""
+        known = self._known
+        before, known.route = known.route, route
+        known.confirmed = now
+        self._policy = route.policy
+        self._timeout = max(1e-3, route.policy.timeout / SECOND)
+        if self._told_at is None:
+            self._told_at = now
+        if not route.instances and any(place.members for place in self._places.values()):
+            known.lost_at = now if known.lost_at is None else known.lost_at
+        else:
+            known.lost_at = None
+            if before is None or before.instances != route.instances or before.policy != route.policy:
+                self._settle(route, now, before)
+        self._divide(route)
+        if not route.policy.hedge:
+            self._hedge = None
+
+    def confirm(self, now: int) -> None:
+        """The agent said that nothing has changed."""
+        self._known.confirmed = max(self._known.confirmed, now)
+
+    def age(self, now: int) -> int:
+        """Nanoseconds since the route was last known to be current."""
+        return self._known.age(now)
+
+    # ---- a call
+
+    def pick(self, now: int, *, key: str = "", exclude: Container[str] = (), retry: bool = False) -> Picked:
+        """The endpoint for a call that begins `now`.
+
+        `exclude` holds keys of endpoints that others are preferred to (those tried before); `key` asks for the same
+        endpoint each time, whatever the policy's algorithm; without one, `hash` is `p2c`.  `retry` says that the call is
+        tried again and takes a token of the budget, which is wrong after REFUSED only.  Raises `NoEndpoint`, `Throttled`,
+        `RetriesSpent`."""
+        if not self._since <= now < self._until or key or exclude or retry:
+            return self._pick_with_care(now, key, exclude, retry)
+        place = self._first
+        if self._is_split:
+            turn = self._turn + GOLDEN
+            if turn >= 1.0:
+                turn -= 1.0
+            self._turn = turn
+            for bound, where in self._spread:
+                if turn < bound:
+                    place = where
+                    break
+        first, second = place.table[self._bits(place.width)]
+        if (second.pending * second.inverse + 1.0) * second.cost < (first.pending * first.inverse + 1.0) * first.cost:
+            first, second = second, first
+        if first.hurt:
+            first = self._again(place, first)
+        first.pending += 1
+        return Picked(first, now, self._known, second)
+
+    def done(self, picked: Picked, now: int, outcome: Outcome = OK) -> None:
+        """The call ended; a second time says nothing."""
+        if picked.is_done:
+            return
+        picked.is_done = True
+        endpoint = picked.endpoint
+        endpoint.pending -= 1
+        if outcome is not OK or endpoint.hurt:
+            self._learn(endpoint, picked.began, now, outcome)
+            return
+        elapsed = (now - picked.began) * 1e-9
+        cost = endpoint.cost
+        if 0.0 <= elapsed < cost:
+            half = 1.0 + (now - endpoint.stamp) * 5e-11  # see `latency.decay`, with TAU
+            endpoint.cost = elapsed + (cost - elapsed) / (half * half)
+            endpoint.stamp = now
+        else:
+            elapsed = self._peak(endpoint, elapsed, now)
+        endpoint.samples.append(elapsed)
+
+    def hedge_after(self) -> int | None:
+        """Nanoseconds after which an idempotent call may be tried a second time, `retry=True`; None: do not."""
+        return self._hedge
+
+    def usage(self, now: int) -> Usage | None:
+        """What was done since this was last asked; None: nothing."""
+        elapsed = now - self._told_at if self._told_at is not None else 0
+        if elapsed < LEAST_TOLD:
+            self._told_at = now if elapsed < 0 else self._told_at
+            return None
+        total = self._begun()
+        begun, retried = total - self._begun_told, self._retried - self._retried_told
+        outcomes = [told for endpoint in self._endpoints.values() if (told := endpoint.outcomes()) is not None]
+        self._told_at = now
+        if not begun and not retried and not outcomes:
+            return None
+        self._begun_told, self._retried_told = total, self._retried
+        outcomes.sort(key=lambda told: (-told.calls, told.node, told.instance))
+        scale = SECOND / elapsed
+        return Usage(self.service, begun * scale, retried * scale, tuple(outcomes[:OUTCOMES_TOLD]))
+
+    # ---- the slower ways
+
+    def _pick_with_care(self, now: int, key: str, exclude: Container[str], retry: bool) -> Picked:
+        if not self._since <= now < self._until:
+            self._tick(now)
+        if not self._spread:
+            self._kept += not retry
+            raise NoEndpoint(self.service, self._nobody)
+        if self._throttle.part and self._stream.unit() < self._throttle.part:
+            self._kept += not retry
+            raise Throttled(self.service, self._throttle.part)
+        if retry:
+            self._take_token(now)
+        endpoint, other, note = self._chosen(key, exclude)
+        endpoint.pending += 1
+        return Picked(endpoint, now, self._known, other, note)
+
+    def _take_token(self, now: int) -> None:
+        policy = self._policy.retries
+        if not self._budget.take(policy, self._calls):
+            if not 0 <= now - self._counted_at < RECOUNTED_EACH:
+                self._calls, self._counted_at = self._begun() - self._kept - self._calls_before, now
+            if not self._budget.take(policy, self._calls):
+                allowed = self._budget.allowed(policy, self._calls)
+                raise RetriesSpent(self.service, self._budget.spent(), allowed)
+        self._retried += 1
+
+    def _chosen(self, key: str, exclude: Container[str]) -> tuple[Endpoint, Endpoint | None, str]:
+        if key:
+            return self._chosen_by_key(key, exclude)
+        self._turn = (self._turn + GOLDEN) % 1.0
+        place = self._at(self._turn)
+        for _ in range(DRAWS):
+            first, second = place.table[self._bits(place.width)]
+            if second.score() < first.score():
+                first, second = second, first
+            if first.hurt:
+                first = self._again(place, first)
+            if not exclude or first.key not in exclude:
+                return first, second, ""
+            if second.key not in exclude and not second.hurt:
+                return second, None, f"{first.key} is excluded"
+        left = self._left(place, exclude)
+        return (left, None, "the best of those not excluded") if left else (first, None, "all others are excluded too")
+
+    def _left(self, place: Place, exclude: Container[str]) -> Endpoint | None:
+        """The best of all that are not excluded: in good standing rather than near, near rather than quick."""
+        places = in_order(place, self._known.route, self._places)
+        left = [
+            (endpoint.ejected_until > 0, endpoint.hurt > 0, nearness, endpoint.score(), self._stream.bits(16), endpoint)
+            for nearness, where in enumerate(places)
+            for endpoint in where.members
+            if endpoint.key not in exclude
+        ]
+        return min(left, key=BEST)[-1] if left else None
+
+    def _chosen_by_key(self, key: str, exclude: Container[str]) -> tuple[Endpoint, Endpoint | None, str]:
+        number = digest(key)
+        home = self._at((number * ODD & MASK) / SPAN) if self._is_split else self._first
+        first, is_free = home.led_by(number)
+        if is_free and not exclude:
+            return first, None, BY_KEY
+        for where in in_order(home, self._known.route, self._places):
+            for endpoint, is_free in where.by_key(number):
+                if is_free and endpoint.key not in exclude:
+                    return endpoint, None, BY_KEY
+        return first, None, "its key leads there, and nobody else may take it"
+
+    def _at(self, turn: float) -> Place:
+        for bound, place in self._spread:
+            if turn < bound:
+                return place
+        return self._first
+
+    def _again(self, place: Place, chosen: Endpoint) -> Endpoint:
+        """Draw anew while who was drawn failed lately, as often as it takes to miss with 1 % (Finagle's maxEffort)."""
+        part = place.hurt_part()
+        missed = part * part
+        odds = missed
+        while odds < 0.25 and chosen.hurt:  # above a half nobody is a suspect: then all fail
+            first, second = place.table[self._bits(place.width)]
+            better = second if second.score() < first.score() else first
+            if not better.hurt or better.score() < chosen.score():
+                chosen = better
+            if odds <= 0.01:
+                break
+            odds *= missed
+        return chosen
+
+    def _peak(self, endpoint: Endpoint, elapsed: float, now: int) -> float:
+        """A call that took longer than expected, or less than nothing; the seconds it counts as."""
+        if elapsed < 0.0:  # the clock went back meanwhile: its duration is unknown
+            return endpoint.cost
+        elapsed = min(elapsed, self._timeout)  # longer is no latency: a clock that leapt, or a stream
+        if endpoint.peak(elapsed, now) and endpoint.place is not None:
+            endpoint.place.assume()
+        return elapsed
+
+    def _learn(self, endpoint: Endpoint, began: int, now: int, outcome: Outcome) -> None:
+        """What is not a success of an endpoint in good standing."""
+        elapsed = min(max(0.0, (now - began) / SECOND), self._timeout)
+        endpoint.learn(elapsed, now, outcome, self._timeout)
+        self._moot += outcome in (Outcome.REFUSED, Outcome.CANCELLED)
+        if 0 < self._policy.eject.consecutive <= endpoint.consecutive and endpoint.place is not None:
+            endpoint.place.eject(endpoint, now, self._policy)
+
+    # ---- once a second
+
+    def _tick(self, now: int) -> None:
+        went_back = now < self._since
+        whole = 0 if went_back else (now - self._since) // SECOND
+        if went_back:
+            for place in self._places.values():
+                place.rest(now)
+            self._judged_at = min(self._judged_at, now)
+            self._known.confirmed = min(self._known.confirmed, now)
+        if whole or went_back:
+            self._since = now
+            sent = self._turn_second(min(whole, WINDOW)) if whole else 0
+            self._look_after(now, sent / max(1, whole))
+        quick = self._spread and not self._throttle.part
+        self._until = self._since + SECOND if quick else self._since
+
+    def _begun(self) -> int:
+        """First attempts so far, those that got nobody among them: counted when it is asked, so that a pick need not."""
+        picks = sum(endpoint.pending + endpoint.ended for endpoint in self._endpoints.values())
+        return self._picks_departed + picks + self._kept - self._retried
+
+    def _turn_second(self, whole: int) -> int:
+        """Close the books of a second; returns the calls that were sent in it."""
+        begun = self._begun()
+        accepted = self._accepted_departed + sum(endpoint.succeeded for endpoint in self._endpoints.values())
+        kept = self._kept - self._kept_before
+        calls = max(0, begun - self._begun_before - kept)
+        self._calls, self._calls_before = 0, begun - self._kept
+        sent = max(0, calls + self._retried - self._retried_before - (self._moot - self._moot_before))
+        self._budget.turn(whole, calls)
+        excused = min(self._in_flight(), sent * self._usual() / whole)
+        accepts = max(0, accepted - self._accepted_before)
+        self._throttle.turn(whole, sent + kept, sent, accepts, excused, self._policy.throttle)
+        self._begun_before, self._accepted_before = begun, accepted
+        self._retried_before, self._kept_before, self._moot_before = self._retried, self._kept, self._moot
+        return sent
+
+    def _in_flight(self) -> int:
+        return sum(endpoint.pending for endpoint in self._endpoints.values())
+
+    def _usual(self) -> float:
+        """Seconds that a call usually takes; the timeout while none ended."""
+        known = [one.sound if one.hurt else one.cost for one in self._endpoints.values() if one.stamp]
+        return sum(known) / len(known) if known else self._timeout
+
+    def _look_after(self, now: int, rate: float) -> None:
+        for endpoint in self._endpoints.values():
+            endpoint.cut()
+        policy = self._policy
+        is_judging = now - self._judged_at >= JUDGED_EACH
+        for place in self._places.values():
+            if place.members:
+                place.tick(now, policy, rate)
+                if is_judging:
+                    place.judge(now, policy)
+        if is_judging:
+            self._judged_at = now
+        if policy.hedge:
+            self._hedge = self._percentile_95()
+
+    def _percentile_95(self) -> int | None:
+        drawn = [endpoint for _, place in self._spread for endpoint in place.drawn][:HEDGE_ENDPOINTS]
+        kept = [elapsed for endpoint in drawn for elapsed in endpoint.samples[-SAMPLES:]]
+        return round(latency.percentile(sorted(kept), 0.95) * SECOND) if len(kept) >= HEDGE_SAMPLES else None
+
+    # ---- a new route
+
+    def _settle(self, route: Route, now: int, before: Route | None) -> None:
+        known = self._endpoints
+        self._endpoints = {}
+        for view in route.instances:
+            key = f"{view.node}/{view.id}"
+            endpoint = known.get(key)
+            if endpoint is None or (endpoint.address, endpoint.port) != (view.address, view.port):
+                endpoint = Endpoint(key, view)
+            endpoint.view = view
+            if view.status not in UP:
+                if view.status is not Status.UNATTENDED:  # an agent that restarts makes no instance fresh
+                    endpoint.seen_up_at = None
+            elif endpoint.seen_up_at is None:
+                endpoint.seen_up_at = LONG_AGO if before is None else now
+                endpoint.clear()  # it came up anew
+            self._endpoints[key] = endpoint
+        for key, endpoint in known.items():
+            if self._endpoints.get(key) is not endpoint:
+                self._picks_departed += endpoint.pending + endpoint.ended
+                self._accepted_departed += endpoint.succeeded
+        changes_policy = before is None or before.policy != route.policy
+        panic = panics(route.instances)
+        found = by_datacenter(route.instances)
+        for name in sorted({*found, *self._places}):
+            place = self._places.get(name)
+            if place is None:
+                place = self._places[name] = Place(name, self._offset, self._stream)
+            views = found.get(name, ())
+            members = [self._endpoints[f"{view.node}/{view.id}"] for view in usable(views, panic)]
+            place.settle(members, grade(views), now, route.policy, changes_policy)
+
+    def _divide(self, route: Route) -> None:
+        """Which places take which part of the picks."""
+        bounds = bounds_of(parts_of(route, self._places))
+        if bounds:
+            self._first = bounds[0][1]
+        self._spread = bounds
+        self._is_split = len(bounds) > 1
+        self._until = self._since  # the next pick looks
+        self._nobody = "" if bounds else why_nobody(route, self._places)
