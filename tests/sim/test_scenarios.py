@@ -28,7 +28,8 @@ MORE = {"rollout": 200}  # seeds of the story that stands for its issue
 @pytest.mark.parametrize("path", TOLD, ids=lambda path: str(path.relative_to(SCENARIOS).with_suffix("")))
 def test_a_story_holds_for_every_seed(path):
     story = read_scenario(path)
-    seeds = MORE.get(path.stem, 50) if FULL else 1 if story.servers else 3  # one with a store takes seconds, not tenths
+    is_long = story.servers or story.workloads  # takes seconds, not tenths
+    seeds = MORE.get(path.stem, 50) if FULL else 1 if is_long else 3
     for seed in range(1, seeds + 1):
         report = simulate(story, seed)
         assert report.holds, report.as_text(f"dislocate sim run {path.relative_to(SCENARIOS.parent)} --seed {seed}")
