@@ -49,7 +49,6 @@ class SimulatedHost(Struct):
     told: Callable[[Effect], None] = lambda _effect: None  # hears of each
     is_failing: bool = False  # tasks that change something fail
     slowness: float = 1.0
-    boot: int = SECOND  # of an instance that scaling starts, until it answers
     pace: Callable[[str], int | None] = lambda _run: None  # by run: what each resource takes, where that was measured
 
     def state(self, resource: str) -> str:

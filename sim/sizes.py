@@ -1,7 +1,7 @@
 """Sizes: instances that simulated agents run for scaling, and the drivers that only tell somebody.
 
 As on a real host (`host.supervise`): those that are too few are started, and registered when they are up; those that are too
-many are drained, and end `drain_for` later; all of that goes on when the agent dies.  A new one takes `Machine.host.boot`.
+many are drained, and end `drain_for` later; all of that goes on when the agent dies.  A new one takes `boots`.
 Commands and webhooks reach a list that invariants and tests read; on a host that fails everything they fail.
 """
 
@@ -24,11 +24,12 @@ from dislocate.core.units import MILLISECOND, SECOND
 from sim.process import Machine, Process
 from sim.schedule import Schedule
 from sim.selectors import Instance as Named
-from sim.services import SimulatedService
+from sim.services import ServiceLife, SimulatedService
 
 PORTS_FROM = 20_000  # of instances of scaling: no scenario's own are there
 TELLS = 20 * MILLISECOND  # what a command or a request takes
 CHECKED_EACH = 2 * SECOND
+BOOT = 1 * SECOND
 
 
 class Told(Struct, frozen=True):
@@ -58,6 +59,7 @@ class Sizes:
     def __init__(self, world: World) -> None:
         self._world = world
         self._port = PORTS_FROM
+        self.boots: dict[str, int] = {}  # by service: what an instance takes until it answers; others take BOOT
         self.told: list[Told] = []
 
     def is_ours(self, effect: RunTask) -> bool:
@@ -99,7 +101,7 @@ class Sizes:
         lacking = resource.count - len(present)
         takes = TELLS
         if lacking > 0:
-            takes = round(machine.host.boot * machine.host.slowness)
+            takes = round(self.boots.get(resource.name, BOOT) * machine.host.slowness)
             for _number in range(lacking):
                 schedule.call(schedule.now + takes, self._started, machine, resource)
             takes += CHECKED_EACH
@@ -132,7 +134,9 @@ class Sizes:
         self._ask(machine, Register(spec))
 
     def _ended(self, machine: Machine, instance: str, _: None) -> None:
-        machine.services.pop(instance, None)
+        service = machine.services.pop(instance, None)
+        if service is not None:
+            service.life = ServiceLife.DOWN
         self._ask(machine, Deregister(instance))
 
     def _ask(self, machine: Machine, request: Request) -> None:
