@@ -53,13 +53,13 @@ def demands(
     found = dict.fromkeys(scaled, 0.0)
     shares = {row.source: {share.datacenter: share.share for share in row.target} for row in flows.rows}
     for source, place in inputs.items():
-        carries = policy.max * _per_instance(policy, place, inputs)
-        own = min(place.demand, carries) if source in found and carries else place.demand if source in found else 0.0
-        if source in found:
-            found[source] += own
-        rest = place.demand - own
         others = {name: share for name, share in shares.get(source, {}).items() if name in found and name != source}
         whole = sum(others.values())
+        carries = policy.max * _per_instance(policy, place, inputs)
+        rest = place.demand
+        if source in found:
+            rest = max(0.0, place.demand - carries) if whole and carries else 0.0
+            found[source] += place.demand - rest
         for name, share in others.items():
             found[name] += rest * share / whole if whole else 0.0
     return found
