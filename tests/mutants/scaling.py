@@ -35,7 +35,7 @@ SCALING_MUTANTS = (
         original="    desired = min(wanted, policy.max, max(pace, present))\n",
         planted="    desired = min(wanted, max(pace, present))\n",
         invariant="sizes follow each other",
-        scenario=sized(50, policy="max = 3", until=45),
+        scenario=sized(35, policy='max = 3\nup_window = "1s"'),
     ),
     Mutant(
         name="a-cut-is-no-reason-to-wait",
