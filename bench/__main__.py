@@ -17,7 +17,7 @@ import msgspec
 
 from bench.report import Table, render
 
-BENCHES = ("membership", "dns", "store", "runs", "balancing", "pick", "proxy", "simulator")
+BENCHES = ("membership", "dns", "store", "runs", "balancing", "pick", "proxy", "http", "scaling", "simulator")
 
 
 def measure(name: str, quick: bool) -> Iterable[Table]:

@@ -250,6 +250,8 @@ def service_passing(observed: Observed, observer: Path, expect: Expect) -> str |
     """Every observer answers for `of` (a service, or an instance) with at least `count` passing instances, or all."""
     for service, chosen in _services(observed, expect):
         seen = {one.id + "@" + one.node.partition("/")[0]: one for one in observed.instances(observer, service)}
+        if expect.count and service in as_tuple(expect.of):
+            chosen = list(seen)  # those of scaling too, which nobody declared
         passing = [key for key in chosen if key in seen and seen[key].status is Status.PASSING]
         wanted = expect.count or len(chosen)
         if len(passing) < wanted:

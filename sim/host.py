@@ -12,6 +12,7 @@ from hashlib import blake2b
 from msgspec import Struct
 
 from dislocate.core.boundary.runs import Task, TaskOutcome, TaskResult, TaskVerb
+from dislocate.core.boundary.scaling import Webhook
 from dislocate.core.boundary.spec import Command, File, Process, Resource
 from dislocate.core.runs.spec import resource_id
 from dislocate.core.streams import Stream
@@ -67,7 +68,7 @@ class SimulatedHost(Struct):
         return round((takes + stream.below(max(1, takes // 5))) * self.slowness)
 
     def look(self, task: Task) -> TaskOutcome:
-        resource = task.resource
+        resource = resource_of(task)
         name, state, wanted = resource_id(resource), self.state(resource_id(resource)), digest_of(resource)
         if isinstance(resource, Command):
             return self._look_at_command(task, name)
@@ -88,7 +89,8 @@ class SimulatedHost(Struct):
 
     def change(self, task: Task, now: int) -> TaskOutcome:
         """Do it."""
-        resource, name = task.resource, resource_id(task.resource)
+        resource = resource_of(task)
+        name = resource_id(resource)
         before = self.state(name)
         if self.is_failing:
             return _failed("apply", "this host fails everything for now")
@@ -137,6 +139,12 @@ class SimulatedHost(Struct):
     def broken_services(self) -> tuple[str, ...]:
         """Services that what is on this host keeps from working."""
         return tuple(state.partition(" breaks ")[2] for state in self.states.values() if " breaks " in state)
+
+
+def resource_of(task: Task) -> Resource:
+    """Of a task of a run: webhooks are `sizes`' affair."""
+    assert not isinstance(task.resource, Webhook)
+    return task.resource
 
 
 def digest_of(resource: Resource) -> str:

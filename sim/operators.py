@@ -1,4 +1,4 @@
-"""Operators: people who start config runs and steer them, and who mean it: asked again until it is so.
+"""Operators: people who start config runs and steer them, or say what is to be scaled, and mean it: they ask until it is so.
 
 An operator asks an agent that is up; without an answer, or with one that says nobody can do it now or nobody knows whether it
 was done, another one some seconds later.  What is refused for a reason stays refused.
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dislocate.core.boundary.requests import Refused, Result
 from dislocate.core.boundary.runs import RunStarted, StartRun, SteerRun, Task, TaskVerb, Verb
 from dislocate.core.boundary.spec import RunSpec
-from dislocate.core.boundary.store import Uncertain
+from dislocate.core.boundary.store import Put, Transact, Uncertain
 from dislocate.core.errors import LocalError, require
 from dislocate.core.identity import Path
 from dislocate.core.runs.agent.actions import work_to_apply
@@ -17,6 +17,7 @@ from dislocate.core.runs.plan import make_plan, plan_digest
 from dislocate.core.runs.resources import is_shared
 from dislocate.core.runs.spec import ordered
 from dislocate.core.runs.targeting import parse_target
+from dislocate.core.scale.records import encode, policy_key
 from dislocate.core.units import SECOND
 from sim.process import Machine
 from sim.scenario import Fault
@@ -49,6 +50,19 @@ def place_runs(world: World) -> None:
         world.schedule.call(run.time, due, number)
 
 
+def place_scales(world: World) -> None:
+    """Set every policy of scaling of the scenario at its time."""
+
+    def due(number: int, _: None, __: None) -> None:
+        scale = world.scenario.scales[number]
+        put = Put(policy_key(scale.service), encode(scale.policy))
+        _Asking(world, lambda _path: Transact((), (put,)), "")
+
+    for number, scale in enumerate(world.scenario.scales):
+        world.sizes.boots[scale.service] = scale.boot
+        world.schedule.call(scale.time, due, number)
+
+
 def steer(world: World, fault: Fault) -> None:
     """Do `fault.verb` to the run, of that name, that began last."""
     nodes = world.layout.agents(as_tuple(fault.target)) or ("",)
@@ -66,7 +80,9 @@ def steer(world: World, fault: Fault) -> None:
 class _Asking:
     """One thing that is wanted."""
 
-    def __init__(self, world: World, request: Callable[[Path], StartRun | SteerRun | None], by: Path) -> None:
+    def __init__(
+        self, world: World, request: Callable[[Path], StartRun | SteerRun | Transact | None], by: Path
+    ) -> None:
         self._world = world
         self._request = request
         self._by = by

@@ -26,11 +26,13 @@ from dislocate.core.boundary.store import (
     RevokeLease,
     Transact,
 )
-from dislocate.core.runs.ledger.ledger import RunsLedger
+from dislocate.core.runs.ledger.ledger import Ledgered, RunsLedger
 from dislocate.core.runs.steps import RunStep
+from dislocate.core.scale.ledger import BODIES as SCALE_BODIES
+from dislocate.core.scale.ledger import ScaleLedger
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, SetFeatureLevel, decode_command
 from dislocate.core.store.keys import Keys
-from dislocate.core.tunables import RUNS_LEVEL
+from dislocate.core.tunables import RUNS_LEVEL, SCALE_LEVEL
 
 _RELATIONS: dict[Relation, Callable[[Any, Any], bool]] = {
     Relation.EQUAL: lambda left, right: left == right,
@@ -46,6 +48,7 @@ _NUMBERS: dict[Field, Callable[[KeyValue], int]] = {
 }
 _revision_of = attrgetter("revision")
 RUN_COMMANDS = (*get_args(RunRequest), *get_args(RunStep))
+SCALE_COMMANDS = tuple(SCALE_BODIES)
 
 
 class ReferenceStore:
@@ -60,9 +63,11 @@ class ReferenceStore:
         self.ended: dict[int, int] = {}  # lease: index of the entry that ended it
         self.is_exact = True
         self.on_run: Callable[[Any, tuple[Any, ...]], None] = lambda _body, _moved: None  # a command of config runs
+        self.on_scale: Callable[[Any, Any], None] = lambda _body, _result: None  # one of scaling, and what it came to
         self._level = 1  # of the commands that all servers understand
         self._run_keys = Keys()
         self._ledger = RunsLedger(self._run_keys)  # no second time: what invariants judge is what it lets happen
+        self._scale = ScaleLedger(self._run_keys)
         self._done: dict[tuple[str, int], None] = {}  # (session, seq) of every command
         self._boots: dict[str, int] = {}  # the highest start of each agent
         self._floors: dict[str, int] = {}  # by session: it waits for no asking below
@@ -124,12 +129,14 @@ class ReferenceStore:
                 self._level = max(self._level, body.level)
             case _ if isinstance(body, RUN_COMMANDS):
                 if self._level >= RUNS_LEVEL:
-                    self._change_runs(body)
+                    self.on_run(body, self._change_records(self._ledger.apply(body)).events)
+            case _ if isinstance(body, SCALE_COMMANDS):
+                if self._level >= SCALE_LEVEL:
+                    self.on_scale(body, self._change_records(self._scale.apply(body)).result)
             case _:
                 self.is_exact = False
 
-    def _change_runs(self, body: Any) -> None:
-        done = self._ledger.apply(body)
+    def _change_records(self, done: Ledgered) -> Ledgered:
         touched: dict[str, KeyValue | None] = {}
         for key, value in done.puts.items():
             old, at = self.keys.get(key), self.revision + 1
@@ -144,7 +151,7 @@ class ReferenceStore:
                 self._run_keys.put(now)
             else:
                 self._run_keys.remove(key)
-        self.on_run(body, done.events)
+        return done
 
     def _transact(self, body: Transact) -> None:
         succeeded = all(self._holds(compare) for compare in body.compares)

@@ -9,7 +9,7 @@ from sim.errands import Errands
 from sim.expectations import Judge
 from sim.faults import schedule_faults
 from sim.invariants import INVARIANTS, Invariant, InvariantViolated, Monitor
-from sim.operators import place_runs
+from sim.operators import place_runs, place_scales
 from sim.report import Failure, Report, Watched
 from sim.scenario import Scenario
 from sim.story import Story
@@ -44,6 +44,7 @@ class Run:
         place_clients(self.world)
         place_requests(self.world)
         place_runs(self.world)
+        place_scales(self.world)
         Errands(self.world, scenario.expect)
         self.world.schedule.call_last(START_SPREAD, self._look_due, None)  # before, who is up is no question
 

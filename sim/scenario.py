@@ -11,11 +11,13 @@ from pathlib import Path as FilePath
 from msgspec import Struct
 
 from dislocate.core.boundary.runs import Verb as RunVerb
+from dislocate.core.boundary.scaling import ScalePolicy
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.identity import check_label, check_service_name
 from dislocate.core.runs.spec import check_spec
 from dislocate.core.runs.targeting import parse_target
+from dislocate.core.scale.checking import check_scale_policy
 from dislocate.core.units import MILLISECOND, SECOND, Duration, format_duration
 from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
@@ -71,6 +73,15 @@ class PlannedRun(Struct, frozen=True, forbid_unknown_fields=True):
     task_times: tuple[Duration, ...] = ()  # what nodes' parts were measured to take: each takes one of them, by chance
 
 
+class PlannedScale(Struct, frozen=True, forbid_unknown_fields=True):
+    """A policy of scaling that an operator sets at `time`."""
+
+    service: str
+    policy: ScalePolicy
+    time: Duration = 15 * SECOND  # the store is founded, and knows what its servers speak
+    boot: Duration = 1 * SECOND  # of an instance, in the simulator: until it answers
+
+
 class Fault(Struct, frozen=True, forbid_unknown_fields=True, rename={"origin": "from", "dest": "to", "lasting": "for"}):
     """Something done to the world at `time`; which fields a verb takes is in `VERBS`."""
 
@@ -122,6 +133,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     servers: tuple[str, ...] = ()  # of the store, 'dc/aJ'; none: nobody keeps one
     workloads: tuple[Workload, ...] = ()
     runs: tuple[PlannedRun, ...] = ()
+    scales: tuple[PlannedScale, ...] = ()
     at: tuple[Fault, ...] = ()
     expect: tuple[Expect, ...] = ()
 
@@ -250,6 +262,7 @@ def checked(scenario: Scenario) -> Scenario:
             raise ConfigError(f"servers[{at}]", got=path, expected=one_of(path, layout.paths))
     check_workloads(scenario.workloads, layout)
     _check_runs(scenario, layout)
+    _check_scales(scenario)
     existing = layout.declared()
     for at, fault in sorted(enumerate(scenario.at), key=lambda numbered: numbered[1].time):
         _check_fault(fault, layout, existing, f"at[{at}]")
@@ -263,6 +276,21 @@ def checked(scenario: Scenario) -> Scenario:
         _check_expect(expect, layout, existing, f"expect[{at}]")
         _check_moment(expect.after, scenario, f"expect[{at}].after")
     return scenario
+
+
+def _check_scales(scenario: Scenario) -> None:
+    names = [service.name for service in scenario.services]
+    for at, scale in enumerate(scenario.scales):
+        if scale.service not in names:
+            mend = one_of(scale.service, names) if names else "one that [[services]] declares: there is none"
+            raise ConfigError(f"scales[{at}].service", got=scale.service, expected=mend)
+        if not scenario.servers:
+            raise ConfigError(f"scales[{at}]", got="no servers", expected="`servers`: policies are keys of the store")
+        try:
+            check_scale_policy(scale.policy, scale.service)
+        except LocalError as error:
+            raise ConfigError(f"scales[{at}].policy.{error.field}", got=error.got, expected=error.expected) from None
+        _check_moment(scale.time, scenario, f"scales[{at}].time")
 
 
 def rtt_between(scenario: Scenario, origin: str, target: str) -> int:

@@ -29,6 +29,7 @@ class SimulatedService(Struct):
     instance: Instance
     life: ServiceLife = ServiceLife.UP
     is_broken: bool = False  # by what a config run put on its host
+    is_leaving: bool = False  # scaling drains it, and ends it
     was_touched: bool = False  # a fault was about it: what agents should say of it is no longer simple
     station: Station | None = None  # how it serves requests, where a workload sends it any
 

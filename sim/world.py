@@ -21,6 +21,7 @@ from typing import Any
 from dislocate.core.boundary.effects import (
     Effect,
     Notify,
+    RunTask,
 )
 from dislocate.core.boundary.events import Event
 from dislocate.core.boundary.inputs import (
@@ -56,6 +57,7 @@ from sim.scenario import Scenario
 from sim.schedule import Schedule
 from sim.selectors import Instance
 from sim.services import PORTS_FROM, SimulatedService, instance_spec
+from sim.sizes import Sizes
 from sim.traffic.book import CallBook, Seen
 from sim.wiretap import Wiretap
 from sim.workload.testimony import Testimony
@@ -150,7 +152,8 @@ class World:
             deliver=self.deliver,
         )
         self.links = self._outlets.links
-        self.verbs = self._outlets.verbs | {Notify: self._notify}
+        self.sizes = Sizes(self)
+        self.verbs = self._outlets.verbs | {Notify: self._notify, RunTask: self._run_task}
         self._place_services()
         self._meter = Meter(self.schedule, self.machines.values(), has_store=bool(scenario.servers))
         for machine in self.machines.values():
@@ -401,6 +404,12 @@ class World:
                 return
             process.waiting_datagrams += 1
         process.waiting.append(input_)
+
+    def _run_task(self, process: Process, effect: RunTask) -> None:
+        if self.sizes.is_ours(effect):
+            self.sizes.run_task(process, effect)
+        else:
+            self._outlets.verbs[RunTask](process, effect)
 
     def _notify(self, process: Process, effect: Notify) -> None:
         process.version += 1

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("dislocate.cli.run", "Config runs: plan, start, watch and steer a change of the fleet."),
     "exec": ("dislocate.cli.exec", "Run a command on many nodes at once."),
     "secret": ("dislocate.cli.secret", "Values that only the nodes they are for can read."),
+    "scale": ("dislocate.cli.scale", "How many instances services have: policies, decisions and why."),
     "servers": ("dislocate.cli.servers", "The servers of the store: list, add, remove, transfer."),
     "store": ("dislocate.cli.store", "The store as a whole: status, backup, restore."),
     "sim": ("dislocate.cli.sim", "Run scenarios in virtual time."),

@@ -19,6 +19,7 @@ _COMMANDS = {
     "GET /api/servers lists": "dislocate servers list shows",
     "GET /api/members lists": "dislocate members shows",
     "GET /api/runs shows": "dislocate run list shows",
+    "GET /api/scale lists": "dislocate scale show lists",
     "GET /api/secrets shows": "dislocate secret list shows",
     "GET /api/services lists": "dislocate services shows",
 }

@@ -73,6 +73,7 @@ from dislocate.core.rumors import Rumors
 from dislocate.core.runs import messages as run_messages
 from dislocate.core.runs.part import Fleet, RunsPart
 from dislocate.core.runs.targeting import Candidate
+from dislocate.core.scale.part import ScalePart
 from dislocate.core.store import messages as store_messages
 from dislocate.core.store.part import StorePart
 from dislocate.core.streams import Streams
@@ -107,6 +108,7 @@ class Node:
         self._fleet = Fleet(self._members, self._wan, self._catalog)
         self._runs = RunsPart(streams, out, self._members, self._store.face, self._fleet, recovered)
         self._balance = BalancePart(settings.node, out, self._members, self._wan, self._catalog, self._store.face)
+        self._scale = ScalePart(out, self._store.face, self._fleet, self._balance.views)
         self._reassembly = Reassembly()
         self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
@@ -137,7 +139,7 @@ class Node:
             RequestCancelled: self._request_cancelled,
             CheckCompleted: self._catalog.check_completed,
             LoadReported: self._catalog.host_load_reported,
-            TaskProgressed: self._runs.task_progressed,
+            TaskProgressed: self._task_progressed,
             Stopped: self._swim.stopped,
         }
         self._messages: dict[type, MessageHandler] = {
@@ -200,6 +202,7 @@ class Node:
             **self._repair.timers(),
             **self._store.timers(),
             **self._runs.timers(),
+            **self._scale.timers(),
             **self._balance.timers(),
         }
         self._requests: dict[type, Callable[[int, Any], None]] = {
@@ -231,6 +234,7 @@ class Node:
         self._repair.start()
         self._store.start()
         self._runs.start()
+        self._scale.start()
         self._balance.start()
         return self._finish_turn()
 
@@ -283,6 +287,11 @@ class Node:
     def store(self) -> StoreView:
         """Where this agent stands towards the replicated store."""
         return self._store.view
+
+    @property
+    def scale(self) -> ScalePart:
+        """Why sizes of services are as they are, where this agent leads the store."""
+        return self._scale
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -402,6 +411,10 @@ class Node:
             self._runs.send_failed(failed.target)
         else:
             self._swim.send_failed(failed.target, failed.reason)
+
+    def _task_progressed(self, progressed: TaskProgressed) -> None:
+        if not self._scale.task_progressed(progressed.task_id, progressed.outcome):
+            self._runs.task_progressed(progressed)
 
     def _requested(self, requested: Requested) -> None:
         request = requested.request

@@ -156,8 +156,9 @@ CHANGES_BYTES = 8 * 1024 * 1024  # of the same: 20,000 values may be large
 WATCH_ANSWER = 2 * 1024 * 1024  # bytes of changes in one answer: half of what a link's queue holds
 CHANGES_AGE = 10 * MINUTE  # Kubernetes compacts etcd after 5 minutes; a restart of an agent takes less
 SNAPSHOT_CHUNK = 48 * 1024  # bytes: a message with its envelope stays below MESSAGE_BUDGET
-FEATURE_LEVEL = 2  # the highest whose commands this version applies
+FEATURE_LEVEL = 3  # the highest whose commands this version applies
 RUNS_LEVEL = 2  # from which on the log may hold commands of config runs
+SCALE_LEVEL = 3  # the same for commands of scaling
 RECOVERY_STEP = 1 << 40  # revisions that a forced recovery leaves out: more than were lost; 8,191 fit below 2^53 (JSON)
 RECOVERY_RUNS = (
     10_000  # run ids, and epochs of a run, that it leaves out: more than were begun while this server was away
@@ -199,6 +200,17 @@ RUN_WORDS = 1_000  # characters of why something was done
 REPORT_BYTES = 16 * 1024  # of what one node reports: what it writes in full is in its own log
 GATE_PATIENCE = 3  # windows within which a gate holds for one, or its next failing reading counts: some flap for ever
 RUN_RETRY = 2 * SECOND  # a step that nothing came of is decided anew: longer than a commit over the longest links
+
+# --- scaling
+SCALE_LOOK = 5 * SECOND  # how often the leader looks: boots take longer, and means of 15 s change no faster
+SCALE_RETRY = 5 * SECOND  # a decision that nothing came of is made anew: longer than a commit over the longest links
+SCALE_PAST = 50  # decisions kept, of each service and data center; what the log does depends on it
+SCALE_WORDS = 500  # characters of why, and of what came of it; what the log does depends on it
+SCALE_POLICIES = 1_000  # that the leader looks after; further ones are not decided, and it says so
+SCALE_NODE_GONE = 60 * SECOND  # its instances are started elsewhere then: an agent that restarts is back before
+CARRY_RETRY_MIN = 5 * SECOND  # what failed is tried again so much later, doubled each time
+CARRY_RETRY_MAX = 5 * MINUTE
+CARRY_LOOK = 10 * SECOND  # how often a relay looks whether what another one took upon itself was done
 
 # --- balancing: what callers tell, and how it is gathered
 CALLER_GONE = 5 * SECOND  # a caller tells each second; five missed words are no hiccup any more

@@ -38,6 +38,7 @@ from dislocate.core.boundary.events import (
     NodeMoved,
     RelayChanged,
     RunMoved,
+    ScaleDecided,
     SendRefused,
     ServersChanged,
     ServiceChanged,
@@ -175,5 +176,6 @@ _LINES: dict[type, Callable[[Any], str]] = {
     TaskEnded: _ended,
     Drifted: lambda e: f"run {e.run} {'mended' if e.mended else 'drifted'}, {e.resource}: {e.words}",
     VisitTold: _visit,
+    ScaleDecided: lambda e: f"scale {e.service} in {e.datacenter} to {e.desired}, was {e.before}: {e.reason}",
     FlowsChanged: lambda e: f"flows {e.service} changed, epoch {e.epoch}",
 }

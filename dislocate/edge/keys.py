@@ -1,8 +1,9 @@
 """From what people write about keys to requests of the store: what may be a key, a value, a time to live.
 
 Shared by HTTP and `agent.sock`, so that both refuse the same with the same words.  `cas` is compare-and-set: the revision of
-the key's last change, as every answer says it (`revision`), or 0 for "there is no such key".  Keys under 'system/' and
-'records/' belong to operators.  Does not ask anybody: the store judges again, since not every request comes from here.
+the key's last change, as every answer says it (`revision`), or 0 for "there is no such key".  Keys under 'system/',
+'records/' and 'scale/' belong to operators.  Does not ask anybody: the store judges again, since not every request comes
+from here.
 """
 
 import re
@@ -26,13 +27,14 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.core.errors import LocalError
 from dislocate.core.runs.records import RECORDS
+from dislocate.core.scale.records import POLICIES
 from dislocate.core.store import validation
 from dislocate.core.tunables import LEASE_TTL_MAX, LEASE_TTL_MIN, VALUE_BYTES
 from dislocate.core.units import format_duration
 
 NUMBER_LIMIT = (1 << 63) - 1
 SYSTEM = "system/"
-OPERATORS = (SYSTEM, RECORDS)  # what only operators change; what runs write there, nobody does by hand
+OPERATORS = (SYSTEM, RECORDS, POLICIES)  # what only operators change: a policy of scaling names programs that nodes run
 NOT_ALL = "deleting everything is not offered"
 
 

@@ -16,11 +16,12 @@ from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observed import LiveObserved
 from dislocate.fleet.operators import Operators, check_runs
 from sim.expectations import Judge, Verdict
-from sim.scenario import UNDO, Fault, PlannedRun, Scenario
+from sim.scenario import UNDO, Fault, PlannedRun, PlannedScale, Scenario
 from sim.selectors import as_tuple
 
 ROUND = 0.25  # seconds between two rounds of questions
 
+Happening = Fault | PlannedRun | PlannedScale
 Say = Callable[[str], None]
 
 
@@ -126,6 +127,8 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
             tell(f"{seconds(happening.time):7.1f} s  {in_words(happening)}")
             if isinstance(happening, PlannedRun):
                 operators.start(happening)
+            elif isinstance(happening, PlannedScale):
+                operators.scale(happening)
             else:
                 faults.do(happening)
         asked = time.monotonic_ns() - began  # after the faults, which take their time: no answer is older than this
@@ -141,9 +144,9 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     return all(verdict.holds for verdict in verdicts)
 
 
-def _agenda(scenario: Scenario) -> list[tuple[int, int, Fault | PlannedRun]]:
+def _agenda(scenario: Scenario) -> list[tuple[int, int, Happening]]:
     """What happens, as a heap by time: runs, faults, and what ends these."""
-    happenings: list[Fault | PlannedRun] = [*scenario.runs]
+    happenings: list[Happening] = [*scenario.runs, *scenario.scales]
     for fault in scenario.at:
         happenings.append(fault)
         if fault.lasting is not None and fault.do in UNDO:  # a drain ends by itself
@@ -162,8 +165,10 @@ def _agenda(scenario: Scenario) -> list[tuple[int, int, Fault | PlannedRun]]:
     return due
 
 
-def in_words(fault: Fault | PlannedRun) -> str:
+def in_words(fault: Happening) -> str:
     """'kill fra/a1', 'cut fra <-> *', 'skip fra/a1 in run shop'."""
+    if isinstance(fault, PlannedScale):
+        return f"scale {fault.service}"
     if isinstance(fault, PlannedRun):
         return f"start run {fault.spec.name}"
     if fault.do == "steer":

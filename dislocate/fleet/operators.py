@@ -15,7 +15,7 @@ from dislocate.core.errors import ConfigError
 from dislocate.core.identity import Path
 from dislocate.fleet.fleet import Fleet
 from dislocate.strict import in_words
-from sim.scenario import Fault, PlannedRun, Scenario
+from sim.scenario import Fault, PlannedRun, PlannedScale, Scenario
 
 AGAIN = 3.0  # seconds
 SERVERS_AGAIN = 5.0
@@ -52,6 +52,15 @@ class Operators:
             return True
 
         self._insist(ask, _is_for_later, AGAIN, run.by)
+
+    def scale(self, scale: PlannedScale) -> None:
+        body = in_words(scale.policy)
+
+        def ask(agent: AgentConnection) -> bool:
+            agent.send("PUT", f"/api/scale/{scale.service}", body, PATIENCE)
+            return True
+
+        self._insist(ask, _is_for_later, AGAIN, "")
 
     def steer(self, fault: Fault, nodes: tuple[Path, ...]) -> None:
         """Do `fault.verb` to the run, of that name, that began last."""

@@ -17,12 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
-from gevent import socket, ssl
+from gevent import socket
 from gevent.subprocess import DEVNULL, PIPE, STDOUT, Popen
 
 from dislocate.core.boundary.values import CheckOutcome, CheckSpec, Status
 from dislocate.core.identity import split_address
 from dislocate.core.units import SECOND
+from dislocate.host.web import open_connection
 
 OUTPUT_LIMIT = 4 * 1024  # bytes kept of what a check printed or answered
 BODY_LIMIT = 64 * 1024  # bytes searched for `body`
@@ -77,7 +78,7 @@ def _check_http(spec: CheckSpec) -> tuple[Status, str]:
     url = urlsplit(spec.http)
     if not url.hostname or url.scheme not in ("http", "https"):
         raise ValueError(f"{spec.http!r} is no http or https URL")
-    connection = _connection(url.scheme, url.hostname, url.port, spec.verify)
+    connection = open_connection(url.scheme, url.hostname, url.port, spec.verify)
     try:
         connection.request(
             "GET",
@@ -96,30 +97,6 @@ def _check_http(spec: CheckSpec) -> tuple[Status, str]:
     if spec.body and spec.body.encode() not in body:
         return Status.CRITICAL, f"{said}, and {spec.body!r} is not in the first {BODY_LIMIT // 1024} KiB of its body"
     return Status.PASSING, said
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over gevent's sockets."""
-
-    _encrypt: Callable[[Any], Any] | None = None
-
-    def connect(self) -> None:
-        plain = socket.create_connection((self.host, self.port))
-        self.sock = plain if self._encrypt is None else self._encrypt(plain)
-
-
-def _connection(scheme: str, host: str, port: int | None, verify: bool) -> _Connection:
-    connection = _Connection(host, port or (443 if scheme == "https" else 80))
-    if scheme == "https":
-        # Not `create_default_context`: gevent passes on the standard one, whose sockets block the hub.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if verify:
-            context.load_default_certs()
-        else:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        connection._encrypt = lambda plain: context.wrap_socket(plain, server_hostname=host)
-    return connection
 
 
 def _check_command(spec: CheckSpec) -> tuple[Status, str]:

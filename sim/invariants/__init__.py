@@ -8,6 +8,7 @@ from sim.invariants.membership import MEMBERSHIP
 from sim.invariants.monitor import Invariant, InvariantViolated, Monitor
 from sim.invariants.run_outcomes import RUN_OUTCOMES
 from sim.invariants.runs import RUNS
+from sim.invariants.scaling import SCALING
 from sim.invariants.store import STORE
 
 INVARIANTS: tuple[type[Invariant], ...] = (
@@ -19,6 +20,7 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     *RUNS,
     *RUN_OUTCOMES,
     *BALANCE,
+    *SCALING,
 )
 
 __all__ = ["INVARIANTS", "Invariant", "InvariantViolated", "Monitor"]

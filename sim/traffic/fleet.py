@@ -6,7 +6,7 @@ goes on with what it knows while the agent is away.  Instances queue and serve, 
 Requests travel over the same links as everything else (channel `app`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 from dislocate.core.balance.errors import NoEndpoint
@@ -73,6 +73,20 @@ def place_requests(world: World) -> None:
             Requests(world, workload, hosting, numbers)
 
 
+class Places(dict[str, "Hosted"]):
+    """By 'dc/node/id'.  One that is asked for before the next look at what has come is looked for then."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def __missing__(self, key: str) -> "Hosted":
+        self._look()
+        if key not in self:
+            raise KeyError(key)
+        return self[key]
+
+
 class Hosting:
     """The instances that are called: their stations, and what they tell their agents."""
 
@@ -81,7 +95,7 @@ class Hosting:
         self._services = services
         self._homes = {name: at for at, name in enumerate(world.layout.nodes)}
         self._declared = {service.name: service for service in world.scenario.services}
-        self.places: dict[str, Hosted] = {}
+        self.places: dict[str, Hosted] = Places(self._look)
         self._look()
         world.schedule.call_last(PERIOD, self._tell, None)
 

@@ -7,15 +7,15 @@ is simulated with whole fleets, not here.
 
 from collections.abc import Sequence
 
-from dislocate.core.balance.flows import Costs, capacity_of, solve
-from dislocate.core.balance.flows import Place as Carrier
-from dislocate.core.balance.gathering import Gathering, Numbers
-from dislocate.core.balance.smoothing import Smoothing
 from msgspec import Struct
 
 from dislocate.core.balance.endpoints import lives, up_weight
+from dislocate.core.balance.flows import Costs, capacity_of, solve
+from dislocate.core.balance.flows import Place as Carrier
+from dislocate.core.balance.gathering import Gathering, Numbers
 from dislocate.core.balance.nearby import nearest_shares
 from dislocate.core.balance.picker import Picker
+from dislocate.core.balance.smoothing import Smoothing
 from dislocate.core.boundary.balance import Policy, Route, Share
 from dislocate.core.boundary.values import Load, Status
 from dislocate.core.boundary.views import InstanceView

@@ -7,6 +7,7 @@ it.  `python -m tests.mutants.plant NAME SCENARIO SEED` tries it by hand.
 from tests.mutants.balance import BALANCE_MUTANTS
 from tests.mutants.mutant import Mutant
 from tests.mutants.runs import RUNS_MUTANTS
+from tests.mutants.scaling import SCALING_MUTANTS
 from tests.mutants.store import STORE_MUTANTS
 
 
@@ -246,7 +247,7 @@ _CATALOGUE = (
 )
 
 MUTANTS: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS, *RUNS_MUTANTS, *BALANCE_MUTANTS)
+    mutant.name: mutant for mutant in (*_CATALOGUE, *STORE_MUTANTS, *RUNS_MUTANTS, *BALANCE_MUTANTS, *SCALING_MUTANTS)
 }
 
 # What no invariant can see: a run that differs between two processes.

@@ -114,8 +114,16 @@ class FakeCatalog:
         return self.services.get(name)
 
 
+class FakeScale:
+    """As of an agent that does not lead."""
+
+    def why(self, service: str, datacenter: str) -> str:
+        return ""
+
+
 class FakeNode:
     def __init__(self) -> None:
+        self.scale = FakeScale()
         self.catalog = FakeCatalog()
         self.members = {view.node.path: view for view in (member(), member("wdc/b1", MemberState.DEAD))}
         self.datacenters = {view.name: view for view in (datacenter("fra", rtt=None), datacenter("wdc"))}

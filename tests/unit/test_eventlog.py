@@ -72,6 +72,10 @@ EXAMPLES = [
         events.VisitTold(3, "fra/a2", 1, TaskOutcome(TaskResult.CHANGED), True),
         "visit fra/a2 changed, task 2 of request 3",
     ),
+    (
+        events.ScaleDecided("orders.api", "fra", 4, 6, 9, "630 req/s offered"),
+        "scale orders.api in fra to 9, was 6: 630 req/s offered",
+    ),
     (events.FlowsChanged("orders.api", 4), "flows orders.api changed, epoch 4"),
 ]
 

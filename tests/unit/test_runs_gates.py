@@ -4,8 +4,10 @@ import msgspec
 import pytest
 
 from dislocate.core.boundary.spec import Gate
+from dislocate.core.boundary.values import Load
 from dislocate.core.runs.control.gates import Reading, Verdict, judge
 from dislocate.core.runs.control.picture import Seen
+from dislocate.core.units import MILLISECOND
 from tests.support.tiny_runs import instances
 
 HALF = Gate(service="web", passing=0.5)
@@ -78,3 +80,74 @@ def test_another_gauge_is_asked_too_and_the_worst_reading_counts():
 
 def test_a_gate_that_no_gauge_knows_has_no_data():
     assert judge(ALL, ["fra/a1"], Seen(unix=1), 0, []).verdict is Verdict.NO_DATA
+
+
+# ---- what callers say
+
+FEW = Gate(service="web", passing=0.0, errors=0.02)
+QUICK = Gate(service="web", passing=0.0, p99=200 * MILLISECOND)
+
+
+def called(gate, changed="fra/a1", **loads):
+    """What the gate reads of instances on nodes `dc_name` with (errors, p99 in seconds), or None: nobody calls it."""
+    found = instances(", ".join(f"{name.replace('_', '/')} passing" for name in loads))["web"]
+    told = tuple(
+        msgspec.structs.replace(one, load=Load(0.5, 1, 10.0, *(given or (0.0, 0.0))))
+        for one, given in zip(found, (loads[one.node.replace("/", "_")] for one in found), strict=True)
+    )
+    seen = Seen(unix=1, instances={"web": told}, changed=frozenset(changed.split()))
+    return judge(gate, changed.split(), seen, 0)
+
+
+@pytest.mark.parametrize(
+    ("gate", "canary", "verdict"),
+    [
+        (FEW, (0.01, 0.1), Verdict.HOLDS),
+        (FEW, (0.05, 0.1), Verdict.FAILS),
+        (FEW, (1.0, 0.0), Verdict.FAILS),
+        (FEW, None, Verdict.NO_DATA),
+        (QUICK, (0.0, 0.15), Verdict.HOLDS),
+        (QUICK, (0.0, 0.25), Verdict.FAILS),
+        (QUICK, None, Verdict.NO_DATA),
+    ],
+)
+def test_a_gate_reads_what_callers_say_and_an_instance_that_nobody_calls_has_no_data(gate, canary, verdict):
+    assert called(gate, fra_a1=canary).verdict is verdict
+
+
+def test_one_bad_instance_counts_more_than_one_that_nobody_calls():
+    assert called(FEW, "fra/a1 fra/a2", fra_a1=None, fra_a2=(0.5, 0.1)).verdict is Verdict.FAILS
+    assert called(FEW, "fra/a1 fra/a2", fra_a1=None, fra_a2=(0.0, 0.1)).verdict is Verdict.NO_DATA
+
+
+@pytest.mark.parametrize(
+    ("canary", "control", "verdict"),
+    [
+        ((0.05, 0.1), (0.001, 0.1), Verdict.FAILS),
+        ((0.05, 0.1), (0.04, 0.1), Verdict.HOLDS),
+        ((0.09, 0.1), (0.04, 0.1), Verdict.FAILS),
+        ((0.01, 0.1), (0.001, 0.1), Verdict.HOLDS),
+        ((0.05, 0.1), None, Verdict.FAILS),
+    ],
+)
+def test_a_canary_is_compared_with_those_beside_it_that_are_not_changed(canary, control, verdict):
+    gate = msgspec.structs.replace(FEW, control=1.5)
+    assert called(gate, fra_a1=canary, fra_a2=control).verdict is verdict
+
+
+def test_neither_another_data_center_nor_a_changed_node_is_a_control():
+    gate = msgspec.structs.replace(FEW, control=1.5)
+    assert called(gate, fra_a1=(0.05, 0.1), wdc_b1=(0.05, 0.1)).verdict is Verdict.FAILS
+    assert called(gate, "fra/a1 fra/a2", fra_a1=(0.05, 0.1), fra_a2=(0.05, 0.1)).verdict is Verdict.FAILS
+
+
+def test_the_words_have_both_figures():
+    gate = msgspec.structs.replace(QUICK, control=2.0)
+    words = called(gate, fra_a1=(0.0, 0.5), fra_a2=(0.0, 0.1)).words
+    assert words == "web answering within 200 ms (p99) is exceeded: fra/a1 500 ms, 100 ms without the change"
+
+
+def test_instances_out_of_reach_tell_nothing_of_their_callers_either():
+    both = instances("fra/a1 passing, fra/a2 passing")["web"]
+    lost = tuple(msgspec.structs.replace(one, load=Load(0.5, 1, 1.0, 0.9, 0.1), reachable=False) for one in both)
+    assert judge(FEW, ["fra/a1"], Seen(unix=1, instances={"web": lost}), 0).verdict is Verdict.NO_DATA

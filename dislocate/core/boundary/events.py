@@ -226,6 +226,17 @@ class VisitTold(Base, frozen=True, tag=27):
     is_last: bool
 
 
+class ScaleDecided(Base, frozen=True, tag=30):
+    """So many instances of a service are to be in a data center, as this server applied it."""
+
+    service: str
+    datacenter: str
+    epoch: int
+    before: int
+    desired: int
+    reason: str
+
+
 class FlowsChanged(Base, frozen=True, tag=28):
     """Callers here should send their requests for `service` elsewhere than before, or under another policy."""
 
@@ -261,5 +272,6 @@ Event: TypeAlias = (
     | TaskEnded
     | Drifted
     | VisitTold
+    | ScaleDecided
     | FlowsChanged
 )

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from dislocate.core.boundary.scaling import Webhook
 from dislocate.core.boundary.spec import Resource, RunSpec
 from dislocate.core.identity import Path
 
@@ -89,7 +90,7 @@ class Task(Part, frozen=True):
     """One thing for a host to do."""
 
     verb: TaskVerb
-    resource: Resource
+    resource: Resource | Webhook
     run: str  # id; '' outside of any run
     values: dict[str, str] = {}  # of the keys that templates name, frozen at the start of the run
     secrets: dict[str, bytes] = {}  # sealed to this node's key, by name

@@ -134,6 +134,11 @@ class Gate(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     service: str
     passing: float = 1.0  # part of its instances there that must be passing
     utilization: float = 0.0  # none of them above; 0: not judged
+    errors: float = 0.0  # part of the calls to any of them that may fail, as callers report; 0: not judged
+    p99: Duration = 0  # within which 99 of 100 calls to any of them are answered, as callers report; 0: not judged
+    control: float = (
+        0.0  # `errors` and `p99` may be that many times what unchanged ones beside them have; 0: not compared
+    )
     window: Duration = 10 * SECOND  # it must hold for so long
 
 

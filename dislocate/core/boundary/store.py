@@ -11,6 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from dislocate.core.boundary.runs import RunRequest, RunResult
+from dislocate.core.boundary.scaling import ScaleRequest
 from dislocate.core.identity import Path
 
 
@@ -262,6 +263,7 @@ StoreRequest: TypeAlias = (
     | BackUp
     | Restore
     | RunRequest
+    | ScaleRequest
 )
 StoreResult: TypeAlias = (
     Transacted | KeysRead | KeysChanged | Compacted | LeaseStanding | BackedUp | Uncertain | RunResult

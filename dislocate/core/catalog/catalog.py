@@ -109,6 +109,10 @@ class Catalog:
         """Names of all services that have an instance and start with `prefix`, sorted."""
         return self._services.names(prefix)
 
+    def drained_datacenters(self) -> tuple[str, ...]:
+        """Those that an operator's order is draining."""
+        return self._drains.datacenters()
+
     def service(self, name: str) -> ServiceView | None:
         """All instances of `name`, best first; None when the name was never known."""
         return self._services.service(name)

@@ -127,6 +127,10 @@ class Drains:
             self._out.spread(f"d/{fact.target}", fact)
         return True
 
+    def datacenters(self) -> tuple[str, ...]:
+        """Those that are to be drained now, by name."""
+        return tuple(sorted(target for target in self._orders if "/" not in target and self._is_draining(target)))
+
     def facts_of(self, target: Path) -> list[Fact]:
         """The newest order for `target`, with the time that it has left now."""
         kept = self._orders.get(target)

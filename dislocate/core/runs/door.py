@@ -1,4 +1,4 @@
-"""What runs need of the store's part of a node, and of the rest of it: implemented by `store.part`, faked in tests."""
+"""What runs and scaling need of the store's part of a node and of the rest of it: implemented there, faked in tests."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -7,6 +7,7 @@ from dislocate.core.boundary.store import KeyChange, KeyValue
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
 from dislocate.core.runs.steps import RunStep
+from dislocate.core.scale.steps import ScaleStep
 from dislocate.core.store.keys import Keys
 
 
@@ -27,7 +28,7 @@ class StoreDoor(Protocol):
         """What this server has applied; None where this is none."""
         ...
 
-    def propose(self, step: RunStep) -> bool:
+    def propose(self, step: RunStep | ScaleStep) -> bool:
         """Put it into the log, where this agent leads.  False: not now."""
         ...
 

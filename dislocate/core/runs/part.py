@@ -10,7 +10,7 @@ from dislocate.core.boundary.inputs import TaskProgressed
 from dislocate.core.boundary.runs import Visit
 from dislocate.core.boundary.settings import Recovered
 from dislocate.core.boundary.values import MemberState
-from dislocate.core.boundary.views import InstanceView
+from dislocate.core.boundary.views import DatacenterView, InstanceView
 from dislocate.core.catalog.catalog import Catalog
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.membership.members import Members
@@ -44,6 +44,17 @@ class Fleet:
     def instances(self, service: str) -> tuple[InstanceView, ...]:
         view = self._catalog.service(service)
         return () if view is None else view.instances
+
+    def datacenters(self) -> dict[str, DatacenterView]:
+        return self._wan.views()
+
+    def drained(self) -> tuple[str, ...]:
+        """Data centers that are being drained."""
+        return self._catalog.drained_datacenters()
+
+    def first_relay(self, datacenter: str) -> Path | None:
+        """Who does what is done once for a data center."""
+        return next(iter(self._wan.relays(datacenter)), None)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Whom expressions of targets may mean, by path: the dead too, so that they are told and never missing."""

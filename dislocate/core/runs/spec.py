@@ -189,8 +189,16 @@ def _check_gate(gate: Gate, field: str) -> None:
     if not (isfinite(gate.utilization) and gate.utilization >= 0):
         expected = "a part such as 0.8 of what an instance can do, or 0 where it is not judged"
         raise LocalError(f"{field}.utilization", got=gate.utilization, expected=expected)
-    if not gate.passing and not gate.utilization:
-        raise LocalError(field, got=0.0, expected="'passing' or 'utilization' above 0: this gate judges nothing")
+    _check_part(gate.errors, f"{field}.errors")
+    check_span(gate.p99, f"{field}.p99", may_be_zero=True)
+    if gate.control and not (isfinite(gate.control) and gate.control >= 1):
+        expected = "a number of times, 1 or more, such as 1.5, or 0 where it is not compared"
+        raise LocalError(f"{field}.control", got=gate.control, expected=expected)
+    if gate.control and not (gate.errors or gate.p99):
+        raise LocalError(f"{field}.control", got=gate.control, expected="'errors' or 'p99' beside it: what is compared")
+    if not (gate.passing or gate.utilization or gate.errors or gate.p99):
+        expected = "'passing', 'utilization', 'errors' or 'p99' above 0: this gate judges nothing"
+        raise LocalError(field, got=0.0, expected=expected)
     check_span(gate.window, f"{field}.window", may_be_zero=True)
 
 

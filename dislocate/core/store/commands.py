@@ -10,9 +10,11 @@ import msgspec
 from msgspec import Struct
 
 from dislocate.core.boundary.runs import RunRequest
+from dislocate.core.boundary.scaling import ScaleRequest
 from dislocate.core.boundary.store import GrantLease, RevokeLease, Transact
 from dislocate.core.errors import Bug
 from dislocate.core.runs.steps import RunStep
+from dislocate.core.scale.steps import ScaleStep
 
 
 class Part(Struct, frozen=True, array_like=True):
@@ -49,7 +51,16 @@ class SetFeatureLevel(Part, frozen=True, tag=102):
 
 
 CommandBody: TypeAlias = (
-    Transact | GrantLease | RevokeLease | LeasesEnded | RestoreChunk | SetFeatureLevel | RunRequest | RunStep
+    Transact
+    | GrantLease
+    | RevokeLease
+    | LeasesEnded
+    | RestoreChunk
+    | SetFeatureLevel
+    | RunRequest
+    | RunStep
+    | ScaleRequest
+    | ScaleStep
 )
 
 

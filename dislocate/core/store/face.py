@@ -12,13 +12,14 @@ from dislocate.core.boundary.store import KeyChange, KeyValue
 from dislocate.core.catalog.validation import refused
 from dislocate.core.errors import LocalError
 from dislocate.core.runs.steps import RunStep
+from dislocate.core.scale.steps import ScaleStep
 from dislocate.core.store.commands import Command, encode_command
 from dislocate.core.store.keys import Keys
 from dislocate.core.store.near import Near
 from dislocate.core.store.router import Router
 from dislocate.core.store.server import Server
 from dislocate.core.store.validation import check_request
-from dislocate.core.tunables import RUNS_LEVEL
+from dislocate.core.tunables import RUNS_LEVEL, SCALE_LEVEL
 
 
 class StoreFace:
@@ -48,12 +49,13 @@ class StoreFace:
         server = self._server()
         return None if server is None or server.problem else server.replica.machine.keys
 
-    def propose(self, step: RunStep) -> bool:
+    def propose(self, step: RunStep | ScaleStep) -> bool:
         """Put it into the log, where this agent leads and all servers understand it.  False: not now."""
         server = self._server()
         if server is None or not server.leads or server.replica.is_full:
             return False
-        if server.replica.machine.feature_level < RUNS_LEVEL:
+        level = SCALE_LEVEL if isinstance(step, ScaleStep) else RUNS_LEVEL
+        if server.replica.machine.feature_level < level:
             return False
         return server.replica.propose(encode_command(Command(step))) is not None
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dislocate.core.boundary.events import NodeMoved, RunMoved
+from dislocate.core.boundary.events import NodeMoved, RunMoved, ScaleDecided
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.runs import Granted, ReportTask, RunRequest, RunStarted, StartRun
 from dislocate.core.boundary.store import (
@@ -37,6 +37,7 @@ from dislocate.core.errors import LocalError, require
 from dislocate.core.runs.ledger.ledger import BODIES, Ledgered, RunsLedger, level_refusal
 from dislocate.core.runs.records import ACTIVE, RECORDS
 from dislocate.core.runs.steps import JoinNodes, RunStep
+from dislocate.core.scale import ledger as scale
 from dislocate.core.store.backup import Backup, read_backup
 from dislocate.core.store.changes import ChangeHistory
 from dislocate.core.store.commands import (
@@ -69,6 +70,7 @@ from dislocate.core.tunables import (
     READ_LIMIT,
     RUNS_LEVEL,
     RUNS_ROOM,
+    SCALE_LEVEL,
     STORE_BYTES,
     TRANSACTION_ANSWER,
 )
@@ -84,7 +86,7 @@ class Applied(Struct, frozen=True, gc=False):
     compacted: bool = False  # more changed than can be told: everybody who watches is to be told `Compacted`
     ended: tuple[int, ...] = ()  # leases
     restored: bool = False  # all leases may be others than before, and have their full time
-    events: tuple[RunMoved | NodeMoved, ...] = ()  # what became of runs, for who looks on
+    events: tuple[RunMoved | NodeMoved | ScaleDecided, ...] = ()  # what became of runs and of sizes, for who looks on
 
 
 _NOTHING = Applied(None)
@@ -105,6 +107,7 @@ class StoreMachine:
         self._restoring = self._parts.restoring
         self._quotas = Quotas(self.keys)
         self._runs = RunsLedger(self.keys)
+        self._scale = scale.ScaleLedger(self.keys)
         self._history = ChangeHistory(floor=self.revision)
         self._is_saved = True  # the disk has the present index and revision
         self._parts.forget_dirty()
@@ -264,6 +267,17 @@ class StoreMachine:
         found = self._runs.restored(self._runs.seen())  # of a backup that was restored at a lower level
         return Applied(Done(self.feature_level), self._record_runs(found), events=found.events)
 
+    # ---- scaling
+
+    def _scale_to(self, body: Any) -> Applied:
+        if self.feature_level < SCALE_LEVEL:
+            return Applied(scale.level_refusal(self.feature_level))
+        ledgered = self._scale.apply(body)
+        refused = self._quotas.refusal(self._as_keys(ledgered))
+        if refused is not None:
+            return Applied(refused)
+        return Applied(ledgered.result, self._record_runs(ledgered), events=ledgered.events)
+
     # ---- config runs
 
     def _run(self, body: RunRequest | RunStep) -> Applied:
@@ -382,4 +396,5 @@ _BODIES: dict[type, Callable[[StoreMachine, Any], Applied]] = {
     RestoreChunk: StoreMachine._restore,
     SetFeatureLevel: StoreMachine._set_level,
     **dict.fromkeys(BODIES, StoreMachine._run),
+    **dict.fromkeys(scale.BODIES, StoreMachine._scale_to),
 }

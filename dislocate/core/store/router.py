@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Result
 from dislocate.core.boundary.runs import AskGrant, Granted, ReportTask, RunStarted, StartRun, SteerRun
+from dislocate.core.boundary.scaling import BeginScale, ReportScale
 from dislocate.core.boundary.store import (
     AddServer,
     Compacted,
@@ -66,6 +67,8 @@ CHANGES = (
     SteerRun,
     AskGrant,
     ReportTask,
+    BeginScale,
+    ReportScale,
 )
 WAITS = (WatchKeys,)  # as long as the asker does
 SLOW = (AddServer, RemoveServer, TransferLeadership, BackupPart)  # take their time: silence is no reason to ask again
@@ -86,6 +89,8 @@ RESULTS: dict[type, tuple[type, ...]] = {
     SteerRun: (Done,),
     AskGrant: (Granted,),
     ReportTask: (Done,),
+    BeginScale: (Done,),
+    ReportScale: (Done,),
 }
 
 

@@ -13,7 +13,8 @@ from heapq import heappop, heappush
 from typing import Any, TypeAlias, get_args
 
 from dislocate.core.boundary.requests import Refused
-from dislocate.core.boundary.runs import RunRequest
+from dislocate.core.boundary.runs import RunRequest, StartRun
+from dislocate.core.boundary.scaling import ScaleRequest
 from dislocate.core.boundary.store import (
     GrantLease,
     KeepLeaseAlive,
@@ -28,12 +29,13 @@ from dislocate.core.consensus.messages import Entry
 from dislocate.core.identity import NodeId
 from dislocate.core.outbox import NEVER, Outbox, Timer
 from dislocate.core.runs.ledger.ledger import level_refusal
+from dislocate.core.scale import ledger as scale
 from dislocate.core.store.commands import Command, LeasesEnded, Origin, RestoreChunk, encode_command
 from dislocate.core.store.copies import Copies
 from dislocate.core.store.machine import Applied
 from dislocate.core.store.messages import Answered, Asked, BackupPart
 from dislocate.core.store.replica import Replica
-from dislocate.core.tunables import RUNS_LEVEL
+from dislocate.core.tunables import RUNS_LEVEL, SCALE_LEVEL
 from dislocate.core.units import MILLISECOND
 
 LEASE_RETRY = 200 * MILLISECOND  # the log took nothing: the leader changes or is full
@@ -70,6 +72,7 @@ class Serving:
             RevokeLease: self._propose,
             RestoreChunk: self._propose,
             **dict.fromkeys(get_args(RunRequest), self._propose_run),
+            **dict.fromkeys(get_args(ScaleRequest), self._propose_scale),
             ReadKeys: self._read_keys,
             KeepLeaseAlive: self._keep_alive,
             ReadLease: self._read_lease,
@@ -106,6 +109,17 @@ class Serving:
         level = self._replica.machine.feature_level
         if level < RUNS_LEVEL:
             answer(Answered(asked.seq, level_refusal(level), unlogged=True))
+        elif level < SCALE_LEVEL and _judges_calls(asked.request):
+            words = f"the store is at feature level {level}: its servers know no gates on 'errors' and 'p99'; upgrade them all"
+            answer(Answered(asked.seq, Refused("unavailable", "gates", words), unlogged=True))
+        else:
+            self._propose(asker, asked, answer)
+
+    def _propose_scale(self, asker: NodeId, asked: Asked, answer: Answer) -> None:
+        """The same."""
+        level = self._replica.machine.feature_level
+        if level < SCALE_LEVEL:
+            answer(Answered(asked.seq, scale.level_refusal(level), unlogged=True))
         else:
             self._propose(asker, asked, answer)
 
@@ -262,3 +276,9 @@ class Serving:
             return Refused("unknown", "lease", f"no lease {lease}: it ended, or never was; grant a new one")
         remaining = max(0, self._lease_ends.get(lease, self._out.now + held.ttl) - self._out.now)
         return LeaseStanding(lease, held.ttl, remaining, held.ordered_keys())
+
+
+def _judges_calls(request: object) -> bool:
+    """Whether it is a run with a gate that servers of an older level cannot read."""
+    gates = request.spec.gates if isinstance(request, StartRun) else ()
+    return any(gate.errors or gate.p99 or gate.control for gate in gates)

@@ -32,6 +32,8 @@ from dislocate.core.errors import LocalError
 from dislocate.core.identity import split_path
 from dislocate.core.runs.agent.checking import CHECKS
 from dislocate.core.runs.records import ACTIVE, RECORDS, SECRETS
+from dislocate.core.scale.checking import CHECKS as SCALE_CHECKS
+from dislocate.core.scale.records import DECISIONS
 from dislocate.core.store.backup import read_header
 from dislocate.core.store.keys import name_size
 from dislocate.core.store.names import check_key
@@ -47,7 +49,7 @@ from dislocate.core.tunables import (
 from dislocate.core.units import HOUR, format_duration
 
 _NUMBER_LIMIT = 1 << 63
-_RESERVED = (ACTIVE, RECORDS)
+_RESERVED = (ACTIVE, DECISIONS, RECORDS)
 
 
 def check_request(request: StoreRequest) -> None:
@@ -69,6 +71,8 @@ def _check_free(key: str, prefix: bool) -> None:
         words = (
             f"no key below {ACTIVE!r} and {RECORDS!r}, save {SECRETS!r}: `dislocate run` writes there, and nobody else"
         )
+        if key.startswith(DECISIONS):
+            words = f"no key below {DECISIONS!r}: the leader writes there; `dislocate scale set` says what you want"
         raise LocalError("key", got=key[:100], expected=words)
 
 
@@ -197,4 +201,5 @@ _CHECKS: dict[type, Callable[[Any], None]] = {
     BackUp: _check_nothing,
     Restore: _check_restore,
     **CHECKS,
+    **SCALE_CHECKS,
 }

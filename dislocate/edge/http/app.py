@@ -33,6 +33,7 @@ from dislocate.edge.http import (
     pick,
     policies,
     runs,
+    scale,
     secrets,
     servers,
     services,
@@ -130,6 +131,7 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
         *runs.OPERATIONS,
         *exec_.OPERATIONS,
         *secrets.OPERATIONS,
+        *scale.OPERATIONS,
         *more,
         Operation(
             method="GET",

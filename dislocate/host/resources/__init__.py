@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from dislocate.core.boundary import spec
 from dislocate.core.boundary.runs import TaskOutcome, TaskVerb
-from dislocate.host.resources import command, directory, file, key, package, process, service
+from dislocate.core.boundary.scaling import Webhook
+from dislocate.host.resources import command, directory, file, key, package, process, service, webhook
 from dislocate.host.work import Work
 
 Does = Callable[[Work, Any], TaskOutcome]  # the resource is of the kind that it is listed for
@@ -32,6 +33,7 @@ KINDS: dict[type, Kind] = {
     spec.Process: Kind(process.look, process.apply, process.revert),
     spec.Package: Kind(package.look, package.apply, package.revert),
     spec.Key: Kind(key.look, key.apply, key.revert),
+    Webhook: Kind(webhook.look, webhook.apply, webhook.revert),
 }
 
 

@@ -2,10 +2,11 @@
 
 Invariant: a reading is HOLDS, FAILS or NO_DATA, and what nobody knows is never HOLDS.  Instances whose agent is out of reach,
 suspected or gone tell nothing: a gate holds without them, fails without them, or has no data.  Source: the three-valued
-results of Argo's analyses.  How long a reading must last is judged by `clocks` and `rollout`; another source of data (error
-ratio, latency) is another `Gauge`.
+results of Argo's analyses.  How long a reading must last is judged by `clocks` and `rollout`; another source of data is
+another `Gauge`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
@@ -13,11 +14,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from dislocate.core.boundary.spec import Gate
-from dislocate.core.boundary.values import Status
+from dislocate.core.boundary.values import Load, Status
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
 from dislocate.core.runs.control.floor import least
-from dislocate.core.runs.control.picture import Seen, names
+from dislocate.core.runs.control.picture import NAMED, Seen, names
+from dislocate.core.units import SECOND
 
 
 class Verdict(Enum):
@@ -87,7 +89,99 @@ class Utilization:
         return Reading(Verdict.HOLDS, f"no {gate.service} is busier than {gate.utilization:g}")
 
 
-GAUGES: tuple[Gauge, ...] = (Health(), Utilization())
+class Called(ABC):
+    """What callers say of the instances.  One that nobody calls has no data: an idle canary proves nothing.
+
+    With `control`, too much is no failure while the unchanged ones of the same data center are nearly as bad: what ails both
+    was not the change.  Where there are none, or nobody calls them, the bound counts alone."""
+
+    def judge(self, gate: Gate, nodes: Sequence[Path], seen: Seen, since: int) -> Reading | None:
+        bound = self.bound(gate)
+        if bound <= 0:
+            return None
+        found = _instances(gate, nodes, seen)
+        if not found:
+            return _nothing(gate, nodes)
+        told = [
+            (one, self.of(one.load)) for one in found if _is_told(one) and one.load is not None and _called(one.load)
+        ]
+        worse = [self._worse(gate, one, value, bound, seen) for one, value in told if value > bound]
+        if above := [words for words in worse if words]:
+            return Reading(Verdict.FAILS, f"{self.words(gate, bound)} is exceeded: {'; '.join(above[:NAMED])}")
+        silent = names([one.node for one in found if not any(one is other for other, _ in told)])
+        if silent:
+            return Reading(Verdict.NO_DATA, f"nobody says how calls to {gate.service} on {silent} go")
+        return Reading(Verdict.HOLDS, f"{self.words(gate, bound)} is kept")
+
+    def _worse(self, gate: Gate, one: InstanceView, value: float, bound: float, seen: Seen) -> str:
+        """How bad it is; empty: no worse than its neighbours."""
+        said = f"{one.node} {self.said(value)}"
+        beside = self._beside(gate, one, seen) if gate.control else []
+        if not beside:
+            return f"{said}, and nothing unchanged is called beside it" if gate.control else said
+        control = sum(beside) / len(beside)
+        if value <= gate.control * control:
+            return ""
+        return f"{said}, {self.said(control)} without the change"
+
+    def _beside(self, gate: Gate, one: InstanceView, seen: Seen) -> list[float]:
+        return [
+            self.of(other.load)
+            for other in seen.instances.get(gate.service, ())
+            if other.datacenter == one.datacenter
+            and other.node not in seen.changed
+            and other.node != one.node
+            and _is_told(other)
+            and other.load is not None
+            and _called(other.load)
+        ]
+
+    @abstractmethod
+    def bound(self, gate: Gate) -> float: ...
+
+    @abstractmethod
+    def of(self, load: Load) -> float: ...
+
+    @abstractmethod
+    def said(self, value: float) -> str: ...
+
+    @abstractmethod
+    def words(self, gate: Gate, bound: float) -> str: ...
+
+
+class Errors(Called):
+    """The part of the calls that fail."""
+
+    def bound(self, gate: Gate) -> float:
+        return gate.errors
+
+    def of(self, load: Load) -> float:
+        return load.errors
+
+    def said(self, value: float) -> str:
+        return f"{value:.2%}"
+
+    def words(self, gate: Gate, bound: float) -> str:
+        return f"{gate.service} failing at most {bound:.2%} of calls"
+
+
+class Latency(Called):
+    """How long all but one of a hundred calls take, of those that do not fail."""
+
+    def bound(self, gate: Gate) -> float:
+        return gate.p99 / SECOND
+
+    def of(self, load: Load) -> float:
+        return load.p99
+
+    def said(self, value: float) -> str:
+        return f"{value * 1000:.0f} ms"
+
+    def words(self, gate: Gate, bound: float) -> str:
+        return f"{gate.service} answering within {bound * 1000:.0f} ms (p99)"
+
+
+GAUGES: tuple[Gauge, ...] = (Health(), Utilization(), Errors(), Latency())
 
 
 def judge(gate: Gate, nodes: Sequence[Path], seen: Seen, since: int, gauges: Sequence[Gauge] = GAUGES) -> Reading:
@@ -107,6 +201,11 @@ def _instances(gate: Gate, nodes: Sequence[Path], seen: Seen) -> list[InstanceVi
 
 def _nothing(gate: Gate, nodes: Sequence[Path]) -> Reading:
     return Reading(Verdict.NO_DATA, f"there is no {gate.service} on {names(nodes)}")
+
+
+def _called(load: Load) -> bool:
+    """Whether callers said anything of late: where all calls fail there is no latency, where none do there are no errors."""
+    return load.errors > 0 or load.p99 > 0
 
 
 def _is_told(one: InstanceView) -> bool:

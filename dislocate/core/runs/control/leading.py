@@ -201,6 +201,7 @@ class Leading:
             unix=self._out.unix(),
             away=frozenset(node for node in picture.concerned if not self._fleet.is_reachable(node)),
             instances={service: self._fleet.instances(service) for service in services},
+            changed=frozenset(node for node, task in picture.tasks.items() if task.touched),
             joiners=self._joiners(one, picture),
         )
 

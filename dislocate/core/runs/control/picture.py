@@ -143,6 +143,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     unix: int  # nanoseconds
     away: frozenset[Path] = frozenset()  # of the nodes concerned, those out of reach
     instances: dict[str, tuple[InstanceView, ...]] = {}  # of the services that gates and the floor name
+    changed: frozenset[Path] = frozenset()  # nodes that began: no control for those that are judged
     joiners: tuple[Path, ...] = ()  # nodes within reach that fit the targets and are not in the plan
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, get_args
 
 from msgspec import Struct
 
-from dislocate.core.boundary.events import NodeMoved, RunMoved
+from dislocate.core.boundary.events import NodeMoved, RunMoved, ScaleDecided
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.runs import AskGrant, Granted, ReportTask, RunRequest, RunStarted, StartRun, SteerRun
 from dislocate.core.runs import records
@@ -34,7 +34,7 @@ class Ledgered(Struct, frozen=True):
 
     result: Outcome
     puts: dict[str, bytes | None] = {}  # None: it goes away
-    events: tuple[RunMoved | NodeMoved, ...] = ()
+    events: tuple[RunMoved | NodeMoved | ScaleDecided, ...] = ()
 
 
 class RunsLedger:

@@ -1,0 +1,1 @@
+"""Scaling as part of a node: what the leader decides, what the log makes of it, what each agent carries out."""
