@@ -10,6 +10,7 @@ from dislocate.core.boundary.balance import Algorithm, Eject, Outcomes, Policy, 
 from dislocate.core.boundary.values import Load, Status
 from dislocate.core.errors import LocalError
 from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.edge.http.app import BODY_LIMIT
 from dislocate.edge.http.callers import CallerBody
 from dislocate.strict import decode
 from tests.support.api_client import ApiClient
@@ -94,6 +95,15 @@ def test_any_bytes_are_an_answer_or_a_named_error(data):
         read(data, LATER)
     except LocalError:
         return
+
+
+def test_a_caller_of_very_many_fits_its_body():
+    outcomes = tuple(Outcomes("frankfurt/agent-1", f"instance-{number:04}", 1000, 1, 0.123456) for number in range(64))
+    usages = [Usage(f"service-{number:04}", 1234.5678, 1.2345, outcomes) for number in range(1_000)]
+    held = {usage.service: Held(1 << 60, 1 << 40) for usage in usages}
+    data = request(usages, held, 1.0)
+    assert len(data) < BODY_LIMIT
+    assert len(decode(data, CallerBody).usages[0].outcomes) == 5
 
 
 def test_what_is_asked_is_what_the_agent_reads():
