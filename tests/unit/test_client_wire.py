@@ -14,14 +14,15 @@ from dislocate.edge.http.app import BODY_LIMIT
 from dislocate.edge.http.callers import CallerBody
 from dislocate.strict import decode
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import NOW, FakeBackend, instance, route
+from tests.support.fake_backend import NOW, instance
+from tests.support.fake_routes import RoutingBackend, route
 
 LATER = 77_000 * SECOND  # the client's clock has nothing to do with the agent's
 
 
 def told(made):
     """What the client reads of what the agent says of `made`."""
-    backend = FakeBackend()
+    backend = RoutingBackend()
     backend.put_route(made)
     answer = ApiClient(backend).ask("POST", "/api/callers/1-1", {"routes": {made.service: None}})
     return read(answer.content, LATER).routes[made.service]
@@ -29,7 +30,7 @@ def told(made):
 
 def changed(**policy):
     """The same with another policy than an agent of today says."""
-    backend = FakeBackend()
+    backend = RoutingBackend()
     backend.put_route(route(instance()))
     answer = msgspec.json.decode(
         ApiClient(backend).ask("POST", "/api/callers/1-1", {"routes": {"shop.web": None}}).content
