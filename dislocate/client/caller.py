@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Container
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -151,6 +152,10 @@ class Client:
         """End the exchange with the agent.  What is known stays usable, and grows old."""
         self._is_closed = True
         self._process.sync.close()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # of one whose making failed
+            self._process.sync.close()
 
     def __enter__(self) -> "Client":
         return self

@@ -12,9 +12,12 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from dislocate.client.wire import NONE_KNOWN, Held, Told
+from dislocate.core.balance.errors import NoEndpoint
 from dislocate.core.balance.picker import Picker
 from dislocate.core.boundary.balance import Route, Usage
 from dislocate.core.streams import Stream
+
+SERVICES = 1_000  # of one process: as many as an agent takes of one caller
 
 
 class KnownService:
@@ -51,12 +54,24 @@ class LocalCopy:
             known = self.services.get(name)
             if known is not None:
                 return known, False
+            self._make_room(name)
             known = self.services[name] = KnownService(name)
             if name in self._inherited:
                 route = self._inherited[name]
                 known.picker.update(route, route.as_of)
                 known.has_come.set()
             return known, True
+
+    def _make_room(self, name: str) -> None:
+        """Names that turned out to be nobody's go first: a program may be asked for any.  Raises `NoEndpoint`."""
+        if len(self.services) < SERVICES:
+            return
+        nobody = next(
+            (known.name for known in self.services.values() if known.gave_up and not known.has_come.is_set()), None
+        )
+        if nobody is None:
+            raise NoEndpoint(name, f"this process calls {SERVICES} services already, which is as many as it can")
+        del self.services[nobody]
 
     def anew(self) -> "LocalCopy":
         """A copy for another process: the same routes, nothing in flight, other random numbers.  Takes no lock: whoever

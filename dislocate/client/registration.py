@@ -101,7 +101,7 @@ class Registration:
         self._agent.headers = agent.headers
         self._read = read
         self._path = f"/api/instances/{segment(instance.id)}"
-        self._datagrams = self._open_datagrams(agent.where)
+        self._datagrams: _Datagrams | None = None
         self._greenlets: list[gevent.Greenlet] = []
 
     def start(self) -> None:
@@ -138,6 +138,7 @@ class Registration:
             gevent.sleep(BEAT * random.uniform(0.9, 1.0))
 
     def _beat(self, load: Reading) -> None:
+        self._datagrams = self._datagrams or self._open_datagrams()
         fields = {"utilization": load.utilization, "in_flight": load.in_flight, "rate": load.rate}
         if self._datagrams is None:
             if "ttl" in self.instance.check:
@@ -156,10 +157,10 @@ class Registration:
         elif error is not None:
             log.warning("%s: the agent refused a datagram: %s", self.instance.id, error)
 
-    def _open_datagrams(self, where: str) -> "_Datagrams | None":
-        if not where.startswith("unix:"):
+    def _open_datagrams(self) -> "_Datagrams | None":
+        if not self._agent.where.startswith("unix:"):
             return None
-        path = Path(where.removeprefix("unix:")).with_name("agent.sock")
+        path = Path(self._agent.where.removeprefix("unix:")).with_name("agent.sock")
         return _Datagrams(path, self._hear) if path.is_socket() else None
 
     # ---- what others left

@@ -197,7 +197,8 @@ class _Gate:
         return [b"draining\n" if self.is_leaving else b"ok\n"]
 
     def say_full(self, _environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Retry-After", "1")])
+        headers = [("Content-Type", "text/plain"), ("Retry-After", "1"), ("Dislocate-Not-Begun", "1")]
+        start_response("503 Service Unavailable", headers)
         return [f"{self._name}: {self.meter.in_flight} requests are waiting here already\n".encode()]
 
 

@@ -34,8 +34,9 @@ from dislocate.core.balance.picker import Outcome
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 RETRIED = frozenset({502, 503, 504})  # the endpoint, or what is behind it, could not answer
 FAILED = frozenset({500, *RETRIED})
+NOT_BEGUN = "Dislocate-Not-Begun"  # in an answer of `serve`: the application did not see the request
 POOLS = 256  # endpoints with kept connections; the least used is dropped
-KEPT = 32  # idle connections to one endpoint; more are opened as they are needed
+KEPT = 256  # idle connections to one endpoint; what is opened beyond is closed after its call
 
 
 class HttpService:
@@ -130,7 +131,7 @@ class HttpService:
         except OSError as error:  # urllib3 passes some on as they are
             raise Broken(outcome_of(error), str(error), was_sent=True) from error
         if response.status in RETRIED:
-            return Ended(response, Outcome.FAILED)
+            return Ended(response, Outcome.FAILED, was_sent=NOT_BEGUN not in response.headers)
         if response.status in FAILED:
             picked.report(Outcome.FAILED)  # and yet it is the answer
         return Ended(response)

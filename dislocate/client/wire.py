@@ -17,6 +17,8 @@ from dislocate.core.errors import LocalError
 from dislocate.core.units import SECOND
 from dislocate.strict import typed
 
+OUTCOMES = 5_000  # in one body: half of what an agent reads, which is 1 MiB
+
 
 class Held(Struct, frozen=True):
     """The route that is held; both 0: it is known that there is none."""
@@ -84,14 +86,15 @@ def request(usages: Sequence[Usage] | None, held: Mapping[str, Held | None], wai
     """The body of an exchange; `wait` in seconds.  `usages` None: nothing is said of what was done."""
     body: dict[str, object] = {"routes": held, "wait": f"{max(0, round(wait * 1000))}ms"}
     if usages is not None:
-        body["usages"] = [_usage(usage) for usage in usages]
+        most = max(1, OUTCOMES // max(1, len(usages)))
+        body["usages"] = [_usage(usage, most) for usage in usages]
     return msgspec.json.encode(body)
 
 
-def _usage(usage: Usage) -> dict[str, object]:
+def _usage(usage: Usage, most: int) -> dict[str, object]:
     outcomes = [
         {"node": one.node, "instance": one.instance, "calls": one.calls, "failed": one.failed, "p99": one.p99}
-        for one in usage.outcomes
+        for one in usage.outcomes[:most]  # the busiest come first
     ]
     return {"service": usage.service, "offered": usage.offered, "retries": usage.retries, "outcomes": outcomes}
 

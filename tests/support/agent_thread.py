@@ -1,6 +1,6 @@
 """The edge of an agent in a thread with a hub of its own: for clients in threads, which must not share the agent's hub.
 
-Behind it is a `FakeBackend`; what a test does to it is done in that thread.
+Behind it is a `RoutingBackend`; what a test does to it is done in that thread.
 """
 
 import threading
@@ -17,7 +17,8 @@ from dislocate.edge.http.server import HttpServer
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.unix import DatagramSocket
 from dislocate.host.templates import references
-from tests.support.fake_backend import SELF, FakeBackend, instance, route
+from tests.support.fake_backend import SELF, instance
+from tests.support.fake_routes import RoutingBackend, route
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds; ends a test that hangs
@@ -27,7 +28,7 @@ class AgentThread:
     """Listens on a free port of loopback from the start; `where` names it, also while it is stopped."""
 
     def __init__(self, state_dir: str = "", access: Access | None = None) -> None:
-        self.backend = FakeBackend()
+        self.backend = RoutingBackend()
         self.counters = EdgeCounters()
         self._access = access or Access()
         self.port = 0
@@ -83,7 +84,7 @@ class AgentThread:
         self.do(lambda: self.backend.put_route(made))
 
     def forget(self, service: str = "orders.api") -> None:
-        self.do(lambda: self.backend.node.flows.routes.pop(service))
+        self.do(lambda: self.backend.forget_route(service))
 
     @property
     def asked(self) -> list[Request]:

@@ -6,8 +6,7 @@ from types import MappingProxyType
 import gevent
 from gevent.event import Event as Flag
 
-from dislocate.core.boundary.balance import Policy, Route, Share
-from dislocate.core.boundary.events import Event, FlowsChanged, ServiceChanged
+from dislocate.core.boundary.events import Event, ServiceChanged
 from dislocate.core.boundary.requests import Changed, Done, Request, Result, Watch
 from dislocate.core.boundary.store import ServerView, StoreView
 from dislocate.core.boundary.values import Load, MemberState, Status
@@ -72,20 +71,6 @@ def datacenter(name: str = "fra", **changes: object) -> DatacenterView:
 def server(path: str = "fra/a1", **changes: object) -> ServerView:
     fields: dict[str, object] = {"path": path, "disk": "d15c", "role": "voter", "is_leader": False}
     return ServerView(**{**fields, **changes})
-
-
-def route(*instances: InstanceView, service: str = "shop.web", **changes: object) -> Route:
-    fields: dict[str, object] = {
-        "service": service,
-        "home": "fra",
-        "index": 17,
-        "epoch": 5,
-        "policy": Policy(),
-        "shares": (Share("fra", 1.0),),
-        "instances": instances,
-        "as_of": NOW,
-    }
-    return Route(**{**fields, **changes})
 
 
 def store(**changes: object) -> StoreView:
@@ -204,11 +189,6 @@ class FakeBackend:
         self._changed.set()
         self._changed = Flag()
         return self._index
-
-    def put_route(self, new: Route) -> None:
-        """Callers are to go there from now on; everybody hears of it."""
-        self.node.flows.put(new)
-        self.tell(FlowsChanged(new.service, new.epoch))
 
     def tell(self, event: Event) -> None:
         for listener in list(self._listeners):

@@ -14,6 +14,7 @@ class Moody:
 
     def __init__(self, port: int = 0) -> None:
         self.status = 200
+        self.headers: dict[str, str] = {}
         self.cuts = False
         self.held = threading.Event()
         self.held.set()
@@ -31,6 +32,8 @@ class Moody:
 def _serve(moody: Moody, port: int) -> ThreadingHTTPServer:
     class Answering(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one piece: nobody here wants to wait for acknowledgements
+        disable_nagle_algorithm = True
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -42,6 +45,8 @@ def _serve(moody: Moody, port: int) -> ThreadingHTTPServer:
             said = f"{moody.port}\n".encode()
             self.send_response(moody.status)
             self.send_header("Content-Length", str(len(said)))
+            for name, value in moody.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(b"" if self.command == "HEAD" else said)
 

@@ -182,9 +182,9 @@ def test_only_the_first_word_on_a_call_counts(agent, client):
 
 def test_an_instance_that_fails_is_left_alone(agent, client):
     agent.put(at(7001), at(7002, "o2"), policy=Policy())
-    for _ in range(50):
-        with client.pick("orders.api") as picked:
-            picked.report(Outcome.FAILED if picked.port == 7001 else Outcome.OK)
+    for _ in range(5):
+        with client.pick("orders.api", exclude=["fra/a1/o2"]) as picked:
+            picked.report(Outcome.FAILED)
     assert picked_ports(client) == {7002}
 
 
@@ -226,6 +226,34 @@ def test_an_unknown_service_is_named_with_the_nearest_one(agent):
         until(lambda: "order.api" in client.status.services)
         with client.pick("order.api") as picked:
             assert picked.port == 7001
+
+
+def test_any_number_of_wrong_names_costs_no_more_than_a_full_list(agent, monkeypatch):
+    monkeypatch.setattr("dislocate.client.copy.SERVICES", 3)
+    agent.put(at(7001))
+    with Client(agent.where, first_within=0.05) as client:
+        assert picked_ports(client) == {7001}
+        for number in range(10):
+            with pytest.raises(NoEndpoint, match="knows no service"):
+                client.pick(f"wrong-{number}").__enter__()
+        assert len(client._process.copy.services) == 3
+        assert picked_ports(client) == {7001}
+        for number in range(2):
+            agent.put(at(7001), service=f"right-{number}")
+            client._first_within = PATIENCE
+            client.route(f"right-{number}")
+        with pytest.raises(NoEndpoint, match="calls 3 services already"):
+            client.route("one-more")
+
+
+def test_a_client_that_nobody_has_any_more_leaves_its_agent_alone(agent):
+    agent.put(at(7001))
+    client = Client(agent.where)
+    assert picked_ports(client) == {7001}
+    thread = client._process.sync._thread
+    del client
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_a_service_that_starts_with_its_caller_is_waited_for(agent, client):

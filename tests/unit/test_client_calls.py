@@ -119,6 +119,12 @@ def test_other_statuses_are_answers_and_500_counts_against_the_instance(agent, c
             assert picked.endpoint.failed == failed
 
 
+def test_what_a_full_server_did_not_begin_is_tried_elsewhere_whatever_the_method(two, client):
+    two[0].status, two[0].headers = 503, {"Dislocate-Not-Begun": "1"}
+    for _ in range(10):
+        assert client.http("orders.api").post("/orders").status == 200
+
+
 def test_the_retry_budget_ends_retries(agent, client):
     policy = Policy(retries=Retries(attempts=3, ratio=0.0, per_second=0.2), throttle=0.0)  # two in ten seconds
     with moody_services(2) as services:

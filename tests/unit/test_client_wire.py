@@ -10,17 +10,19 @@ from dislocate.core.boundary.balance import Algorithm, Eject, Outcomes, Policy, 
 from dislocate.core.boundary.values import Load, Status
 from dislocate.core.errors import LocalError
 from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.edge.http.app import BODY_LIMIT
 from dislocate.edge.http.callers import CallerBody
 from dislocate.strict import decode
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import NOW, FakeBackend, instance, route
+from tests.support.fake_backend import NOW, instance
+from tests.support.fake_routes import RoutingBackend, route
 
 LATER = 77_000 * SECOND  # the client's clock has nothing to do with the agent's
 
 
 def told(made):
     """What the client reads of what the agent says of `made`."""
-    backend = FakeBackend()
+    backend = RoutingBackend()
     backend.put_route(made)
     answer = ApiClient(backend).ask("POST", "/api/callers/1-1", {"routes": {made.service: None}})
     return read(answer.content, LATER).routes[made.service]
@@ -28,7 +30,7 @@ def told(made):
 
 def changed(**policy):
     """The same with another policy than an agent of today says."""
-    backend = FakeBackend()
+    backend = RoutingBackend()
     backend.put_route(route(instance()))
     answer = msgspec.json.decode(
         ApiClient(backend).ask("POST", "/api/callers/1-1", {"routes": {"shop.web": None}}).content
@@ -94,6 +96,15 @@ def test_any_bytes_are_an_answer_or_a_named_error(data):
         read(data, LATER)
     except LocalError:
         return
+
+
+def test_a_caller_of_very_many_fits_its_body():
+    outcomes = tuple(Outcomes("frankfurt/agent-1", f"instance-{number:04}", 1000, 1, 0.123456) for number in range(64))
+    usages = [Usage(f"service-{number:04}", 1234.5678, 1.2345, outcomes) for number in range(1_000)]
+    held = {usage.service: Held(1 << 60, 1 << 40) for usage in usages}
+    data = request(usages, held, 1.0)
+    assert len(data) < BODY_LIMIT
+    assert len(decode(data, CallerBody).usages[0].outcomes) == 5
 
 
 def test_what_is_asked_is_what_the_agent_reads():

@@ -9,7 +9,8 @@ from dislocate.core.boundary.requests import Refused
 from dislocate.core.units import SECOND
 from dislocate.edge.http.access import Access, Role
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import FakeBackend, instance, route
+from tests.support.fake_backend import instance
+from tests.support.fake_routes import RoutingBackend, route
 
 ASK = "/api/callers/4711-1"
 HAS = {"index": 17, "epoch": 5}
@@ -17,7 +18,7 @@ HAS = {"index": 17, "epoch": 5}
 
 @pytest.fixture
 def backend():
-    return FakeBackend()
+    return RoutingBackend()
 
 
 @pytest.fixture

@@ -225,6 +225,7 @@ def test_beyond_its_workers_requests_wait_and_beyond_its_queue_they_are_refused(
         assert len(began) == 2
         status, words, headers = Caller(server).get("/late")
         assert (status, headers["Retry-After"], "5 requests are waiting" in words) == (503, "1", True)
+        assert headers["Dislocate-Not-Begun"] == "1"
         assert Caller(server).get("/health")[0] == 200, "it lives"
         go.set()
         assert [caller.get(timeout=PATIENCE)[0] for caller in callers] == [200] * 5
