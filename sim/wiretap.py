@@ -78,10 +78,19 @@ class Wiretap:
         """Of every event."""
         if isinstance(event, EntriesApplied):
             self._applied[process] = event.index
-            log = self._log(process)
+            log = self._log_up_to(process, event)
             while len(self.agreed) < event.index and (entry := log.get(len(self.agreed) + 1)) is not None:
                 self._agree(entry)
             self._compare(process, event)
+
+    def _log_up_to(self, process: Process, event: EntriesApplied) -> dict[int, Entry]:
+        """The log of whoever has written what `process` applied.  A leader whose disk is slow applies what a majority of
+        others has, before it writes it; whoever has the last entry has all before it (log matching)."""
+        for log in (self._log(process), *self._logs.values()):
+            last = log.get(event.index)
+            if last is not None and last.term == event.term:
+                return log
+        return self._log(process)
 
     def _agree(self, entry: Entry) -> None:
         self.reference.apply(entry.data)

@@ -7,12 +7,12 @@ import pytest
 from sim.run import simulate
 from sim.swarm import swarm_scenario
 
-FOUND = (
-    *(69, 567),  # a refusal that had lost a word on its way hid an earlier sending that was done
-    245,  # a leader counts by the end of a joint change before it has written it, which is right: the tap knows that now
-    311,  # the same from the other side: the last voter left asks nobody, by an end of the change that nobody has applied yet
-)
-SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else (1, *FOUND[1:])  # 69 and 567 are one bug
+A_FEW = (
+    1,
+    277,  # a leader whose disk is slow applies what a majority of others has written: the tap looks at theirs
+    567,  # a refusal that had lost a word on its way hid an earlier sending that was done
+)  # others that were found: 69 is 567 again; 110 a simulated disk out of order; 245 and 311 the tap's view of joint changes
+SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else A_FEW
 
 
 @pytest.mark.parametrize("seed", SEEDS)
