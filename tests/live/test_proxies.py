@@ -189,6 +189,24 @@ def test_a_haproxy_under_load_follows_instances_weights_and_drains_without_an_er
 
 
 @needs_haproxy
+def test_a_haproxy_that_begins_anew_while_the_agent_is_away_is_given_what_is_known(shop, short, tmp_path, opened):
+    file = haproxy_file(short, free_port(), "  server-template s 1-4 127.0.0.1:1 disabled")
+    runtime = Runtime(f"{short}/admin.sock")
+    arguments = ("haproxy", "drive", "--socket", runtime.where, "--backend", "shop=shop.web", "--agent", shop.where)
+
+    def ready():
+        return {str(slot.port) for slot in answers(runtime) if slot.state == "ready"}
+
+    with process([HAPROXY, "-db", "-f", file], tmp_path / "haproxy.log"):
+        until("HAProxy answers", lambda: answers(runtime))
+        opened.enter_context(process([sys.executable, "-m", "dislocate", *arguments], tmp_path / "drive.log"))
+        until("all are in", lambda: ready() == shop.names(0, 1, 2))
+    shop.agent.process.kill()
+    with process([HAPROXY, "-db", "-f", file], tmp_path / "haproxy.log"):
+        until("all are in again", lambda: ready() == shop.names(0, 1, 2))
+
+
+@needs_haproxy
 def test_a_haproxy_that_asks_by_agent_checks_moves_weights_and_states(shop, short, tmp_path, opened):
     port, check = free_port(), free_port()
     asks = f"weight 100 agent-check agent-inter 100ms agent-addr {HOST} agent-port {check}"
