@@ -71,7 +71,7 @@ def test_errors_that_all_make_alike_take_nobody_out():
 
 def test_half_of_the_endpoints_dead_and_no_call_in_a_hundred_meets_one():
     caller = Caller(route(fleet("fra", 10), NEVER_EJECT))
-    dead = {f"fra/a{at}": Outcome.REFUSED for at in range(4)}
+    dead = {f"fra/a{at}": Outcome.REFUSED for at in range(5)}
     caller.serve(200, dead)
     assert sum(caller.serve(2_000, dead)[node] for node in dead) < 20
 
@@ -124,6 +124,19 @@ def test_an_ejection_lasts_thirty_seconds_more_or_less_and_longer_each_time():
         caller.wait(endpoint.ejected_until - caller.now + SECOND)
         caller.call()
         assert not endpoint.ejected_until
+
+
+def test_who_returns_from_an_ejection_warms_up_as_one_that_is_fresh():
+    caller = Caller(route(fleet("fra", 4), ALL))
+    caller.calls(100)
+    fail(caller, "fra/a1")
+    endpoint = endpoints(caller)["fra/a1"]
+    caller.wait(endpoint.ejected_until - caller.now + SECOND)
+    early = caller.calls(200)["fra/a1"]
+    caller.wait(40 * SECOND)
+    late = caller.calls(200)["fra/a1"]
+    assert early < 25
+    assert late > 30
 
 
 def test_an_ejection_is_never_longer_than_the_longest():
@@ -444,6 +457,27 @@ def test_a_clock_that_jumps_while_calls_are_under_way_harms_nobody(jump):
     went = caller.calls(2_000)
     assert min(went.values()) > 250
     assert all(0.0 < endpoint.cost <= 10.0 for endpoint in endpoints(caller).values())
+
+
+def test_a_call_that_ends_before_it_began_teaches_nothing():
+    caller = Caller(route(fleet("fra", 1), ALL))
+    caller.call(20 * MILLISECOND)
+    picked = caller.pick()
+    caller.done(picked, -100 * SECOND)
+    assert picked.endpoint.cost == pytest.approx(0.02)
+    assert picked.endpoint.samples == pytest.approx([0.02, 0.02])
+
+
+@pytest.mark.parametrize("back", [1, 10 * SECOND, 20 * SECOND, HOUR // 60 * 10])
+def test_a_clock_that_goes_back_to_after_a_call_began_at_most_doubles_its_cost(back):
+    caller = Caller(route(fleet("fra", 1), ALL))
+    early = caller.pick()
+    caller.wait(HOUR)
+    caller.call(5 * SECOND)
+    caller.wait(-back)
+    early.began = caller.now
+    caller.done(early, MILLISECOND)
+    assert 0.0 < early.endpoint.cost <= 10.0
 
 
 def test_a_clock_that_goes_back_ends_ejections_rather_than_keeping_them_for_ever():
