@@ -14,6 +14,7 @@ from dislocate.edge.picks import HELD, SETTLED
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import NOW, FakeBackend, datacenter, instance
 from tests.support.tiny_store import TinyStore
+from tests.unit.test_http_api import frames, open_stream
 
 
 @pytest.fixture
@@ -319,3 +320,20 @@ def test_a_drain_of_a_data_center_has_an_end_within_three_days(api, backend):
     problem = api.problem("PUT", "/api/drains/fra", {"expires": "73h"})
     assert (problem.field, "72h" in problem.expected, backend.asked) == ("expires", True, [])
     assert api.ask("PUT", "/api/drains/fra", {"expires": "72h"}).status_code == 200
+
+
+# ---- watching
+
+
+def test_a_watch_tells_of_flows_only_who_asked_for_them(api, backend):
+    three(backend)
+    plain, both = (open_stream(api, f"/api/watch?service=shop.web{more}") for more in ("", "&flows=true"))
+    assert [len(frames(stream, 1)) for stream in (plain, both)] == [1, 1]
+    backend.tell(backend.node.flows.share("shop.web", lon=1.0))
+    backend.tell(backend.node.flows.share("other", lon=1.0))
+    assert [data["service"] for _, _, data in frames(both, 1)] == ["shop.web"]
+    three(backend)
+    assert [data["service"] for _, _, data in frames(plain, 1)] == ["shop.web"]  # the next that it hears of
+    plain.close()
+    both.close()
+    assert backend.listeners == 0
