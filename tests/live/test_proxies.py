@@ -254,6 +254,21 @@ def test_the_driver_says_what_a_haproxy_lacks(shop, short, tmp_path, opened):
     assert (done.returncode, "--backend: got 'web'" in done.stderr) == (1, True), done
 
 
+@needs_haproxy
+def test_the_examples_are_files_that_a_haproxy_takes(shop, tmp_path):
+    out, head = tmp_path / "shop.cfg", tmp_path / "head.cfg"
+    head.write_text("defaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\nlisten all\n  bind 127.0.0.1:1\n")
+    template = str(EXAMPLES / "haproxy-backend.cfg.j2")
+    shop.api.send("PUT", "/api/instances/api-1", {"service": "shop.api", "address": HOST, "port": 9})
+    done = command("watch", "shop.*", "--template", template, "--out", str(out), "--once", agent=shop.where)
+    assert done.returncode == 0, done.stderr
+    assert out.read_text().count("\n    server fra-a1-") == 4
+    for files in ((head, out), (EXAMPLES / "haproxy-driven.cfg",)):
+        arguments = [HAPROXY, "-c", *(word for file in files for word in ("-f", str(file)))]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 # ---- nginx
 
 
