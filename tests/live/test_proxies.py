@@ -257,7 +257,8 @@ def test_the_driver_says_what_a_haproxy_lacks(shop, short, tmp_path, opened):
 @needs_haproxy
 def test_the_examples_are_files_that_a_haproxy_takes(shop, tmp_path):
     out, head = tmp_path / "shop.cfg", tmp_path / "head.cfg"
-    head.write_text("defaults\n  mode http\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\nlisten all\n  bind 127.0.0.1:1\n")
+    timeouts = "".join(f"  timeout {what} 1s\n" for what in ("connect", "client", "server"))
+    head.write_text(f"defaults\n  mode http\n{timeouts}listen all\n  bind 127.0.0.1:1\n")
     template = str(EXAMPLES / "haproxy-backend.cfg.j2")
     shop.api.send("PUT", "/api/instances/api-1", {"service": "shop.api", "address": HOST, "port": 9})
     done = command("watch", "shop.*", "--template", template, "--out", str(out), "--once", agent=shop.where)
