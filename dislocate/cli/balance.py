@@ -58,11 +58,13 @@ def flows(agent: AgentConnection, as_json: bool, name: str) -> None:
     if answer["inputs"]:
         columns = ("DATACENTER", "DEMAND", "CAPACITY", "LIVE", "BACKLOG", "COST", "TIER", "AGE")
         click.echo("\n" + table(columns, [_place(place) for place in answer["inputs"]]))
-    places = list(dict.fromkeys(share["datacenter"] for row in answer["rows"] for share in row["shares"]))
+    told = [share for row in answer["rows"] for share in (*row["shares"], *row["target"])]
+    places = list(dict.fromkeys(share["datacenter"] for share in told))
     rows = [_row(row, places, answer["home"]) for row in answer["rows"]]
     click.echo("\n" + table(("FROM", *(f"TO {place}" for place in places), "BY", "AGE"), rows))
     columns = ("INSTANCE", "ADDRESS", "STATUS", "PART", "LOAD", "AGE")
-    click.echo("\n" + table(columns, [_instance(each) for each in answer["instances"]]))
+    if answer["instances"]:
+        click.echo("\n" + table(columns, [_instance(each) for each in answer["instances"]]))
 
 
 def _place(place: dict[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import click
 
 from dislocate.cli.following import RETRY, Following
 from dislocate.cli.output import agent_command, fail
-from dislocate.client.connection import AgentConnection, NoAgent
+from dislocate.client.connection import AgentConnection, NoAgent, Problem
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name, split_address
 
@@ -58,21 +58,23 @@ def drive(
     if once:
         return
     following = Following(agent, services)
-    complaint = ""
+    told = ""
     while True:
         changed = following.take(LOOK_EACH)
+        wrong = ""
         try:
             for service in changed or services:  # nothing changed: loads may have
                 driver.refresh(service)
-        except NoAgent:
-            pass  # `following` says so; what is known holds
+        except (NoAgent, Problem) as error:  # what is known holds
+            wrong = str(error)
         try:
             driver.apply()
-            complaint = ""
         except (NoProxy, LocalError) as error:
-            if str(error) != complaint:
-                complaint = str(error)
-                click.echo(f"{complaint}; trying again", err=True)
+            wrong = str(error)
+        if wrong and wrong != told:
+            click.echo(f"{wrong}\ntrying again each {RETRY:g} s", err=True)
+        told = wrong
+        if wrong:
             time.sleep(RETRY)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from dislocate.cli.following import Following
+from dislocate.cli.following import RETRY, Following
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
 from dislocate.core.errors import LocalError
 from dislocate.host.paths import Seen, draft, replace, see_file
@@ -27,7 +27,7 @@ from dislocate.proxies.pool import State, pool, scaled
 
 WEIGHTS = 100  # largest weight in a template; finer ones would only mean more reloads
 MODE = 0o644  # of a file that was not there
-AGAIN = 10.0  # seconds until a command that failed is run again, if nothing changes before
+AGAIN = 10.0  # seconds between two looks, and until a command that failed is run again, if nothing changes before
 
 
 class Output(Struct, frozen=True):
@@ -144,21 +144,20 @@ def watch_templates(
     """Keep the files so for ever."""
     templates = Templates(agent, name, found, command)
     following = Following(agent, (name,))
-    is_settled, told = True, ""
+    told = ""
     waiting: dict[str, None] = {}  # what could not be asked for yet
     while True:
         waiting.update(dict.fromkeys(following.take(AGAIN)))
-        if not waiting and is_settled:
-            continue
         try:
             templates.refresh(list(waiting))
             waiting.clear()
-        except NoAgent:
-            time.sleep(pause)  # `following` says so, and when it is back
+        except (NoAgent, Problem) as error:  # what is known holds; it is asked again
+            told = _tell(str(error), told)
+            time.sleep(max(pause, RETRY))
             continue
         told = _tell(templates.missing, told)
         if not templates.missing:
-            is_settled = templates.apply()
+            templates.apply()  # also when nothing came: the template may be another, or the file gone
         time.sleep(pause)
 
 

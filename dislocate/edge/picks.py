@@ -23,6 +23,7 @@ from dislocate.core.units import SECOND
 from dislocate.edge.backend import Backend
 
 CALLER = "edge"
+SETTLED = SECOND // 5  # shares move once a second
 HELD = 1 * SECOND  # most calls are over by then
 REPORT_EACH = 1.0  # seconds, as every caller reports
 QUIET = 3  # reports without anything, after which it stops until the next pick
@@ -38,8 +39,25 @@ class Picks:
         self._streams = streams
         self._pickers: dict[tuple[str, str], Picker] = {}  # by service and the data center that asks
         self._routes: dict[tuple[str, str], tuple[int, int, tuple[Share, ...]]] = {}  # what each was fed last
+        self._known: dict[str, tuple[int, int, Route | None]] = {}  # until when, of which index
         self._held: deque[tuple[int, Picker, Picked]] = deque()
         self._reporter: gevent.Greenlet | None = None
+
+    def route(self, service: str) -> Route | None:
+        """The route to `service`: of its instances as they are now, with shares of `SETTLED` ago at most.
+
+        Making one looks at every instance, which is too much for each pick."""
+        node, now = self._backend.node, self._backend.now()
+        view = node.catalog.service(service)
+        if view is None:
+            self._known.pop(service, None)
+            return None
+        until, index, route = self._known.get(service, (0, 0, None))
+        if route is None or index != view.index or until <= now:
+            route = node.flows.route(service)
+            if route is not None:
+                self._known[service] = (now + SETTLED, view.index, route)
+        return route
 
     def pick(self, route: Route, *, key: str = "", exclude: Container[str] = ()) -> Picked:
         """An instance for a call from `route.home`.  Raises `NoEndpoint`."""

@@ -111,6 +111,7 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise LocalError("--state-file", got=str(path), expected=f"a file to write ({error.strerror})") from error
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.live.test_answers import dig
 from tests.support.live import PATIENCE, command, curl, until
 
 pytestmark = pytest.mark.live
@@ -100,7 +101,10 @@ def test_commands_about_balancing(ask, settled):
     try:
         assert table(ask("policy", "list"))[0][:2] == ["shop.web", "tiers"]
         until("the policy holds", lambda: json.loads(ask("pick", "shop.web", "--json")[1])["datacenter"] == "wdc")
-        until("far away too", lambda: "fra gets 0%" in ask("flows", "shop.web")[1])
+        assert "fra gets 0%" in ask("flows", "shop.web")[1]
+        hosts = {settled.plans[f"wdc/a{j}"].host for j in (1, 2)}
+        asked = (settled.plans["fra/a1"].host, "shop.web.service.dislocate")
+        until("DNS follows", lambda: set(dig(*asked)) == hosts)
         code, out, errors = ask("policy", "set", "shop.web", "--spill", "ded")
         assert (code, "did you mean 'dead'?" in errors) == (1, True)
     finally:
@@ -214,7 +218,17 @@ def test_errors_are_json_where_json_was_asked_for(ask):
 
 @pytest.mark.parametrize("where", ["http://127.255.0.1:1", "unix:/no/such/http.sock"])
 def test_without_an_agent_commands_exit_3_and_say_how_to_start_or_name_one(where):
-    for arguments in (["members"], ["leave"], ["watch", "x"], ["register", "x", "--port", "1"]):
+    for arguments in (
+        ["members"],
+        ["leave"],
+        ["watch", "x"],
+        ["watch", "x", "--template", "t"],
+        ["register", "x", "--port", "1"],
+        ["pick", "x"],
+        ["flows", "x"],
+        ["policy", "list"],
+        ["haproxy", "drive", "--socket", "/x", "--backend", "a=b"],
+    ):
         done = command(*arguments, agent=where)
         assert (done.returncode, "no agent at" in done.stderr, "dislocate dev" in done.stderr) == (3, True, True)
         assert "Traceback" not in done.stderr

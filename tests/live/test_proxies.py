@@ -189,6 +189,24 @@ def test_a_haproxy_under_load_follows_instances_weights_and_drains_without_an_er
 
 
 @needs_haproxy
+def test_a_haproxy_that_begins_anew_while_the_agent_is_away_is_given_what_is_known(shop, short, tmp_path, opened):
+    file = haproxy_file(short, free_port(), "  server-template s 1-4 127.0.0.1:1 disabled")
+    runtime = Runtime(f"{short}/admin.sock")
+    arguments = ("haproxy", "drive", "--socket", runtime.where, "--backend", "shop=shop.web", "--agent", shop.where)
+
+    def ready():
+        return {str(slot.port) for slot in answers(runtime) if slot.state == "ready"}
+
+    with process([HAPROXY, "-db", "-f", file], tmp_path / "haproxy.log"):
+        until("HAProxy answers", lambda: answers(runtime))
+        opened.enter_context(process([sys.executable, "-m", "dislocate", *arguments], tmp_path / "drive.log"))
+        until("all are in", lambda: ready() == shop.names(0, 1, 2))
+    shop.agent.process.kill()
+    with process([HAPROXY, "-db", "-f", file], tmp_path / "haproxy.log"):
+        until("all are in again", lambda: ready() == shop.names(0, 1, 2))
+
+
+@needs_haproxy
 def test_a_haproxy_that_asks_by_agent_checks_moves_weights_and_states(shop, short, tmp_path, opened):
     port, check = free_port(), free_port()
     asks = f"weight 100 agent-check agent-inter 100ms agent-addr {HOST} agent-port {check}"
@@ -234,6 +252,22 @@ def test_the_driver_says_what_a_haproxy_lacks(shop, short, tmp_path, opened):
     assert (done.returncode, "1 of shop.web have no slot" in done.stdout) == (0, True), done
     done = command(*drive, "web=shop.web", agent=shop.where)
     assert (done.returncode, "--backend: got 'web'" in done.stderr) == (1, True), done
+
+
+@needs_haproxy
+def test_the_examples_are_files_that_a_haproxy_takes(shop, tmp_path):
+    out, head = tmp_path / "shop.cfg", tmp_path / "head.cfg"
+    timeouts = "".join(f"  timeout {what} 1s\n" for what in ("connect", "client", "server"))
+    head.write_text(f"defaults\n  mode http\n{timeouts}listen all\n  bind 127.0.0.1:1\n")
+    template = str(EXAMPLES / "haproxy-backend.cfg.j2")
+    shop.api.send("PUT", "/api/instances/api-1", {"service": "shop.api", "address": HOST, "port": 9})
+    done = command("watch", "shop.*", "--template", template, "--out", str(out), "--once", agent=shop.where)
+    assert done.returncode == 0, done.stderr
+    assert out.read_text().count("\n    server fra-a1-") == 4
+    for files in ((head, out), (EXAMPLES / "haproxy-driven.cfg",)):
+        arguments = [HAPROXY, "-c", *(word for file in files for word in ("-f", str(file)))]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 # ---- nginx

@@ -30,6 +30,9 @@ def upstream(host: str) -> Iterator[int]:
         daemon_threads = True
         request_queue_size = 128
 
+        def handle_error(self, *_: object) -> None:
+            """A proxy that hung up is no news."""
+
     with Server((host, 0), Answering) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

@@ -96,6 +96,12 @@ def test_flows_are_explained_in_words_and_shown_with_their_numbers(shell):
     assert shell.json("flows", "shop.web")["home"] == "fra"
 
 
+def test_flows_of_a_service_without_instances_are_shown_without_a_table_of_them(shell):
+    shell.backend.put(service="empty")
+    told = shell.run("flows", "empty").stdout
+    assert ("a test says so" in told, "INSTANCE" in told) == (True, False)
+
+
 # ---- policies
 
 

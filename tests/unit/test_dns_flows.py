@@ -86,6 +86,16 @@ def test_who_only_warns_in_one_data_center_is_not_put_behind_who_passes_in_anoth
     assert firsts["10.2.0.1"] / 320 == pytest.approx(0.5, abs=2 / 32)
 
 
+def test_who_passes_comes_first_with_the_whole_share_of_its_data_center(world):
+    world.backend.turns("web", "10.1.0.1", weight=1)
+    world.backend.runs("web", "10.1.0.2", datacenter="fra", status=Status.WARNING, weight=99)
+    world.backend.shares("web", fra=0.5, lon=0.5)
+    answers = [world.addresses(NAME) for _ in range(320)]
+    assert {answer[2] for answer in answers} == {"10.1.0.2"}
+    firsts = Counter(answer[0] for answer in answers)
+    assert firsts["10.1.0.1"] / 320 == pytest.approx(0.5, abs=2 / 32)
+
+
 # ---- parts
 
 INSTANCES = st.lists(

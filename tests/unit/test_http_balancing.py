@@ -10,10 +10,11 @@ from dislocate.core.boundary.balance import PlaceInput, Policy, ReportUsage, Spi
 from dislocate.core.boundary.requests import SetDraining
 from dislocate.core.boundary.values import Status
 from dislocate.core.units import HOUR, MILLISECOND, SECOND
-from dislocate.edge.picks import HELD
+from dislocate.edge.picks import HELD, SETTLED
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import NOW, FakeBackend, datacenter, instance
 from tests.support.tiny_store import TinyStore
+from tests.unit.test_http_api import frames, open_stream
 
 
 @pytest.fixture
@@ -39,6 +40,12 @@ def three(backend, **changes):
     )
 
 
+def moves(backend, **shares):
+    """Traffic goes there from now on; `SETTLED` later every pick knows."""
+    backend.tell(backend.node.flows.share("shop.web", **shares))
+    backend.clock += SETTLED
+
+
 def picks(api, count, query=""):
     return Counter(api.get(f"/api/services/shop.web/pick{query}")["datacenter"] for _ in range(count))
 
@@ -60,9 +67,18 @@ def test_a_pick_is_one_instance_with_its_reasons(api, backend):
 
 def test_picks_follow_the_flows(api, backend):
     three(backend)
-    backend.tell(backend.node.flows.share("shop.web", fra=0.7, lon=0.3))
+    moves(backend, fra=0.7, lon=0.3)
     found = picks(api, 200)
     assert (abs(found["fra"] - 140) <= 10, found["wdc"]) == (True, 0), found
+
+
+def test_a_pick_knows_at_once_that_an_instance_died_and_soon_that_traffic_moved(api, backend):
+    three(backend)
+    assert picks(api, 5) == {"fra": 5}
+    three(backend, fra={"status": Status.CRITICAL})
+    assert picks(api, 5) == {"lon": 5}
+    moves(backend, wdc=1.0)
+    assert picks(api, 5) == {"wdc": 5}
 
 
 def test_a_burst_of_picks_spreads_over_equal_instances(api, backend):
@@ -304,3 +320,20 @@ def test_a_drain_of_a_data_center_has_an_end_within_three_days(api, backend):
     problem = api.problem("PUT", "/api/drains/fra", {"expires": "73h"})
     assert (problem.field, "72h" in problem.expected, backend.asked) == ("expires", True, [])
     assert api.ask("PUT", "/api/drains/fra", {"expires": "72h"}).status_code == 200
+
+
+# ---- watching
+
+
+def test_a_watch_tells_of_flows_only_who_asked_for_them(api, backend):
+    three(backend)
+    plain, both = (open_stream(api, f"/api/watch?service=shop.web{more}") for more in ("", "&flows=true"))
+    assert [len(frames(stream, 1)) for stream in (plain, both)] == [1, 1]
+    backend.tell(backend.node.flows.share("shop.web", lon=1.0))
+    backend.tell(backend.node.flows.share("other", lon=1.0))
+    assert [data["service"] for _, _, data in frames(both, 1)] == ["shop.web"]
+    three(backend)
+    assert [data["service"] for _, _, data in frames(plain, 1)] == ["shop.web"]  # the next that it hears of
+    plain.close()
+    both.close()
+    assert backend.listeners == 0

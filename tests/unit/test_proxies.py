@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from dislocate.client.connection import NoAgent, Problem
+from dislocate.core.errors import LocalError
 from dislocate.proxies.agent_check import line
+from dislocate.proxies.driver import Bond, Driver
 from dislocate.proxies.pool import Server, State, pool, scaled
 from dislocate.proxies.runtime import Slot
 from dislocate.proxies.slots import steps
@@ -198,3 +201,120 @@ def test_an_agent_check_is_answered_by_share_and_status(asked, told):
         )
     )
     assert line(found, asked) == told
+
+
+# ---- the driver
+
+
+class FakeRuntime(FakeProxy):
+    """A HAProxy at the end of a socket."""
+
+    refusal = ""
+
+    def __init__(self, count):
+        super().__init__([slot(at) for at in range(count)])
+        self.count = count
+
+    def slots_of(self):
+        return list(self.slots.values())
+
+    def restart(self):
+        self.slots = {each.name: each for each in (slot(at) for at in range(self.count))}
+
+    def ask(self, commands):
+        if self.refusal:
+            return self.refusal
+        self.obey(commands.split(";"))
+        return (
+            "\nIP changed from '127.0.0.1' to '10.0.0.1', port changed from '1' to '80' by 'stats socket command'\n\n"
+        )
+
+
+class Socket:
+    """`Runtime` in front of a `FakeRuntime`."""
+
+    def __init__(self, proxy):
+        self.proxy = proxy
+        self.ask = proxy.ask
+
+    def slots(self, _backend):
+        return self.proxy.slots_of()
+
+    def states(self):
+        return "the states\n"
+
+
+class Agent:
+    """Answers for one service; `gone` or a problem instead."""
+
+    def __init__(self, *instances):
+        self.answer = flows(*instances)
+        self.error = None
+
+    def get(self, _path):
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+@pytest.fixture
+def driven(tmp_path):
+    proxy, agent, said = FakeRuntime(2), Agent(instance(1), instance(2)), []
+    driver = Driver(agent, Socket(proxy), (Bond("web", "shop.web"),), said.append, tmp_path / "state")
+    driver.refresh("shop.web")
+    return driver, proxy, agent, said
+
+
+def test_a_driver_says_each_command_once_and_keeps_the_state_file(driven, tmp_path):
+    driver, proxy, _, said = driven
+    assert (driver.apply(), driver.apply(), len(said)) == (6, 0, 6)
+    assert proxy.ready == {"10.0.0.1": 256, "10.0.0.2": 256}
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_proxy_that_begins_anew_is_given_what_is_known_even_without_an_agent(driven):
+    driver, proxy, agent, _ = driven
+    driver.apply()
+    proxy.restart()
+    agent.error = NoAgent("unix:/x", "gone")
+    with pytest.raises(NoAgent):
+        driver.refresh("shop.web")
+    assert driver.apply() == 6
+    assert proxy.ready == {"10.0.0.1": 256, "10.0.0.2": 256}
+
+
+def test_a_service_that_the_agent_forgot_stays_as_it_was_and_that_is_said_once(driven):
+    driver, proxy, agent, said = driven
+    driver.apply()
+    agent.error = Problem(404, {"detail": "No service"})
+    driver.refresh("shop.web")
+    driver.refresh("shop.web")
+    assert driver.apply() == 0
+    assert said[6:] == ["shop.web: the agent knows no such service"]
+    assert set(proxy.ready) == {"10.0.0.1", "10.0.0.2"}
+
+
+def test_what_is_lacking_is_said_once_while_it_lacks(driven):
+    driver, _, agent, said = driven
+    agent.answer = flows(instance(1), instance(2), instance(3, 0.1))
+    driver.refresh("shop.web")
+    driver.apply()
+    driver.apply()
+    lacking = [words for words in said if "have no slot" in words]
+    assert (len(lacking), "fra/a1/web-3" in lacking[0]) == (1, True)
+
+
+def test_a_refusal_of_the_socket_names_its_words(driven):
+    driver, proxy, _, said = driven
+    proxy.refusal = "Permission denied\n\n"
+    with pytest.raises(LocalError, match="Permission denied"):
+        driver.apply()
+    assert said == []
+
+
+def test_a_directory_that_cannot_be_written_is_named(driven, tmp_path):
+    driver, *_ = driven
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "in the way").touch()
+    with pytest.raises(LocalError, match="--state-file"):
+        driver.apply()

@@ -9,16 +9,15 @@ Does not know bytes or sizes (`wire`), nor for how many askers an answer serves 
 """
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate
 from random import Random
 from typing import Any, Protocol, TypeAlias
 
 from dnslib import QTYPE, RCODE, RR
 from msgspec import Struct
 
-from dislocate.core.balance.parts import InstancePart, parts
+from dislocate.core.balance.parts import parts
 from dislocate.core.boundary.balance import Route
 from dislocate.core.boundary.settings import Settings
 from dislocate.core.boundary.values import Status
@@ -39,7 +38,7 @@ from dislocate.edge.dns.names import (
     to_ip,
     understand,
 )
-from dislocate.edge.dns.preference import by_distance, rank
+from dislocate.edge.dns.preference import Told, best_first, by_part, by_weight, rank
 from dislocate.edge.dns.records import (
     address_record,
     alias_record,
@@ -55,13 +54,12 @@ NODE_TTL = 30
 NEGATIVE_TTL = 5  # the SOA's minimum
 SHELF_LIFE = 5.0  # seconds that an answer may serve without an event: an RTT drifts and no event says so
 TXT_SHELF_LIFE = 1.0  # its ages grow
-WEIGHTS = 1_000  # that SRV shares out among those with a part of the traffic: to a tenth of a percent
 ROTATIONS = 32  # orders drawn for one A or AAAA answer: the share of each as the first is right to 1/32
 UDP_ADDRESSES = 8  # of 28 bytes at most: they fit 512 bytes with any name
 TCP_ADDRESSES = 2_000  # the same for 65,535
 _STRIDE = 13  # coprime to ROTATIONS, so that neighbouring draws start far apart
 
-Groups: TypeAlias = Sequence[tuple["Told", ...]]  # by priority
+Groups: TypeAlias = Sequence[tuple[Told, ...]]  # by priority
 
 _ADDRESSES = (QTYPE.A, QTYPE.AAAA)
 
@@ -102,13 +100,6 @@ class Weighted(Struct, frozen=True):
 
     weight: int
     record: RR
-
-
-class Told(Struct, frozen=True):
-    """An instance that is named, with its weight among those of its priority."""
-
-    instance: InstanceView
-    weight: int
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -172,12 +163,12 @@ def _service(asked: ServiceAsked, question: Question, knowledge: Knowledge, now:
     home, places = knowledge.settings.node.datacenter, knowledge.datacenters
     if asked.datacenter is not None:
         scope = tuple(i for i in view.instances if i.datacenter == asked.datacenter)
-        told = [_by_weight(group) for group in rank(scope, home, places)]
+        told = [by_weight(group) for group in rank(scope, home, places)]
         is_spilling = False
     else:
         scope = view.instances
         route = knowledge.flows.route(asked.name)
-        told = [] if route is None else _by_part(parts(route), home, places)
+        told = [] if route is None else by_part(parts(route), home, places)
         is_spilling = route is not None and sum(share.share > 0.0 for share in route.shares) > 1
     hasty = is_spilling or any(i.status is Status.DRAINING for i in scope)
     hasty = hasty or any(not _is_up(each.instance) for group in told for each in group)
@@ -195,45 +186,19 @@ def _service(asked: ServiceAsked, question: Question, knowledge: Knowledge, now:
     return found if found.pools or found.records else _nodata(knowledge, asked.name)
 
 
-def _by_weight(instances: tuple[InstanceView, ...]) -> tuple[Told, ...]:
-    """As registered: for who names a data center, and for who is spare."""
-    return tuple(Told(instance, max(1, instance.weight)) for instance in instances)
-
-
-def _by_part(
-    given: tuple[InstancePart, ...], home: str, places: Mapping[str, DatacenterView]
-) -> list[tuple[Told, ...]]:
-    """First those with a part of the traffic, of all data centers, nearest first; then, data center by data center, the
-    spare ones."""
-    busy = {(each.instance.node, each.instance.id): each.part for each in given if each.part}
-    spare = tuple(each.instance for each in given if each.part == 0.0)
-    groups = by_distance((each.instance for each in given if each.part), home, places)
-    sharing = tuple(
-        Told(instance, max(1, round(WEIGHTS * busy[instance.node, instance.id])))
-        for group in groups
-        for instance in group
-    )
-    return [*([sharing] if sharing else []), *(_by_weight(group) for group in by_distance(spare, home, places))]
-
-
 def _addresses(owner: str, groups: Groups, type_: int, ttl: int, subject: str) -> Answer:
     """One record an address, of a data center the passing before the warning; a lone host name in place of an address
     becomes a CNAME."""
     pools: dict[int, dict[IpAddress, int]] = {}
     seen: dict[IpAddress, int] = {}
-    best: dict[tuple[str, Status], int] = {}  # of its data center: the first status, the second ...
-    of_place: Counter[str] = Counter()
-    for told in islice((each for group in groups for each in group), TCP_ADDRESSES):
-        place = (told.instance.datacenter, told.instance.status)
-        if place not in best:
-            best[place] = of_place[place[0]]
-            of_place[place[0]] += 1
+    everybody = [told for group in groups for told in group][:TCP_ADDRESSES]
+    for told, turn in best_first(everybody):
         ip = to_ip(told.instance.address)
         if ip is not None and _is_wanted(ip, type_):
-            weights = pools.setdefault(seen.setdefault(ip, best[place]), {})
+            weights = pools.setdefault(seen.setdefault(ip, turn), {})
             weights[ip] = weights.get(ip, 0) + told.weight
     if not pools:
-        named = [told.instance.address for group in groups for told in group]
+        named = (told.instance.address for told in everybody)
         hosts = [address for address in named if address and to_ip(address) is None]
         alias = (alias_record(owner, hosts[0], ttl),) if hosts else ()
         return Answer(records=alias, subject=subject)

@@ -26,7 +26,7 @@ KEY_LIMIT = 1_024  # characters
 
 def pick_instance(call: Call) -> PickAnswer:
     name = call.path["name"]
-    route = call.node.flows.route(name)
+    route = call.agent.picks.route(name)
     if route is None:
         raise no_service(call, name)
     key = call.query("key")

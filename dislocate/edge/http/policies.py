@@ -2,7 +2,7 @@
 
     PUT /api/policies/shop.web   {"spill": "dead", "target_load": 0.7, "timeout": "2s"}   ->  {"revision": 12}
 
-What is left out is the default.  Every agent follows these keys, so a policy holds everywhere within a second of the answer.
+What is left out is the default.  Every agent follows these keys, so that a policy holds wherever the change has arrived.
 """
 
 from msgspec.structs import replace
