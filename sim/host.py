@@ -111,7 +111,9 @@ class SimulatedHost(Struct):
         before = self.state(name)
         if isinstance(resource, Command) and not resource.revert:
             return TaskOutcome(TaskResult.LEFT, before, before)
-        wanted = self.before.get((task.run, name), before)
+        wanted = self.before.get((task.run, name))
+        if wanted is None:
+            return _failed("lost", "how it was before this run is not kept")
         if wanted == before:
             return TaskOutcome(TaskResult.SAME, before, before)
         self._set(task, name, wanted, now)

@@ -149,14 +149,19 @@ class Outlets:
         self._schedule.call(at, self._write_due, process, write, effect.seq)
 
     def _write_due(self, process: Process, write: Write, seq: int) -> None:
-        if not process.is_running:
-            return
+        process.put_off.append((write, seq))
+        self._complete_writes(process, None, None)
+
+    def _complete_writes(self, process: Process, _payload: None, _extra: None) -> None:
+        """In order, all whose time is over: what a stall has put off comes before what began after it."""
         disk = process.machine.disk
         if disk.stalled_until > self._schedule.now:
-            self._schedule.call(disk.stalled_until, self._write_due, process, write, seq)
+            self._schedule.call(disk.stalled_until, self._complete_writes, process)
             return
-        failure = disk.complete(write)
-        self._deliver(process, StoreFailed(seq, failure) if failure else Stored(seq))
+        while process.put_off and process.is_running:
+            write, seq = process.put_off.popleft()
+            failure = disk.complete(write)
+            self._deliver(process, StoreFailed(seq, failure) if failure else Stored(seq))
 
     def _reply(self, process: Process, effect: Reply) -> None:
         asker = process.requests.pop(effect.request_id, None)

@@ -4,6 +4,7 @@ A `Machine` is the host: its addresses, disk, clock and services.  A `Process` i
 a restart makes another.  Inputs belong to a process: an answer for a dead one reaches nobody.
 """
 
+from collections import deque
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.node import Node
 from dislocate.core.outbox import NEVER
 from dislocate.core.units import SECOND
-from sim.disk import Disk
+from sim.disk import Disk, Write
 from sim.host import SimulatedHost
 from sim.services import SimulatedService
 
@@ -45,6 +46,7 @@ class Process:
         "machine",
         "node",
         "node_id",
+        "put_off",
         "requests",
         "started",
         "version",
@@ -63,6 +65,9 @@ class Process:
         self.armed = NEVER  # when its one timer fires
         self.waiting: list[Input] = []  # what the kernel holds for a stopped process, in order
         self.waiting_datagrams = 0
+        self.put_off: deque[tuple[Write, int]] = (
+            deque()
+        )  # writes (and their numbers) that a stalled disk has not answered
         self.links: dict[Path, Connection] = {}
         self.requests: dict[int, Asker] = {}
         self.version = 0  # grows whenever its answers may have changed

@@ -2,7 +2,9 @@
 
 A frame is written before the node sees its input and is on its way to the disk at most `FLUSH_PERIOD` and an input later
 (inputs come at least each second), so a killed process loses its last second or two.  A recorder that cannot write says
-so once and stops; the agent goes on.  The file is private to the agent's user: it holds what registrations hold.
+so once and stops; the agent goes on.  So does one whose file has grown to its limit: it ends in good order and replays up
+to there, since a recording without its beginning replays nothing.  The file is private to the agent's user: it holds what
+registrations hold.
 """
 
 import logging
@@ -22,6 +24,7 @@ from dislocate.core.units import SECOND
 
 FLUSH_PERIOD = 1 * SECOND
 BUFFER = 256 << 10  # bytes
+LIMIT = 1 << 30  # bytes of one file
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +32,9 @@ log = logging.getLogger(__name__)
 class Recorder:
     """One recording, from the node's making to its end.  Raises `ConfigError` when the file cannot be made."""
 
-    def __init__(self, path: FilePath, settings: Settings, seed: str, recovered: Recovered) -> None:
+    def __init__(self, path: FilePath, settings: Settings, seed: str, recovered: Recovered, limit: int = LIMIT) -> None:
         self._path = path
+        self._left = limit  # bytes
         self._digest = EffectsDigest()
         self._flushed = 0
         self._file: BufferedWriter | None = _create(path)
@@ -40,6 +44,11 @@ class Recorder:
 
     def before(self, input_: Input | None, now: int) -> None:
         """The node is about to be given `input_` (None: to be started)."""
+        if self._left <= 0 and self._file is not None:
+            log.warning(
+                "recording to %s is as long as it may be: it replays up to here, and the agent goes on", self._path
+            )
+            self.close()
         self._write(Step(now, self._digest.value(), input_))
         if now - self._flushed >= FLUSH_PERIOD:
             self._flushed = now
@@ -67,7 +76,9 @@ class Recorder:
     def _write(self, frame: Frame) -> None:
         file = self._file
         if file is not None:
-            self._attempt(lambda: file.write(encode_frame(frame)))
+            data = encode_frame(frame)
+            self._left -= len(data)
+            self._attempt(lambda: file.write(data))
 
     def _attempt(self, act: Callable[[], object]) -> None:
         try:

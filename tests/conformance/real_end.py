@@ -19,8 +19,10 @@ from zmq.utils import z85
 
 from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.inputs import Input
+from dislocate.core.boundary.requests import Request, Result
 from dislocate.core.boundary.values import CheckOutcome, Status
 from dislocate.core.identity import Address, NodeId, Path
+from dislocate.host.tasks import Tasks
 from dislocate.io.disk import Disk
 from dislocate.io.keyring import Keyring
 from dislocate.io.links import Links
@@ -73,6 +75,11 @@ def limit_pages(disk: Disk, count: int, unheard: FilePath) -> None:
     unheard.unlink()
 
 
+def no_node(request: Request, timeout: float | None = None) -> Result:
+    """Nothing that the bodies do asks the node, since there is none."""
+    raise AssertionError(request)
+
+
 class Child:
     """The parts, put together as the driver does."""
 
@@ -88,6 +95,13 @@ class Child:
         )
         where = state_dir(directory, node.path)
         disk = Disk(where)
+        tasks = Tasks(
+            where,
+            facts=lambda: {"state_dir": str(where)},
+            ask=no_node,
+            deliver=self._said.put,
+            open_secret=lambda sealed: sealed,
+        )
         gevent.signal_handler(FILL, limit_pages, disk, 1, where / "unheard")  # as many as there are
         gevent.signal_handler(FREE, limit_pages, disk, 1_000_000, where / "unheard")
         self._verbs = Outlets(
@@ -96,7 +110,9 @@ class Child:
             disk=disk,
             run_check=lambda spec: CheckOutcome(Status.PASSING),
             deliver=self._said.put,
+            tasks=tasks,
         ).verbs
+        tasks.start()
         self._out = FileObjectPosix(sys.stdout.buffer, "wb", close=False)
         self._out.write(keys.public)
         self._out.flush()

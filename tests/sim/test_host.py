@@ -52,10 +52,11 @@ def test_a_revert_makes_it_as_it_was_before_that_run():
     assert host.state(NAME) == ABSENT
 
 
-def test_a_revert_of_what_the_run_did_not_touch_changes_nothing():
+def test_a_revert_of_what_the_run_did_not_touch_fails_and_changes_nothing():
     host = SimulatedHost()
     do(host, BLUE, run="1")
-    assert do(host, RED, TaskVerb.REVERT, run="2").result is TaskResult.SAME
+    assert do(host, RED, TaskVerb.REVERT, run="2").kind == "lost"
+    assert do(host, BLUE, TaskVerb.LOOK).result is TaskResult.SAME
 
 
 def test_a_command_that_says_nothing_of_how_to_undo_it_is_left():

@@ -12,7 +12,7 @@ FOUND = (
     245,  # a leader counts by the end of a joint change before it has written it, which is right: the tap knows that now
     311,  # the same from the other side: the last voter left asks nobody, by an end of the change that nobody has applied yet
 )
-SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else (1, 2, *FOUND)
+SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else (1, *FOUND[1:])  # 69 and 567 are one bug
 
 
 @pytest.mark.parametrize("seed", SEEDS)

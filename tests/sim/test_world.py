@@ -173,6 +173,20 @@ def test_a_stalled_disk_answers_when_the_stall_is_over(make_world, turns):
     assert stored(world, turns, "fra/a2") == (Stored(99), 3 * SECOND)
 
 
+def test_writes_that_a_stall_put_off_come_before_those_that_began_once_it_was_mended(make_world, turns):
+    world = make_world(new_node=Listeners())
+    world.run(10 * SECOND)
+    do(world, fault("disk_stall", "fra/a2", lasting=3 * SECOND))
+    write = [Store(seq, (StoredRecord("x", b"%d" % seq),), True) for seq in (97, 98, 99)]
+    world.carry_out(world.machines["fra/a2"].process, write[:2])
+    world.run(11 * SECOND)
+    do(world, fault("disk_mend", "fra/a2"))
+    world.carry_out(world.machines["fra/a2"].process, write[2:])
+    world.run(12 * SECOND)
+    answers = [one.seq for _, one in turns.of("fra/a2", Stored, after=10 * SECOND) if one.seq >= 97]
+    assert answers == [97, 98, 99]
+
+
 def test_a_full_disk_refuses_and_a_mended_one_takes_writes_again(make_world, turns):
     world = make_world(new_node=Listeners())
     world.run(10 * SECOND)

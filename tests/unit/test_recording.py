@@ -36,7 +36,7 @@ from dislocate.core.node import Node
 from dislocate.core.recording import Ended, Frame, Header, Step, encode_frame, read_frames, replay
 from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND
-from dislocate.io.recorder import Recorder
+from dislocate.io.recorder import LIMIT, Recorder
 
 SETTINGS = Settings(
     node=NodeId("fra", "a1", 5), nonce=9, gossip="127.0.0.1:1", links="127.0.0.1:2", seeds=("127.0.0.2:1",)
@@ -57,9 +57,9 @@ INPUTS: tuple[Input, ...] = (
 )
 
 
-def record(path: FilePath, inputs: tuple[Input, ...] = INPUTS) -> Recorder:
+def record(path: FilePath, inputs: tuple[Input, ...] = INPUTS, limit: int = LIMIT) -> Recorder:
     """What a driver does, with a clock of its own."""
-    recorder = Recorder(path, SETTINGS, "seed", RECOVERED)
+    recorder = Recorder(path, SETTINGS, "seed", RECOVERED, limit)
     node = Node(SETTINGS, Streams("seed/fra/a1"), RECOVERED)
     recorder.before(None, 0)
     recorder.after(node.start(0))
@@ -191,6 +191,18 @@ def test_a_recording_is_private_and_an_earlier_one_is_kept(tmp_path):
     record(path, INPUTS[:1]).close()
     assert path.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "r.1").read_bytes() == first
+
+
+@pytest.mark.parametrize("limit", [0, 300, 600])
+def test_a_recording_that_is_as_long_as_it_may_be_ends_in_good_order_and_replays_up_to_there(tmp_path, limit, caplog):
+    record(tmp_path / "whole").close()
+    record(tmp_path / "r", limit=limit).close()
+    frames = frames_of(tmp_path / "r")
+    report = replay(frames)
+    assert (report.matches, report.is_complete) == (True, True)
+    assert frames[:-1] == frames_of(tmp_path / "whole")[: len(frames) - 1]
+    assert report.inputs < len(INPUTS)
+    assert caplog.text.count("as long as it may be") == 1
 
 
 def test_a_recorder_that_cannot_write_says_so_once_and_lets_the_agent_go_on(tmp_path, caplog):
