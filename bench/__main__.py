@@ -17,7 +17,7 @@ import msgspec
 
 from bench.report import Table, render
 
-BENCHES = ("membership", "dns", "store", "runs", "proxy", "simulator")
+BENCHES = ("membership", "dns", "store", "runs", "proxy", "simulator", "pick")
 
 
 def measure(name: str, quick: bool) -> Iterable[Table]:

@@ -127,7 +127,7 @@ class Registration:
                 if not self.is_known:
                     self._agent.send("PUT", self._path, self.instance.body())
                     self.is_known = True
-                    log.info("%s is registered as %s at %s", self.instance.service, self.instance.id, self._agent.where)
+                    log.info("%s: registered at %s", self.instance.id, self._agent.where)
                 self._beat(self._read())
                 self._solved()
             except Problem as problem:

@@ -31,6 +31,7 @@ PERIOD = 1.0  # seconds between two reports of what was done; the agent's caller
 PATIENCE = 5.0  # seconds that an agent may be late
 SOONEST = 0.05  # seconds between two exchanges, however often routes change
 BACK_OFF = (0.2, 5.0)  # seconds: the first and the longest pause while the agent does not answer
+FORBIDDEN = 403
 FIRST_PAUSE = 0.1  # seconds between tries while somebody waits for a first route
 
 
@@ -115,6 +116,7 @@ class Sync:
         self._closed = Event()
         self._thread: Thread | None = None
         self._was_busy = False  # the agent was told of something done
+        self._may_tell = True  # a token, or the role of loopback, may allow reading and no more
         self._told_at = time.monotonic()
 
     def start(self) -> None:
@@ -199,7 +201,14 @@ class Sync:
             held = dict.fromkeys(held)
         began = time.monotonic()
         usages = self._usages() if began - self._told_at >= 0.95 * PERIOD else None
-        told = self._exchange.ask(usages, held, max(0.0, self._told_at + PERIOD - time.monotonic()))
+        try:
+            told = self._exchange.ask(usages, held, max(0.0, self._told_at + PERIOD - time.monotonic()))
+        except Problem as problem:
+            if problem.status != FORBIDDEN or usages is None:
+                raise
+            self._may_tell = False
+            log.warning("what this process does is not counted: %s", problem)
+            return
         self._copy.take(told, held, time.monotonic_ns())
         self._answered()
         self._closed.wait(max(0.0, SOONEST - (time.monotonic() - began)))
@@ -209,7 +218,7 @@ class Sync:
         self._told_at = time.monotonic()
         usages = self._copy.usages(time.monotonic_ns())
         was_busy, self._was_busy = self._was_busy, bool(usages)
-        return usages if usages or was_busy else None
+        return usages if self._may_tell and (usages or was_busy) else None
 
     def _answered(self) -> None:
         self.heard = time.monotonic_ns()

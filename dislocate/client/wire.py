@@ -1,7 +1,7 @@
 """What a caller and its agent say to each other, as bytes and as the picker's own types.  Pure.
 
-An agent may be newer than the library in an application: fields that are unknown here are passed over, everywhere.  What an
-answer must have and has not makes it no answer: `LocalError`.
+An agent may be newer than the library in an application: what is unknown here is passed over, and a policy's field that cannot
+be understood has its default.  An answer without what it must have is none: `LocalError`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class _Instance(Struct):
     datacenter: str
     address: str
     port: int
-    status: Status
+    status: str
     tags: tuple[str, ...] = ()
     meta: dict[str, str] = {}
     weight: int = 1
@@ -76,6 +76,7 @@ class Told(Struct, frozen=True):
     unknown: dict[str, str]  # services that nobody knows, and a hint
 
 
+_STATUSES = {status.value: status for status in Status}
 _DECODER = msgspec.json.Decoder(_Answer)
 
 
@@ -111,7 +112,7 @@ def _route(name: str, route: _Route, now: int) -> Route:
         home=route.home,
         index=route.index,
         epoch=route.epoch,
-        policy=typed(_known(inspect.type_info(Policy), route.policy), Policy),
+        policy=_policy(route.policy),
         shares=tuple(Share(one.datacenter, one.share) for one in route.shares),
         instances=tuple(_view(name, one, now) for one in route.instances),
         as_of=now,
@@ -127,7 +128,7 @@ def _view(service: str, one: _Instance, now: int) -> InstanceView:
         datacenter=one.datacenter,
         address=one.address,
         port=one.port,
-        status=one.status,
+        status=_STATUSES.get(one.status, Status.STARTING),  # one that is unknown here: used last
         tags=one.tags,
         meta=one.meta,
         weight=one.weight,
@@ -136,6 +137,18 @@ def _view(service: str, one: _Instance, now: int) -> InstanceView:
         reachable=one.reachable,
         suspected=one.suspected,
     )
+
+
+def _policy(told: dict[str, Any]) -> Policy:
+    """As far as it is understood here."""
+    known = dict(_known(inspect.type_info(Policy), told))
+    while known:
+        try:
+            return typed(known, Policy)
+        except LocalError as error:
+            if known.pop(error.field.partition(".")[0].partition("[")[0], None) is None:
+                break  # the mistake is in no field
+    return Policy()
 
 
 def _known(info: inspect.Type, value: Any) -> Any:

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
 
-from dislocate.core.balance.part import BalancePart, FlowViews
+from dislocate.core.balance import messages as balance_messages
+from dislocate.core.balance.knowledge import FlowViews
+from dislocate.core.balance.part import BalancePart
 from dislocate.core.boundary.balance import ReportUsage
 from dislocate.core.boundary.effects import Effect
 from dislocate.core.boundary.events import DatacenterChanged, Event
@@ -104,10 +106,11 @@ class Node:
         self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
         self._fleet = Fleet(self._members, self._wan, self._catalog)
         self._runs = RunsPart(streams, out, self._members, self._store.face, self._fleet, recovered)
-        self._balance = BalancePart(settings.node, out, self._members, self._wan, self._catalog)
+        self._balance = BalancePart(settings.node, out, self._members, self._wan, self._catalog, self._store.face)
         self._reassembly = Reassembly()
         self._is_whole = False  # an envelope that came in fragments is being read
         self._wan.compare = self._repair.compare
+        self._wan.reported = self._balance.distances_changed
         self._swim.listeners += [self._wan.member_changed, self._catalog.member_changed, self._store.member_changed]
         self._catalog.brake = self._wan.brake
         self._catalog.is_reachable = self._wan.is_reachable
@@ -170,6 +173,8 @@ class Node:
             run_messages.VisitEnded: self._runs.hosting.on_ended,
             run_messages.VisitOutput: self._runs.visits.on_output,
             run_messages.VisitAnswered: self._runs.visits.on_answered,
+            balance_messages.UsageTold: self._balance.on_usage_told,
+            balance_messages.CallsTold: self._balance.on_calls_told,
             Fragment: self._fragment_received,
         }
         # A fact handler says whether the fact was news; the part spreads what was (`Outbox.spread`).
@@ -186,6 +191,7 @@ class Node:
             catalog_messages.LoadNote: self._catalog.on_load,
             catalog_messages.DrainOrder: self._catalog.on_drain_order,
             store_messages.StoreGroup: self._store.on_group,
+            balance_messages.FlowReport: self._balance.on_report,
         }
         self._timers: dict[type, Callable[[Any], None]] = {
             **self._swim.timers(),
@@ -225,6 +231,7 @@ class Node:
         self._repair.start()
         self._store.start()
         self._runs.start()
+        self._balance.start()
         return self._finish_turn()
 
     def handle(self, input_: Input, now: int) -> list[Effect]:
@@ -442,6 +449,7 @@ class Node:
                 self._catalog.history.record(subject, what, self._memo.same_words(why), observers)
             if type(event) is DatacenterChanged:
                 self._catalog.wan_changed(event.datacenter)
+            self._balance.noticed(event)
 
 
 __all__ = ["Message", "Node"]

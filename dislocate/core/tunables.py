@@ -3,7 +3,7 @@
 from dislocate.core.units import HOUR, MILLISECOND, MINUTE, SECOND
 
 # --- the wire
-PROTOCOL = (1, 1)  # lowest and highest version spoken; only ranges that do not overlap are an error
+PROTOCOL = (1, 2)  # lowest and highest version spoken; only ranges that do not overlap are an error
 DATAGRAM_BUDGET = 1_150  # bytes before encryption: 1,232 (IPv6 minimum MTU less headers) less salt, nonce and tag
 MESSAGE_BUDGET = 64 * 1024  # bytes: a stream's slice, so that one transfer does not hold up a heartbeat
 
@@ -213,3 +213,41 @@ USAGE_GONE = 3 * SECOND  # what a node of ours offered counts so long: two lost 
 # --- balancing: endpoints
 PANIC_BELOW = 0.5  # Envoy's healthy panic threshold
 SLOW_START_LEAST = 0.1  # Envoy's floor: below it a fresh endpoint would see nothing to warm up with
+
+# --- balancing: flows (research 3.1; the values are those that its figures were measured with, where nothing else is said)
+DEMAND_SMOOTHING = 0.3  # of a second's demand: three seconds say most of a step
+CAPACITY_SMOOTHING = 0.2  # of what one endpoint carries: a property of its code, which changes slowly
+MEASURED_FROM = 0.2  # utilization below which a rate says nothing of capacity (gRPC's A58 has an epsilon there)
+SATURATED_FROM = 0.9  # utilization above which requests wait, so that those in flight say nothing of concurrency
+BACKLOG_DRAIN = 2 * SECOND  # what waits is to be worked off in this time
+CAPACITY_LEAST = 1.0  # requests a second: a backlog makes a place that lives small, never nothing
+RHO_MARGIN = 0.02  # above the load of the whole, so that every place gets rid of what waits
+COST_CLASS = 1 * MILLISECOND  # costs that differ by less are equal: a LAN's and a WAN's jitter
+COST_CLASS_PARTS = 10  # or by less than a tenth
+REPORT_HALVES = 10 * SECOND  # a report that is older counts half, and half again: UNREACHABLE_FLOOR is as long
+SHARE_GAIN = 0.5  # a second: faster overshoots a loop of two seconds, slower leaves a skew where it is
+SHARE_STEP = 0.01  # a smaller change is not worth a word
+FLOW_LEAST = 0.02  # a foreign flow that would be smaller
+FLOW_KEPT = 10 * SECOND  # for so long ends; until then its connections and caches stay warm
+FLOW_MOVED = 0.05  # a number that moved by less is not told: 95 % of a thousand requests' noise is below
+FLOW_REPEAT = 2 * SECOND  # between two reports while somebody calls
+FLOW_FRESH = 3 * SECOND  # a row that is older is not followed any more: a repetition and a hop late
+FLOW_REACTION = 50 * MILLISECOND  # after a death: those of one host come together; 200 ms were measured to be enough
+FLOW_PAUSE = 200 * MILLISECOND  # between two reactions: a storm of deaths is a handful of rows
+FLOW_FORGOTTEN = 60 * SECOND  # nobody called for so long: the catalog alone speaks of the service again
+FLOW_SERVICES = 2_000  # that are called at the same time; those beyond go to the nearest data center
+FLOWS_PROTOCOL = 2  # who speaks less understands no flows: nothing of them is said to it
+FIT_LOAD = (
+    0.95  # others may be loaded so far before a drain is refused (AWS's zonal shift asks for capacity beforehand)
+)
+
+# --- balancing: how calls to an instance go
+CALLS_KEPT = 0.9  # of a second's calls, the next second: some ten seconds count
+CALLS_SMOOTHING = 0.3  # of a second's p99
+CALLS_GONE = 10 * SECOND  # nobody says anything: nobody calls
+ERRORS_STEP = 0.005  # ratio of failed calls: gates look for whole percents
+LATENCY_STEP = 0.001  # seconds: a millisecond is what a WAN varies by
+SLOW_START_LONGEST = 10 * MINUTE  # that a policy may ask for: what warms up longer has a check of its own for that
+SLOW_START_SETTLED = 30 * SECOND  # after a start, what is up when first heard of has been up before
+FLOW_IDLE_PERIOD = 10 * SECOND  # of an agent without callers that is no relay: it only forgets what is over
+RTT_UNKNOWN = 400 * MILLISECOND  # a data center within reach whose distance is not known: as far as the farthest are

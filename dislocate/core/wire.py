@@ -10,6 +10,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
+from dislocate.core.balance.messages import CallsTold, FlowReport, UsageTold
 from dislocate.core.catalog.messages import (
     DrainOrder,
     InstanceRecord,
@@ -88,6 +89,7 @@ Fact: TypeAlias = (
     | LoadNote
     | DrainOrder
     | StoreGroup
+    | FlowReport
 )
 Message: TypeAlias = (
     Ping
@@ -124,6 +126,8 @@ Message: TypeAlias = (
     | VisitOutput
     | VisitAnswered
     | VisitEnded
+    | UsageTold
+    | CallsTold
 )
 
 

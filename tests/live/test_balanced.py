@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,16 +56,17 @@ def start():
 class Load:
     """Callers in a few threads, closed loop: who answered, and whatever went wrong."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, method: str = "GET", **options: Any) -> None:
         self.answers: list[int] = []  # process ids
         self.errors: list[str] = []
-        self._orders = client.http("orders.api")
+        self._method = method
+        self._orders = client.http("orders.api", **options)
         self._is_over = threading.Event()
 
     def _call(self) -> None:
         while not self._is_over.wait(0.005):
             try:
-                response = self._orders.get("/orders/7")
+                response = self._orders.request(self._method, "/orders/7")
                 if response.status != 200:
                     raise RuntimeError(response.status)
                 self.answers.append(response.json()["served_by"])
@@ -140,6 +143,28 @@ def test_no_idempotent_call_fails_when_an_instance_is_killed_one_is_stopped_and_
 
         fresh = start("server.py", unix(two[1]))
         until("the new one answers too", lambda: load.answered_by() == {stays.pid, fresh.pid})
+    assert load.errors == []
+
+
+def test_no_call_at_all_fails_when_an_instance_is_stopped_as_a_supervisor_stops_it(two, three_servers):
+    stopped, *stay = three_servers
+    with Client(unix(two[1])) as client, Load(client, "POST").running() as load:
+        until("all three answer", lambda: load.answered_by() == {server.pid for server in three_servers})
+        stopped.process.terminate()
+        assert stopped.process.wait(PATIENCE) == 0
+        assert load.answered_by() == {server.pid for server in stay}
+    assert load.errors == []
+
+
+def test_no_idempotent_call_fails_while_an_instance_has_stopped_without_a_word(two, three_servers):
+    paused, *stay = three_servers
+    with Client(unix(two[0])) as client, Load(client, timeout=6.0).running() as load:
+        until("all three answer", lambda: load.answered_by() == {server.pid for server in three_servers})
+        paused.process.send_signal(signal.SIGSTOP)
+        until("its silence is known", lambda: passing(two[1]) == 2)
+        until("the others answer alone", lambda: load.answered_by() == {server.pid for server in stay})
+        paused.process.send_signal(signal.SIGCONT)
+        until("it answers again", lambda: load.answered_by() == {server.pid for server in three_servers})
     assert load.errors == []
 
 

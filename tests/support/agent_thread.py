@@ -26,8 +26,10 @@ PATIENCE = 60.0  # seconds; ends a test that hangs
 class AgentThread:
     """Listens on a free port of loopback from the start; `where` names it, also while it is stopped."""
 
-    def __init__(self, state_dir: str = "") -> None:
+    def __init__(self, state_dir: str = "", access: Access | None = None) -> None:
         self.backend = FakeBackend()
+        self.counters = EdgeCounters()
+        self._access = access or Access()
         self.port = 0
         self._state_dir = state_dir
         self._http: HttpServer | None = None
@@ -96,7 +98,7 @@ class AgentThread:
         self._over.wait(3600.0)  # a hub without a timer would say that nothing can ever happen
 
     def _start(self) -> None:
-        counters, access = EdgeCounters(), Access()
+        counters, access = self.counters, self._access
         app = make_app(self.backend, SELF, access, counters, references=references)
         if self._state_dir:
             self._http = HttpServer(app, counters, addresses=(), socket_path=f"{self._state_dir}/http.sock")

@@ -58,6 +58,7 @@ class TinyFleet:
         self.now = 0
         self.hosts: dict[Path, Host] = {}
         self.loses: Callable[[Path, Path], bool] = lambda _source, _target: False  # asked for each datagram and connect
+        self.delay: Callable[[Path, Path], int] = lambda _source, _target: DELAY  # one way
         self._at: dict[str, Path] = {}
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
@@ -189,7 +190,8 @@ class TinyFleet:
                         self._end_link(path, peer.path, host.settings.node)
                 case SendMessage(peer, data):
                     if peer.path in host.links:
-                        self._give_later(DELAY, peer.path, MessageReceived(host.settings.node, data))
+                        received = MessageReceived(host.settings.node, data)
+                        self._give_later(self.delay(path, peer.path), peer.path, received)
                 case Notify(event):
                     host.events.append((self.now, event))
                 case Reply(number, result):
@@ -215,7 +217,7 @@ class TinyFleet:
         if target is None or self.loses(source, target) or not self.hosts[target].is_there:
             return
         if self.hosts[target].runs:
-            self._give_later(DELAY, target, DatagramReceived(host.settings.gossip, data))
+            self._give_later(self.delay(source, target), target, DatagramReceived(host.settings.gossip, data))
         elif not self.loses(target, source):
             self._give_later(2 * DELAY, source, SendFailed(address, Refusal.REFUSED))
 

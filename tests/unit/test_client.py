@@ -17,6 +17,7 @@ from dislocate.client.connection import Problem
 from dislocate.core.boundary.balance import Policy, ReportUsage, Share
 from dislocate.core.boundary.values import Status
 from dislocate.core.errors import DislocateError
+from dislocate.edge.http.access import Access, Role
 from tests.support.agent_thread import PATIENCE, AgentThread, at
 from tests.support.moody import nobody
 
@@ -136,6 +137,33 @@ def test_how_calls_ended_is_told_to_the_agent(agent, client):
     assert (outcome.calls, outcome.failed) == (5, 4)
     assert usage.offered > 0
     until(lambda: usages(agent)[-1] == ())  # it is said that nothing more was done, once
+
+
+def test_a_busy_caller_costs_its_agent_one_exchange_a_report(agent, client):
+    agent.put(at(7001))
+    picked_ports(client)
+
+    def exchanges():
+        return agent.counters.total("http_requests")
+
+    until(lambda: not picked_ports(client) or len(usages(agent)) >= 1)
+    reports, before = len(usages(agent)), exchanges()
+    until(lambda: not picked_ports(client) or len(usages(agent)) >= reports + 3)
+    assert exchanges() - before <= 4
+
+
+def test_a_caller_that_may_only_read_picks_and_is_not_counted(caplog):
+    agent = AgentThread(access=Access(loopback=Role.READ))
+    try:
+        agent.put(at(7001))
+        with Client(agent.where, first_within=PATIENCE) as client:
+            until(lambda: picked_ports(client) and any("is not counted" in one.message for one in caplog.records))
+            agent.put(at(7002))
+            until(lambda: picked_ports(client) == {7002})
+            assert client.status.is_current
+    finally:
+        agent.end()
+    assert len([one for one in caplog.records if "is not counted" in one.message]) == 1
 
 
 def test_an_interrupt_says_nothing_of_the_endpoint(agent, client):

@@ -5,7 +5,7 @@ import pytest
 from dislocate.core.boundary.store import Compacted, Delete, KeyChange, KeyValue, Put
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.store.followers import PARTS_AT_ONCE, cut_changes, cut_keys
-from dislocate.core.store.following import NEARER_FOR, PREFIXES_HELD, UNUSED, followed_prefix
+from dislocate.core.store.following import ALWAYS, NEARER_FOR, PREFIXES_HELD, UNUSED, followed_prefix
 from dislocate.core.store.messages import Follow, FollowedChanges, FollowedState, Unfollow
 from dislocate.core.units import MINUTE, SECOND
 from tests.support.followed import AGENT, GROUP, Scene
@@ -248,10 +248,10 @@ def test_local_watchers_hear_of_changes_and_of_what_is_forgotten():
 # ---- room
 
 
-def test_a_prefix_that_nobody_reads_is_let_go_and_system_never():
+def test_a_prefix_that_nobody_reads_is_let_go_and_system_and_policy_never():
     scene = following("p/x", p_a="1", system_a="2")
     scene.tick(UNUSED // SECOND + 1)
-    assert scene.agent.prefixes == ("system/",)
+    assert scene.agent.prefixes == ALWAYS
     assert scene.values("p/") is None
     assert [key for key in scene.disk if key.startswith(("follow/p/p/", "follow/k/0002/"))] == []
     assert len(scene.servers["fra/a1"].followers) == 1
@@ -266,7 +266,7 @@ def test_reading_keeps_a_prefix():
 
 def test_beyond_64_prefixes_nothing_more_is_followed():
     scene = following()
-    assert all(scene.agent.want(f"p{n}/x", scene.now) for n in range(PREFIXES_HELD - 1))
+    assert all(scene.agent.want(f"p{n}/x", scene.now) for n in range(PREFIXES_HELD - len(ALWAYS)))
     assert not scene.agent.want("one/more", scene.now)
 
 
@@ -278,7 +278,7 @@ def test_a_prefix_that_does_not_fit_is_let_go_and_not_tried_again_for_a_while(mo
     scene.agent.want("p/a", scene.now)
     scene.agent.want("big/0", scene.now)
     scene.deliver()
-    assert scene.agent.prefixes == ("system/", "p/")
+    assert scene.agent.prefixes == (*ALWAYS, "p/")
     assert not scene.agent.want("big/0", scene.now)
     assert scene.agent.want("big/0", scene.now + 10 * MINUTE)
 

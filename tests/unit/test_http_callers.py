@@ -7,6 +7,7 @@ from dislocate.core.boundary.balance import Outcomes, Policy, ReportUsage, Share
 from dislocate.core.boundary.events import EntriesApplied, ServiceChanged
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.units import SECOND
+from dislocate.edge.http.access import Access, Role
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import FakeBackend, instance, route
 
@@ -52,6 +53,15 @@ def test_a_caller_that_says_nothing_of_its_use_is_not_taken_to_have_stopped(api,
     assert backend.asked == []
     exchange(api, usages=[])
     assert backend.asked == [ReportUsage("4711-1", ())]
+
+
+def test_who_may_only_read_gets_routes_and_counts_for_nothing(backend):
+    api = ApiClient(backend, Access(loopback=Role.READ))
+    backend.put_route(route(instance()))
+    assert list(exchange(api, routes={"shop.web": None})["routes"]) == ["shop.web"]
+    problem = api.problem("POST", ASK, {"usages": []})
+    assert (problem.status, "needs the role 'register'" in problem.detail) == (403, True)
+    assert backend.asked == []
 
 
 def test_absurd_numbers_are_refused_with_their_field(api, backend):

@@ -47,6 +47,11 @@ class Ring:
         self._at = [point for point, _ in placed]
         self._owners = [owner for _, owner in placed]
 
+    def first(self, number: int) -> int:
+        """The first to be asked."""
+        at = bisect_left(self._at, number)
+        return self._owners[at if at < len(self._owners) else 0]
+
     def walk(self, number: int) -> Iterator[int]:
         """Each member once, in the order in which it is asked to take the key of this digest."""
         owners = self._owners
@@ -60,6 +65,6 @@ class Ring:
                 if len(seen) == self.size:
                     return
 
-    def bound(self, member: int, in_flight: float) -> int:
+    def bound(self, member: int, in_flight: int) -> int:
         """Calls that `member` may have in flight, where all members together have `in_flight` with this one."""
         return ceil(BOUND * in_flight * self._shares[member])

@@ -1,122 +1,40 @@
 """A place: the endpoints of one data center that a caller may use, what it learned of each, and the table it draws from.
 
-An endpoint outlives routes: what was learned of it stays while its key and address do.  Invariant: whoever stands in
+Invariant: whoever stands in
 `table` is usable by the catalog's word and not ejected, save where all that is usable would be ejected otherwise.
 """
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
-from dislocate.core.balance import aperture, latency
+from dislocate.core.balance import aperture
 from dislocate.core.balance.ejection import JUDGED_CALLS, duration, outliers, room
+from dislocate.core.balance.endpoint import LOOKED_AT, Endpoint
 from dislocate.core.balance.endpoints import NOBODY, UP, up_weight
 from dislocate.core.balance.hashing import SPAN, Ring, digest
-from dislocate.core.boundary.balance import Algorithm, Outcomes, Policy
-from dislocate.core.boundary.views import InstanceView
-from dislocate.core.identity import Path
+from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
-from dislocate.core.units import SECOND
 
-SAMPLES = 256  # latest durations kept of an endpoint; a power of two
+CHRONIC = 3  # failures in a row that are the endpoint's own, wherever else there are failures
+BUSY = 0.2  # utilization below which it says nothing of capacity
 LIGHTEST = 0.01  # of the mean weight: what is in flight is divided by no less
 
 
-class Endpoint:
-    """One instance as one caller knows it."""
-
-    __slots__ = (
-        "address",
-        "consecutive",
-        "cost",
-        "datacenter",
-        "ejected_until",
-        "ejections",
-        "failed",
-        "failed_judged",
-        "failed_told",
-        "hurt",
-        "instance",
-        "inverse",
-        "key",
-        "node",
-        "pending",
-        "place",
-        "point",
-        "port",
-        "returned_at",
-        "samples",
-        "seen_up_at",
-        "stamp",
-        "succeeded",
-        "succeeded_judged",
-        "succeeded_told",
-        "view",
-    )
-
-    def __init__(self, key: str, view: InstanceView) -> None:
-        self.key = key  # 'dc/node/id'
-        self.datacenter: str = view.datacenter
-        self.node: Path = view.node
-        self.instance: str = view.id
-        self.address: str = view.address
-        self.port: int = view.port
-        self.view = view  # as the last route that named it said
-        self.place: Place | None = None  # where it may be used; None: not at present
-        self.pending = 0  # calls in flight
-        self.cost = latency.LEAST  # seconds: peak EWMA
-        self.stamp = 0  # when a call last said something; 0: none did
-        self.hurt = 0  # successes it needs until an error is forgotten
-        self.inverse = 1.0  # mean weight over its own: what one call in flight counts
-        self.samples: list[float] = []  # seconds of calls that succeeded, a ring; SAMPLES long once it is drawn from
-        self.succeeded = self.succeeded_told = self.succeeded_judged = 0
-        self.failed = self.failed_told = self.failed_judged = 0
-        self.consecutive = 0  # failures in a row
-        self.ejections = 0  # in a row
-        self.ejected_until = 0  # 0: it is not
-        self.returned_at = 0
-        self.seen_up_at: int | None = None  # None: not up
-        self.point = digest(key)  # its place on the ring of the aperture
-
-    def score(self) -> float:
-        """Seconds a further call is expected to take: the lower the better."""
-        return (self.pending * self.inverse + 1.0) * self.cost
-
-    def ready(self) -> None:
-        """It may be drawn from now on."""
-        if not self.samples:
-            self.samples = [0.0] * SAMPLES
-
-    def outcomes(self) -> Outcomes | None:
-        """How its calls went since this was last asked; None: none ended."""
-        succeeded = self.succeeded - self.succeeded_told
-        failed = self.failed - self.failed_told
-        if not succeeded + failed:
-            return None
-        latest = self.latest(succeeded)
-        self.succeeded_told, self.failed_told = self.succeeded, self.failed
-        p99 = latency.percentile(sorted(latest), 0.99) if latest else 0.0
-        return Outcomes(self.node, self.instance, succeeded + failed, failed, p99)
-
-    def latest(self, wanted: int) -> list[float]:
-        """The durations of its last `wanted` successes, as far as they are kept."""
-        kept = min(wanted, self.succeeded, SAMPLES)
-        return [self.samples[at & (SAMPLES - 1)] for at in range(self.succeeded - kept, self.succeeded)]
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.key}, {self.pending} in flight, {self.cost * 1000.0:.1f} ms)"
-
-
 _POINT = attrgetter("point", "key")
-_COST = attrgetter("cost")
 
 
 class Place:
     """The usable endpoints of one data center."""
 
     __slots__ = (
+        "_capacity",
+        "_in_flight",
+        "_offered",
         "_offset",
         "_ring",
+        "_settled",
         "_stream",
+        "_uncounted",
         "_weights",
         "datacenter",
         "drawn",
@@ -140,26 +58,38 @@ class Place:
         self.units = 0  # endpoints that the aperture is wide
         self.is_warming = False
         self._weights: list[float] = []
+        self._settled: list[tuple[Endpoint, int, int | None]] = []
         self._offset = offset
         self._stream = stream
         self._ring: Ring | None = None
+        self._offered = 0.0
+        self._capacity = 0.0
+        self._in_flight = 0  # when they were last counted
+        self._uncounted = 1 << 30  # picks by key since then
 
-    def settle(self, members: Sequence[Endpoint], grade: int, now: int, policy: Policy) -> None:
+    def settle(self, members: Sequence[Endpoint], grade: int, now: int, policy: Policy, changes_policy: bool) -> None:
         """These are usable from now on."""
+        self.grade = grade
+        settled = [(endpoint, endpoint.view.weight, endpoint.seen_up_at) for endpoint in members]
+        if settled == self._settled and not changes_policy:
+            self._capacity = policy.capacity or _measured(self.members)
+            return
+        self._settled = settled
         for endpoint in self.members:
             endpoint.place = None
         self.members = tuple(sorted(members, key=_POINT))
-        self.grade = grade
         for endpoint in self.members:
             endpoint.place = self
         self.ejected = [endpoint for endpoint in self.members if endpoint.ejected_until]
         while len(self.ejected) > room(len(self.members), policy.eject):
             self._pardon(min(self.ejected, key=attrgetter("ejected_until", "key")), now)
         self._ring = None
+        self._capacity = policy.capacity or _measured(self.members)
+        self.units = self._wanted(policy)
         self.assume()
         self.draw_up(now, policy)
 
-    def draw_up(self, now: int, policy: Policy, offered: float = 0.0, capacity: float = 0.0) -> None:
+    def draw_up(self, now: int, policy: Policy) -> None:
         """Make the table anew."""
         members = self.members
         if not members:
@@ -167,24 +97,23 @@ class Place:
             return
         self._weigh(now, policy)
         available = [not endpoint.ejected_until for endpoint in members]
-        self.units = aperture.width(len(members), policy.aperture, offered, capacity)
         covered = aperture.window(available, self._offset, self.units)
         self.drawn = tuple(members[at] for at, _ in covered)
         weights = [max(1e-3, part) * self._weights[at] for at, part in covered]
         mean = sum(weights) / len(weights)
         for endpoint, weight in zip(self.drawn, weights, strict=True):
             endpoint.inverse = mean / max(weight, LIGHTEST * mean)
-            endpoint.ready()
         if policy.algorithm is Algorithm.WEIGHTED:
             self.table = aperture.single_table(self.drawn, weights)
         else:
             self.table = aperture.pair_table(self.drawn, weights, self._stream)
         self.width = (len(self.table) - 1).bit_length()
 
-    def tick(self, now: int, policy: Policy, offered: float, capacity: float) -> None:
-        """A second is over: costs decay, errors are forgotten, who was ejected returns."""
+    def tick(self, now: int, policy: Policy, offered: float) -> None:
+        """A second is over, in which so many calls a second were sent: costs decay, errors are forgotten, who was ejected
+        returns, the aperture fits what is sent."""
         for endpoint in self.members:
-            _age(endpoint, now)
+            endpoint.grow_old(now)
         self.assume()
         self._forgive()
         returning = [
@@ -194,9 +123,13 @@ class Place:
         ]
         for endpoint in returning:
             self._pardon(endpoint, now)
-        wanted = aperture.width(len(self.members), policy.aperture, offered, capacity)
-        if returning or self.is_warming or wanted > self.units or 2 * wanted < self.units:
-            self.draw_up(now, policy, offered, capacity)
+        self._offered = offered
+        wanted = self._wanted(policy)
+        fits = wanted <= self.units <= 2 * wanted
+        if not fits:
+            self.units = wanted
+        if returning or self.is_warming or not fits:
+            self.draw_up(now, policy)
 
     def rest(self, now: int) -> None:
         """The clock went back: what was stamped lies in its future."""
@@ -231,19 +164,39 @@ class Place:
         for at in outliers(ratios, policy.eject.success_sigma):
             self.eject(judged[at], now, policy)
 
-    def by_key(self, number: int, in_flight: float) -> Iterator[tuple[Endpoint, int]]:
-        """Endpoints in the order in which they are asked to take a key, each with the calls it may have in flight,
-        where all of them are to have so many."""
+    def led_by(self, number: int) -> tuple[Endpoint, bool]:
+        """The first to be asked to take a key, and whether it can."""
+        ring = self._ring or self._ring_of_members()
+        at = ring.first(number)
+        endpoint = self.members[at]
+        if endpoint.ejected_until:
+            return endpoint, False
+        return endpoint, not endpoint.pending or endpoint.pending < ring.bound(at, self._counted())
+
+    def by_key(self, number: int) -> Iterator[tuple[Endpoint, bool]]:
+        """Endpoints in the order in which they are asked to take a key, each with whether it can."""
+        ring = self._ring_of_members()
+        in_flight = self._counted()
+        for at in ring.walk(number):
+            endpoint = self.members[at]
+            yield endpoint, not endpoint.ejected_until and endpoint.pending < ring.bound(at, in_flight)
+
+    def _counted(self) -> int:
+        """Calls in flight with one more; counted anew so seldom that it costs no more than all the rest."""
+        if self._uncounted >= len(self.members) // 8:
+            self._in_flight, self._uncounted = sum([endpoint.pending for endpoint in self.members]), 0
+        self._uncounted += 1
+        return self._in_flight + self._uncounted
+
+    def _ring_of_members(self) -> Ring:
         if self._ring is None:
             self._ring = Ring([(endpoint.key, max(1e-3, float(endpoint.view.weight))) for endpoint in self.members])
-        for at in self._ring.walk(number):
-            endpoint = self.members[at]
-            if not endpoint.ejected_until:
-                yield endpoint, self._ring.bound(at, in_flight)
+        return self._ring
 
     def hurt_part(self) -> float:
-        """The part of those drawn from that failed lately."""
-        return sum(endpoint.hurt > 0 for endpoint in self.drawn) / len(self.drawn)
+        """The part of those drawn from that failed lately; of many, some stand for all."""
+        some = self.drawn[:LOOKED_AT]
+        return sum([endpoint.hurt > 0 for endpoint in some]) / max(1, len(some))
 
     def _weigh(self, now: int, policy: Policy) -> None:
         self.is_warming = False
@@ -258,7 +211,7 @@ class Place:
 
     def _pardon(self, endpoint: Endpoint, now: int) -> None:
         """It returns, and warms up as one that is fresh."""
-        endpoint.ejected_until = endpoint.consecutive = endpoint.hurt = 0
+        endpoint.clear()
         endpoint.returned_at = now
         if endpoint.view.status in UP:
             endpoint.seen_up_at = now
@@ -274,23 +227,30 @@ class Place:
                     endpoint.cost = mean
 
     def _forgive(self) -> None:
-        """Who failed and was left alone so long that it is expected to cost what the others do is no suspect any more."""
+        """Who failed and was left alone so long that it is expected to cost what the others do is no suspect any more.
+
+        Where most failed, an error says nothing of who made it, unless it makes one after another."""
         hurt = [endpoint for endpoint in self.members if endpoint.hurt]
-        if hurt:
-            well = [endpoint.cost for endpoint in self.members if not endpoint.hurt]
-            usual = sum(well) / len(well) if well else min(hurt, key=_COST).cost
-            for endpoint in hurt:
-                if endpoint.cost <= usual:
-                    endpoint.hurt = 0
+        if not hurt:
+            return
+        well = [endpoint.cost for endpoint in self.members if not endpoint.hurt]
+        usual = sum(well) / len(well) if well else min(endpoint.cost for endpoint in hurt)
+        is_common = self.hurt_part() >= 0.5
+        for endpoint in hurt:
+            if endpoint.cost <= usual:
+                endpoint.hurt = 0
+            elif is_common and endpoint.consecutive < CHRONIC:
+                endpoint.cost, endpoint.hurt = endpoint.sound, 0
+
+    def _wanted(self, policy: Policy) -> int:
+        return aperture.width(len(self.members), policy.aperture, self._offered, self._capacity)
 
 
-def _age(endpoint: Endpoint, now: int) -> None:
-    """What was learned of it counts less, the longer nothing came."""
-    gap = now - endpoint.stamp
-    if endpoint.stamp and gap > 0:
-        tau = latency.HURT_TAU if endpoint.hurt else latency.TAU
-        endpoint.cost = max(latency.LEAST, endpoint.cost * latency.decay(gap / (tau * SECOND)))
-        endpoint.stamp = now
+def _measured(members: Sequence[Endpoint]) -> float:
+    """Requests a second that one of them can do, by what they say of their load; 0: they say too little."""
+    loads = [endpoint.view.load for endpoint in members]
+    able = [load.rate / load.utilization for load in loads if load is not None and load.utilization > BUSY]
+    return sum(able) / len(able) if able else 0.0
 
 
 def ring_offset(caller: str) -> float:

@@ -2,19 +2,20 @@
 
 A call is kept from it with probability (requests - K x accepts) / (requests + 1), over 120 s (SRE book, chapter 21).
 Requests are counted when they are sent, also those that were kept from it (go-zero#5011: counted when they end, a
-service that hangs is never throttled), but judged only when the second in which they were sent is over: calls that are
-merely under way are no reason.  A refused connection burdens nobody and counts for nothing.
+service that hangs is never throttled), but judged only when the second in which they were sent is over, and those that
+have been under way for no longer than usual are excused: else a slow service would be throttled at its start.  A
+refused connection burdens nobody and counts for nothing; fewer than ENOUGH requests prove nothing.
 
 Two departures, since the formula by itself feeds on its own refusals for minutes after the service is well again: never
-more than `MOST` is kept back; and when of the calls let through in the last `RECENT` seconds clearly more are accepted
-than the throttle would settle at (1/K), what was before is forgotten.
+more than MOST is kept back; and when of the calls let through in the last RECENT seconds clearly more are accepted than
+the throttle would settle at (1/K), what was before is forgotten.
 """
 
 from collections import deque
 
 WINDOW = 120  # seconds
 RECENT = 5  # seconds
-ENOUGH = 10  # calls let through: fewer prove nothing
+ENOUGH = 10  # calls
 MOST = 0.9  # a tenth gets through, so that a recovery is noticed
 
 
@@ -30,15 +31,17 @@ class Throttle:
         self._requests = 0
         self._accepts = 0
 
-    def turn(self, seconds: int, requests: int, sent: int, accepts: int, k: float) -> None:
-        """A second is over: so many were wanted, sent and accepted in it; then `seconds - 1` without any."""
+    def turn(self, seconds: int, requests: int, sent: int, accepts: int, excused: float, k: float) -> None:
+        """A second is over: so many were wanted, sent and accepted in it; then `seconds - 1` without any.
+
+        `excused` are under way, and it is too early to wonder."""
         for at in range(min(seconds, WINDOW)):
             self._add(requests if at == 0 else 0, accepts if at == 0 else 0)
             self._recent.append((sent, accepts) if at == 0 else (0, 0))
-        if k <= 0.0:
+        if k <= 0.0 or self._requests < ENOUGH:
             self.part = 0.0
             return
-        self.part = min(MOST, max(0.0, (self._requests - k * self._accepts) / (self._requests + 1.0)))
+        self.part = min(MOST, max(0.0, (self._requests - excused - k * self._accepts) / (self._requests + 1.0)))
         if self.part and self._is_well(k):
             self.forget()
 

@@ -51,6 +51,8 @@ class Load(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     utilization: float = 0.0  # 0..1 of what it can do
     in_flight: int = 0  # requests being served
     rate: float = 0.0  # requests a second
+    errors: float = 0.0  # part of the calls to it that failed, as callers of late say
+    p99: float = 0.0  # seconds, of those that did not fail, as callers of late say
 
 
 class CheckSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -181,6 +181,15 @@ class Catalog:
             return
         self._out.reply(request_id, Done())
 
+    def is_own(self, instance_id: str) -> bool:
+        """Whether this agent owns an instance of that id."""
+        return self._own.get(instance_id) is not None
+
+    def calls_told(self, instance_id: str, errors: float, p99: float) -> None:
+        """How calls to an instance of this host go, as callers say: part of its load."""
+        if self.is_own(instance_id):
+            self._loads.called(instance_id, errors, p99)
+
     def set_draining(self, request_id: int, request: SetDraining) -> None:
         if request.scope == "instance":
             self._own.set_draining(request_id, request)

@@ -68,6 +68,8 @@ def check_load(load: Load, field_prefix: str = "load.") -> Load:
     _claim(0.0 <= load.utilization <= 1.0, field_prefix + "utilization", load.utilization, "a number from 0 to 1")
     _claim(0 <= load.in_flight < 10**9, field_prefix + "in_flight", load.in_flight, "a count of requests")
     _claim(0.0 <= load.rate < 1e12, field_prefix + "rate", load.rate, "requests a second")
+    _claim(0.0 <= load.errors <= 1.0, field_prefix + "errors", load.errors, "a part of the calls, 0 to 1")
+    _claim(0.0 <= load.p99 < 1e6, field_prefix + "p99", load.p99, "seconds")
     return load
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from msgspec import Raw
 
+from dislocate.core.balance.messages import FlowReport
 from dislocate.core.catalog.messages import DrainOrder, InstanceRecord, LoadNote, Manifest
 from dislocate.core.membership.messages import (
     Alive,
@@ -42,6 +43,8 @@ def origin_of(fact: Fact) -> str:
             return fact.node.datacenter
         case InstanceRecord() | Manifest() | LoadNote():
             return fact.owner.datacenter
+        case FlowReport():
+            return fact.relay.datacenter
         case DrainOrder():
             return fact.issuer.datacenter
         case _:

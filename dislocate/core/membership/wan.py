@@ -61,6 +61,8 @@ class Wan:
         self.is_relay = False
         # Told the digest of each heartbeat; the node sets it.
         self.compare: Callable[[NodeId, Address | None, int], None] = lambda _peer, _source, _digest: None
+        # Told when a relay of this data center said something; the node sets it.
+        self.reported: Callable[[], None] = lambda: None
         self._node = settings.node
         self._path = settings.node.path
         self._own = settings.node.datacenter
@@ -186,6 +188,7 @@ class Wan:
         before = [self._reach.said(fact.relay, datacenter) for datacenter in told]
         if not self._reach.reported(fact):
             return False
+        self.reported()
         if fact.rows and not any(map(is_material, fact.rows, before)):
             return True  # it only drifted: the relay itself tells everybody
         for datacenter in told:
@@ -318,6 +321,7 @@ class Wan:
         if self._reporting.is_worth(row):
             phi = min((peer.phi.value(now) for peer in peers if peer.has_spoken), default=0.0)
             self._reporting.tell(row, phi)
+            self.reported()
 
     def _coordinate(self, datacenter: str) -> Coordinate:
         """The surest known for another data center, fit to be told; empty while all are unsure."""

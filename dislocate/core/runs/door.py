@@ -13,7 +13,8 @@ from dislocate.core.store.keys import Keys
 class StoreDoor(Protocol):
     """The store as the node's other parts see it."""
 
-    # Told what was applied here (a server) or came from the server that is followed, below `system/` at least.
+    # Told what was applied here (a server) or came from the server that is followed, below `system/` and `policy/`
+    # at least.
     listeners: list[Callable[[Sequence[KeyChange]], None]]
 
     @property
@@ -35,7 +36,7 @@ class StoreDoor(Protocol):
         ...
 
     def held(self, prefix: str) -> tuple[KeyValue, ...]:
-        """What is here below `prefix`, which begins with 'system/', without asking anybody."""
+        """What is here below `prefix`, in 'system/' or 'policy/', without asking anybody."""
         ...
 
 

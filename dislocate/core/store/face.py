@@ -67,6 +67,6 @@ class StoreFace:
         self._router.ask(request, then)
 
     def held(self, prefix: str) -> tuple[KeyValue, ...]:
-        """What is here below `prefix`, which begins with 'system/', without asking anybody."""
+        """What is here below `prefix`, in one of `following.ALWAYS`, without asking anybody."""
         keys = self.keys
         return tuple(keys.below(prefix)) if keys is not None else self._near.held(prefix)

@@ -7,8 +7,8 @@
               there for a while
 
 Invariant: a prefix never goes back in its revision, shows all of one revision and nothing between two, and its age is never
-told smaller than it is: the sender's age and the way here are added, and clocks of two hosts never compared.  `system/` is
-always followed.  What does not fit (64 prefixes, 16 MiB) is not followed, and such reads go to a server.
+told smaller than it is: the sender's age and the way here are added, and clocks of two hosts never compared.  `system/` and
+`policy/` are always followed.  What does not fit (64 prefixes, 16 MiB) is not followed, and such reads go to a server.
 
 Does not know links, members or the disk: the owner passes the servers in, nearest first, and carries messages and records.
 """
@@ -26,6 +26,7 @@ from dislocate.core.tunables import READ_LIMIT
 from dislocate.core.units import MINUTE, SECOND
 
 SYSTEM = "system/"
+ALWAYS = (SYSTEM, "policy/")  # whoever calls a service needs its policy at once
 PREFIXES_HELD = 64  # each costs its server a look-up a change and a message a second
 BYTES_HELD = 16 * 1024 * 1024  # of keys and values: an agent is to stay small; a quarter of the largest store
 UNUSED = 10 * MINUTE  # nobody read it: let it go
@@ -55,7 +56,8 @@ class Followed:
     def __init__(self, recovered: Iterable[StoredRecord] = (), now: int = 0, unix: int = 0) -> None:
         held, self._useless = recover(recovered, now, unix)
         self._by_prefix = {one.prefix: _Subscription(one, now) for one in held[:PREFIXES_HELD]}
-        self._by_prefix.setdefault(SYSTEM, _Subscription(HeldPrefix(SYSTEM, now), now))
+        for prefix in ALWAYS:
+            self._by_prefix.setdefault(prefix, _Subscription(HeldPrefix(prefix, now), now))
         self._group: GroupId | None = None
         self._servers: tuple[Path, ...] = ()
         self._server: Path | None = None
@@ -154,7 +156,7 @@ class Followed:
     def tick(self, now: int) -> None:
         """About each second."""
         for prefix, one in list(self._by_prefix.items()):
-            if prefix != SYSTEM and now - one.held.read_at >= UNUSED:
+            if prefix not in ALWAYS and now - one.held.read_at >= UNUSED:
                 self._let_go(prefix)
         self._too_large = {prefix: at for prefix, at in self._too_large.items() if now - at < TOO_LARGE}
         self._silent = {path: at for path, at in self._silent.items() if now - at < NEARER_FOR}
@@ -281,12 +283,14 @@ class Followed:
         return self.size + grown > BYTES_HELD
 
     def _make_room(self, one: _Subscription, now: int) -> None:
-        """Let the prefix go that grew; where it is `system/`, the others, least recently read first."""
-        if one.held.prefix != SYSTEM:
+        """Let the prefix go that grew; where it is one that is always followed, the others, least recently read first."""
+        if one.held.prefix not in ALWAYS:
             self._too_large[one.held.prefix] = now
             self._let_go(one.held.prefix)
             return
-        others = sorted((other.held.read_at, prefix) for prefix, other in self._by_prefix.items() if prefix != SYSTEM)
+        others = sorted(
+            (other.held.read_at, prefix) for prefix, other in self._by_prefix.items() if prefix not in ALWAYS
+        )
         for _, prefix in others:
             self._let_go(prefix)
             if not self._overflows(one):

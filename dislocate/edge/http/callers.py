@@ -120,10 +120,12 @@ class CallerAnswer(Answer, frozen=True):
 
 
 def post_caller(call: Call) -> CallerAnswer:
-    """Usages are counted first, even if the caller hangs up while it waits."""
+    """Usages are counted first, even if the caller hangs up while it waits.  Who may only read gets routes, and counts for
+    nothing."""
     body: CallerBody = call.body
     wait = _checked_wait(body)
     if body.usages is not None:
+        call.require(Role.REGISTER, "usages")
         call.ask(ReportUsage(call.path["caller"], tuple(map(_usage, body.usages))))
     ends = monotonic() + wait
     answer = _answer(call, body.routes)
@@ -200,7 +202,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/api/callers/{caller}",
-        role=Role.REGISTER,
+        role=Role.READ,
         summary="A caller says what it did and has its routes: those that differ, or after at most `wait` the next change",
         respond=post_caller,
         answer=CallerAnswer,

@@ -1,0 +1,69 @@
+"""A call under way, and why it goes where it goes, in words for people."""
+
+from msgspec import Struct
+
+from dislocate.core.balance.endpoint import Endpoint
+from dislocate.core.balance.endpoints import ANSWERED
+from dislocate.core.boundary.balance import Route
+from dislocate.core.units import SECOND
+
+STALE = 10 * SECOND  # a route that nobody confirmed for so long is said to be old
+
+
+class Knowledge:
+    """What a picker was told last, and when."""
+
+    __slots__ = ("confirmed", "lost_at", "route")
+
+    def __init__(self) -> None:
+        self.route: Route | None = None
+        self.confirmed = 0  # when the route was last known to be current
+        self.lost_at: int | None = None  # since when nobody is registered; None: somebody is
+
+    def age(self, now: int) -> int:
+        """Nanoseconds since the route was last known to be current."""
+        return max(0, now - self.confirmed)
+
+
+class Picked(Struct, gc=False):  # nothing that it refers to refers to it
+    """A call under way: give it back to `done`, once."""
+
+    endpoint: Endpoint
+    began: int
+    _known: Knowledge
+    _other: Endpoint | None = None  # what it was preferred to
+    _note: str = ""
+    is_done: bool = False
+
+    @property
+    def why(self) -> str:
+        """The reasons in a sentence; numbers are those of the moment of asking."""
+        endpoint, known, began = self.endpoint, self._known, self.began
+        parts = [self._note or _compared(endpoint, self._other)]
+        if known.route is not None:
+            share = next((one.share for one in known.route.shares if one.datacenter == endpoint.datacenter), 0.0)
+            parts.append(f"{share:.0%} of the traffic from {known.route.home} goes to {endpoint.datacenter}")
+        if known.lost_at is not None:
+            age = max(0, began - known.lost_at) / SECOND
+            parts.append(f"nobody is registered any more: last known good, {age:.0f} s old")
+        elif endpoint.place is not None and endpoint.place.grade >= ANSWERED:
+            parts.append(f"nobody better is known: it is {endpoint.view.status.value}{_told_at(endpoint, began)}")
+        if known.age(began) > STALE:
+            parts.append(f"the agent was last heard {known.age(began) / SECOND:.0f} s ago")
+        return "; ".join(parts)
+
+
+def _compared(endpoint: Endpoint, other: Endpoint | None) -> str:
+    if other is None or other is endpoint:
+        return f"drawn by weight: {_expected(endpoint)}"
+    return f"the better of two: {_expected(endpoint)}, rather than {other.key}: {_expected(other)}"
+
+
+def _expected(endpoint: Endpoint) -> str:
+    return f"{endpoint.pending} in flight, {endpoint.cost * 1000.0:.3g} ms"
+
+
+def _told_at(endpoint: Endpoint, now: int) -> str:
+    if not endpoint.view.as_of or endpoint.view.as_of > now:
+        return ""
+    return f", told {(now - endpoint.view.as_of) / SECOND:.0f} s ago"
