@@ -237,7 +237,8 @@ def instance(name: str, port: int, datacenter: str = "fra", address: str = "127.
 
 
 def route(*instances: InstanceView, epoch: int = 1, **policy: Any) -> Route:
-    places = dict.fromkeys(each.datacenter for each in instances)
+    home = [each.datacenter for each in instances if each.datacenter == "fra"]
+    places = dict.fromkeys(home or [each.datacenter for each in instances])
     return Route(
         service="shop.web", home="fra", index=epoch, epoch=epoch, policy=Policy(**{"slow_start": 0, **policy}),
         shares=tuple(Share(place, 1 / len(places)) for place in places), instances=instances, as_of=0,

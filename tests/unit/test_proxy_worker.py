@@ -52,6 +52,18 @@ def test_a_dead_endpoint_is_replaced_and_no_client_notices():
             assert proxy.tally.failed_connects > 0
 
 
+def test_a_data_center_where_all_are_dead_is_replaced_by_another_before_the_agent_says_so():
+    with serving(says(b"alive")) as (server,):
+        routes = Routes(
+            *(instance(f"dead-{at}", dead_port()) for at in range(3)), instance("alive", server.port, datacenter="wdc")
+        )
+        with front(routes) as proxy:
+            for _ in range(10):
+                with proxy.connect() as client:
+                    assert client.recv(100) == b"alive"
+            assert proxy.tally.connected == {"wdc": 10}
+
+
 def test_an_endpoint_that_does_not_answer_a_connect_is_replaced_after_the_timeout():
     with serving(says(b"alive")) as (server,), deaf_port() as deaf:
         routes = Routes(instance("deaf", deaf), instance("alive", server.port))
@@ -299,7 +311,7 @@ def test_what_was_done_is_told_once_to_the_source_that_asks():
             with proxy.connect() as client:
                 assert client.recv(100) == b"hello"
             until(lambda: not proxy.exchange.open)
-            (usage,) = routes.done()
+            (usage,) = until(routes.done)
             assert usage.service == "shop.web"
             assert usage.offered > 0
             assert [(told.node, told.instance, told.calls, told.failed) for told in usage.outcomes] == [
