@@ -7,6 +7,7 @@ import pytest
 from dislocate.core.boundary.balance import Share
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
+from dislocate.fleet.live import check_calls
 from sim.claims import REQUEST_CLAIMS
 from sim.run import Run
 from sim.scenario import parse_scenario
@@ -117,6 +118,12 @@ def test_what_means_nothing_is_told(line, field, words):
 def test_a_claim_about_calls_names_a_service_or_nobody():
     with pytest.raises(ConfigError, match=r"shop\.web"):
         tell('[[expect]]\nkind = "budget"\nclaim = "requests_ok"\nof = "fra"')
+
+
+def test_claims_about_calls_are_refused_before_a_live_fleet_starts():
+    story = parse_scenario(TEXT.format(more='[[expect]]\nkind = "budget"\nclaim = "requests_ok"', duration=20, rate=20))
+    with pytest.raises(ConfigError, match="dislocate sim run"):
+        check_calls(story)
 
 
 # ---- claims
