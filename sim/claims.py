@@ -104,6 +104,8 @@ class SeenRequests(Protocol):
     def astray(self) -> float: ...  # the most that a part of a source's calls differs from the published flows, 0..1
     @property
     def where(self) -> str: ...  # of that difference, in words
+    @property
+    def crossing(self) -> float: ...  # part of the calls that was first sent to another data center, 0..1
 
 
 class Observed(Protocol):
@@ -443,11 +445,17 @@ def request_p99(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
     return bool(seen.ended) and seen.p99 <= at_most, f"{seen.p99:.3f} s, of {seen.ended} calls"
 
 
+def requests_cross(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
+    """No greater part of the calls is first sent to another data center than the caller's."""
+    return bool(seen.ended) and seen.crossing <= at_most, f"{seen.crossing:.1%} of {seen.ended} calls crossed"
+
+
 # Budgets of calls that callers make; `of`: services, `by`: the callers' agents.
 REQUEST_CLAIMS: dict[str, Callable[[SeenRequests, float], tuple[bool, str]]] = {
     "requests_ok": requests_ok,
     "shares_follow_flows": shares_follow_flows,
     "request_p99": request_p99,
+    "requests_cross": requests_cross,
 }
 
 _SERVICE_CLAIMS = ("service_passing", "service_status", "service_absent", "service_known")

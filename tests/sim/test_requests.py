@@ -136,6 +136,7 @@ class SeenHere:
     p99: float = 0.1
     astray: float = 0.01
     where: str = ""
+    crossing: float = 0.0
 
 
 def test_claims_hold_up_to_their_budget_and_never_where_nobody_called():
@@ -143,8 +144,9 @@ def test_claims_hold_up_to_their_budget_and_never_where_nobody_called():
         ("requests_ok", SeenHere(), SeenHere(failed=1)),
         ("shares_follow_flows", SeenHere(), SeenHere(astray=0.06)),
         ("request_p99", SeenHere(), SeenHere(p99=0.3)),
+        ("requests_cross", SeenHere(), SeenHere(crossing=0.1)),
     ):
-        at_most = {"requests_ok": 0, "shares_follow_flows": 0.05, "request_p99": 0.2}[name]
+        at_most = {"requests_ok": 0, "shares_follow_flows": 0.05, "request_p99": 0.2, "requests_cross": 0}[name]
         assert REQUEST_CLAIMS[name](good, at_most)[0]
         assert not REQUEST_CLAIMS[name](bad, at_most)[0]
         assert not REQUEST_CLAIMS[name](SeenHere(ended=0), at_most)[0]
