@@ -15,10 +15,10 @@ from dislocate.core.units import SECOND, format_duration, seconds
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observed import LiveObserved
 from dislocate.fleet.operators import Operators, check_runs
-from sim.claims import REQUEST_CLAIMS
 from sim.expectations import Judge, Verdict
 from sim.scenario import UNDO, Fault, PlannedRun, Scenario
 from sim.selectors import as_tuple
+from sim.traffic.claims import REQUEST_CLAIMS
 
 ROUND = 0.25  # seconds between two rounds of questions
 

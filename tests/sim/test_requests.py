@@ -8,10 +8,10 @@ from dislocate.core.boundary.balance import Share
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
 from dislocate.fleet.live import check_calls
-from sim.claims import REQUEST_CLAIMS
 from sim.run import Run
 from sim.scenario import parse_scenario
 from sim.traffic.book import CallBook, CallerBook
+from sim.traffic.claims import REQUEST_CLAIMS
 
 TEXT = """
 title = "Callers"
