@@ -1,14 +1,22 @@
 """Flows in a fleet of cores: relays decide, everybody follows, and what happens counts at once."""
 
+import msgspec
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from dislocate.core.balance.messages import FlowReport
 from dislocate.core.boundary.balance import Outcomes, Policy, Spill, Usage
 from dislocate.core.boundary.events import FlowsChanged
+from dislocate.core.boundary.inputs import DatagramReceived
 from dislocate.core.boundary.requests import Refused, SetDraining
 from dislocate.core.boundary.store import Delete, Put, Transact
+from dislocate.core.boundary.values import MemberState
+from dislocate.core.identity import NodeId
+from dislocate.core.membership.messages import Left
+from dislocate.core.tunables import PROTOCOL
 from dislocate.core.units import HOUR, SECOND
+from dislocate.core.wire import Envelope, encode_fact
 from tests.support.tiny_callers import SERVICE, TinyCallers
 
 QUIET = {"fra": 128.0, "lon": 128.0, "wdc": 128.0}
@@ -179,6 +187,39 @@ def test_callers_tell_the_owner_of_an_instance_how_calls_to_it_went(fleet):
     fleet.outcomes = ()
     fleet.seconds(13)
     assert (load("wdc/a1").errors, load("wdc/a1").p99) == (0.0, 0.0)
+
+
+# ---- older and newer agents
+
+
+def test_while_an_older_agent_is_known_no_flows_are_said_and_each_computes_its_own(fleet):
+    for host in fleet.hosts.values():
+        members = host.node._members
+        member = members.get("lon/a2")
+        members.set_record(member, replace(member.record, protocol=(1, 1)))
+    fleet.demand = HOT
+    fleet.seconds(6)
+    relay = fleet.hosts["fra/a3"].node.datacenters["fra"].relays[0]
+    others = [path for path in fleet.hosts if path.startswith("fra") and path != relay]
+    assert all(
+        not host.node._balance._reports._by_service.get(SERVICE, {}).get("wdc")
+        for host in fleet.hosts.values()
+        if not host.node.settings.node.path.startswith("wdc")
+    )
+    assert all(fleet.flows(path).home.epoch == 0 for path in others)
+    assert fleet.flows(relay).home.epoch > 0
+
+
+def test_a_fact_that_only_a_newer_version_knows_is_passed_over():
+    fleet = TinyCallers(("fra",))
+    node = fleet.hosts["fra/a1"].node
+    sender = fleet.hosts["fra/a2"].node
+    unknown, known = Raw(msgspec.msgpack.encode((19, "news"))), encode_fact(Left(NodeId("fra", "a3", 1), 99))
+    for version in (PROTOCOL[1], PROTOCOL[1] + 1):
+        envelope = Envelope(version, sender.identity, None, (unknown, known))
+        fleet.give("fra/a1", DatagramReceived("fra-a2:1", msgspec.msgpack.encode(envelope)))
+        assert fleet.state("fra/a1", "fra/a3") is (MemberState.LEFT if version > PROTOCOL[1] else MemberState.ALIVE)
+    assert (node.counters["input_dropped"], node.counters["fact_of_newer_version"]) == (1, 1)
 
 
 # ---- absurd words
