@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dislocate.core.boundary.balance import Share
+from dislocate.core.boundary.balance import Share, Spill
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
 from dislocate.fleet.live import check_calls
@@ -118,6 +118,33 @@ def test_what_means_nothing_is_told(line, field, words):
 def test_a_claim_about_calls_names_a_service_or_nobody():
     with pytest.raises(ConfigError, match=r"shop\.web"):
         tell('[[expect]]\nkind = "budget"\nclaim = "requests_ok"\nof = "fra"')
+
+
+STORE = 'servers = ["fra/a1", "lon/a1"]\n[datacenters.fra]'
+
+
+def test_a_policy_is_written_and_followed():
+    policy = '[policies."shop.web"]\nspill = "never"\nretries = { attempts = 2 }\n'
+    run = Run(parse_scenario(TEXT.replace("[datacenters.fra]", STORE).format(more=policy, duration=14, rate=5)), seed=1)
+    run.to_the_end()
+    found = run.world.node("lon/a2").flows.of("shop.web").policy
+    assert (found.spill, found.retries.attempts) == (Spill.NEVER, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ('[policies."shop.web"]\nspill = "sometimes"', "policies.shop.web.spill"),
+        ('[policies."shop.web"]\nspil = "never"', "policies.shop.web.spil"),
+        ('[policies."shop.db"]\nspill = "never"', "policies.shop.db"),
+    ],
+)
+def test_a_policy_that_means_nothing_is_told(table, field):
+    with pytest.raises(ConfigError) as caught:
+        parse_scenario(TEXT.replace("[datacenters.fra]", STORE).format(more=table, duration=20, rate=5))
+    assert caught.value.field == field
+    with pytest.raises(ConfigError, match="kept in the store"):
+        parse_scenario(TEXT.format(more='[policies."shop.web"]\nspill = "never"', duration=20, rate=5))
 
 
 def test_claims_about_calls_are_refused_before_a_live_fleet_starts():
