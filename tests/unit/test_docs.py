@@ -28,7 +28,7 @@ from dislocate.edge.http.access import load_tokens
 from dislocate.edge.http.app import all_operations
 from dislocate.run_files import parse_spec, read_spec
 from dislocate.strict import parse_toml
-from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, REQUEST_CLAIMS, VIEW_CLAIMS
+from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS
 from sim.invariants import INVARIANTS
 from sim.run import simulate
 from sim.scenario import (
@@ -43,6 +43,7 @@ from sim.scenario import (
     parse_scenario,
     read_scenario,
 )
+from sim.traffic.claims import REQUEST_CLAIMS
 from sim.workload.plan import Workload
 
 ROOT = Path(__file__).parents[2]
