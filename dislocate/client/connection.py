@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,13 +69,17 @@ class Raw(Struct, frozen=True):
     headers: dict[str, str]
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    make_socket: Callable[..., socket.socket] = socket.socket  # gevent's, where nothing is monkey-patched
+
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self.make_socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
@@ -87,7 +91,7 @@ class AgentConnection:
         self.where = where
         self.last_event_id: int | None = None  # of the latest event that `events` gave: where to resume
         self._timeout = timeout
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str, timeout: float | None = None) -> Any:
         """The JSON answer.  Raises `NoAgent` or `Problem`."""
@@ -97,13 +101,13 @@ class AgentConnection:
         """The JSON answer, None for an empty one.  Raises `NoAgent` or `Problem`."""
         data = None if body is None else json.dumps(body).encode()
         status, raw = self._exchange(method, path, data, "application/json", timeout)
-        return _answer(status, raw.body)
+        return answer_of(status, raw.body)
 
     def raw(self, method: str, path: str, data: bytes | None = None, timeout: float | None = None) -> Raw:
         """The answer as it is, to a body as it is.  Raises `NoAgent` or `Problem`."""
         status, raw = self._exchange(method, path, data, "application/octet-stream", timeout)
         if status >= 400:
-            _answer(status, raw.body)
+            answer_of(status, raw.body)
         return raw
 
     def text(self, path: str) -> str:
@@ -113,7 +117,7 @@ class AgentConnection:
     def _exchange(
         self, method: str, path: str, data: bytes | None, media: str, timeout: float | None
     ) -> tuple[int, Raw]:
-        connection = self._connection(timeout or self._timeout)
+        connection = self.connection(timeout or self._timeout)
         try:
             response = self._request(connection, method, path, data, {} if data is None else {"Content-Type": media})
             headers = {name.lower(): value for name, value in response.getheaders()}
@@ -128,12 +132,12 @@ class AgentConnection:
 
         With `since`, an index, the stream is resumed after it: a watch of services then begins with 'names', all that
         match.  `last_event_id` is where to resume after what was given."""
-        connection = self._connection(QUIET_TIMEOUT)
+        connection = self.connection(QUIET_TIMEOUT)
         resume = {} if since is None else {"Last-Event-ID": str(since)}
         try:
             response = self._request(connection, "GET", path, None, resume)
             if response.status != 200:
-                _answer(response.status, response.read())
+                answer_of(response.status, response.read())
             name, data, number = "message", list[str](), self.last_event_id
             for raw in response:
                 line = raw.decode().rstrip("\r\n")
@@ -158,12 +162,12 @@ class AgentConnection:
 
     def lines(self, method: str, path: str, body: object) -> Iterator[Any]:
         """The JSON objects of an answer that has one a line, as they come.  Raises `NoAgent` or `Problem`."""
-        connection = self._connection(QUIET_TIMEOUT)
+        connection = self.connection(QUIET_TIMEOUT)
         try:
             headers = {"Content-Type": "application/json"}
             response = self._request(connection, method, path, json.dumps(body).encode(), headers)
             if response.status != 200:
-                _answer(response.status, response.read())
+                answer_of(response.status, response.read())
             for line in response:
                 if line.strip():
                     yield json.loads(line)
@@ -175,11 +179,12 @@ class AgentConnection:
     def speak_as(self, actor: str) -> None:
         """Say who asks, for records; a token's name counts more."""
         if actor.isascii() and actor.isprintable():
-            self._headers["X-Dislocate-Actor"] = actor
+            self.headers["X-Dislocate-Actor"] = actor
 
-    def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
+    def connection(self, timeout: float | None) -> http.client.HTTPConnection:
+        """A connection to it that is not open yet.  Raises `LocalError` for a place that cannot be one."""
         if self.where.startswith("unix:"):
-            return _UnixConnection(self.where.removeprefix("unix:"), timeout)
+            return UnixConnection(self.where.removeprefix("unix:"), timeout)
         mistake = LocalError("--agent", got=self.where, expected="http://HOST:PORT or unix:/PATH")
         try:
             url = urlsplit(self.where if "//" in self.where else f"http://{self.where}")
@@ -198,11 +203,12 @@ class AgentConnection:
         data: bytes | None,
         more_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> http.client.HTTPResponse:
-        connection.request(method, path, body=data, headers={**self._headers, **more_headers})
+        connection.request(method, path, body=data, headers={**self.headers, **more_headers})
         return connection.getresponse()
 
 
-def _answer(status: int, text: bytes) -> Any:
+def answer_of(status: int, text: bytes) -> Any:
+    """The JSON of an answer, None of an empty one.  Raises `Problem`."""
     try:
         answer = json.loads(text) if text else None
     except ValueError:

@@ -6,7 +6,8 @@ from types import MappingProxyType
 import gevent
 from gevent.event import Event as Flag
 
-from dislocate.core.boundary.events import Event, ServiceChanged
+from dislocate.core.boundary.balance import Policy, Route, Share
+from dislocate.core.boundary.events import Event, FlowsChanged, ServiceChanged
 from dislocate.core.boundary.requests import Changed, Done, Request, Result, Watch
 from dislocate.core.boundary.store import ServerView, StoreView
 from dislocate.core.boundary.values import Load, MemberState, Status
@@ -72,6 +73,20 @@ def server(path: str = "fra/a1", **changes: object) -> ServerView:
     return ServerView(**{**fields, **changes})
 
 
+def route(*instances: InstanceView, service: str = "shop.web", **changes: object) -> Route:
+    fields: dict[str, object] = {
+        "service": service,
+        "home": "fra",
+        "index": 17,
+        "epoch": 5,
+        "policy": Policy(),
+        "shares": (Share("fra", 1.0),),
+        "instances": instances,
+        "as_of": NOW,
+    }
+    return Route(**{**fields, **changes})
+
+
 def store(**changes: object) -> StoreView:
     fields: dict[str, object] = {
         "group": "9f" * 16,
@@ -105,10 +120,21 @@ class FakeScale:
         return ""
 
 
+class FakeFlows:
+    """Routes that a test sets; None for the rest."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+
+    def route(self, service: str) -> Route | None:
+        return self.routes.get(service)
+
+
 class FakeNode:
     def __init__(self) -> None:
         self.scale = FakeScale()
         self.catalog = FakeCatalog()
+        self.flows = FakeFlows()
         self.members = {view.node.path: view for view in (member(), member("wdc/b1", MemberState.DEAD))}
         self.datacenters = {view.name: view for view in (datacenter("fra", rtt=None), datacenter("wdc"))}
         self.counters = MappingProxyType({"acks": 7, "input_dropped": 1})
@@ -187,6 +213,11 @@ class FakeBackend:
         self._changed.set()
         self._changed = Flag()
         return self._index
+
+    def put_route(self, new: Route) -> None:
+        """Callers are to go there from now on; everybody hears of it."""
+        self.node.flows.routes[new.service] = new
+        self.tell(FlowsChanged(new.service, new.epoch))
 
     def tell(self, event: Event) -> None:
         for listener in list(self._listeners):

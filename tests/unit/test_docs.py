@@ -255,6 +255,12 @@ def test_every_example_of_a_run_is_accepted(path):
     assert read_spec(path).resources
 
 
+@pytest.mark.parametrize("name", ["server.py", "client.py"])
+def test_the_readme_shows_the_example_that_the_tests_run(name):
+    shown = [text for info, text in _FENCE.findall((ROOT / "README.md").read_text()) if info == "python"]
+    assert (ROOT / "examples" / "orders" / name).read_text() in shown
+
+
 def test_every_command_in_the_documentation_exists():
     used = {
         (page.name, command)

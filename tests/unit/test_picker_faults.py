@@ -446,6 +446,27 @@ def test_a_clock_that_jumps_while_calls_are_under_way_harms_nobody(jump):
     assert all(0.0 < endpoint.cost <= 10.0 for endpoint in endpoints(caller).values())
 
 
+def test_a_call_that_ends_before_it_began_teaches_nothing():
+    caller = Caller(route(fleet("fra", 1), ALL))
+    caller.call(20 * MILLISECOND)
+    picked = caller.pick()
+    caller.done(picked, -100 * SECOND)
+    assert picked.endpoint.cost == pytest.approx(0.02)
+    assert picked.endpoint.samples == pytest.approx([0.02, 0.02])
+
+
+@pytest.mark.parametrize("back", [1, 10 * SECOND, 20 * SECOND, HOUR // 60 * 10])
+def test_a_clock_that_goes_back_to_after_a_call_began_at_most_doubles_its_cost(back):
+    caller = Caller(route(fleet("fra", 1), ALL))
+    early = caller.pick()
+    caller.wait(HOUR)
+    caller.call(5 * SECOND)
+    caller.wait(-back)
+    early.began = caller.now
+    caller.done(early, MILLISECOND)
+    assert 0.0 < early.endpoint.cost <= 10.0
+
+
 def test_a_clock_that_goes_back_ends_ejections_rather_than_keeping_them_for_ever():
     caller = Caller(route(fleet("fra", 10), ALL))
     caller.wait(HOUR)

@@ -4,7 +4,9 @@ It outlives routes: what was learned stays while its key and address do.  Calls 
 by what is in flight and what ended, so that the hot path adds as little as can be.
 """
 
+from collections.abc import Iterable
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dislocate.core.balance import latency
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from dislocate.core.balance.place import Place
 
 SAMPLES = 256  # latest durations kept of an endpoint
+LOOKED_AT = 64  # endpoints that stand for all, where there are more
+ENOUGH = 20  # durations; fewer say nothing of a 95th percentile
 
 
 class Outcome(Enum):
@@ -165,3 +169,9 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"Endpoint({self.key}, {self.pending} in flight, {self.cost * 1000.0:.1f} ms)"
+
+
+def percentile_95(endpoints: Iterable[Endpoint]) -> int | None:
+    """Nanoseconds that one in twenty of their latest calls took; None: they are too few."""
+    kept = [elapsed for endpoint in islice(endpoints, LOOKED_AT) for elapsed in endpoint.samples[-SAMPLES:]]
+    return round(latency.percentile(sorted(kept), 0.95) * SECOND) if len(kept) >= ENOUGH else None

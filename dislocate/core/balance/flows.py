@@ -10,6 +10,8 @@ each takes what is left of the source's demand and of the room at the data cente
 class, in which names decide: jitter reorders nothing.  What is left in the end is spread by capacity: overload, where
 shedding is the callers' throttle's job.
 
+A source whose traffic may not leave (`Spill`) goes first, since nothing else can be done with it.
+
 Invariant: without overload, the flows into d add up to rho * C_d at most; a source's flows add up to its demand wherever
 it reaches anybody.  Equal inputs make equal rows, on every machine.
 
@@ -126,10 +128,10 @@ def solve(places: Sequence[Place], costs: Costs, policy: Policy) -> dict[str, Ro
     left = {place.datacenter: place.demand for place in places}
     flows: dict[tuple[str, str], float] = {}
     bound = [name for name in sorted(left) if _is_bound(name, room_of, policy)]
-    for name in bound:  # first, since nothing else may be done with it
-        flows[name, name] = left[name]
-        room[name] = max(0.0, room[name] - left[name])
-        left[name] = 0.0
+    for name in bound:  # first, since nothing else may be done with it; what does not fit is left, for its own place
+        flows[name, name] = taken = min(left[name], room[name])
+        room[name] -= taken
+        left[name] -= taken
     order = _order([name for name in left if name not in bound], room_of, costs, policy)
     for source, datacenter in order:
         taken = min(left[source], room[datacenter])
@@ -160,7 +162,10 @@ def _row(
     overload = left > LITTLE * max(1.0, place.demand)
     if overload:
         total = sum(capacity[name] for name in reached)
-        own = {name: flow + left * capacity[name] / total for name, flow in own.items()} if total > 0.0 else own
+        if total > 0.0:
+            own = {name: flow + left * capacity[name] / total for name, flow in own.items()}
+        elif reached:
+            own[reached[0]] += left
     whole = sum(own.values())
     if whole <= LITTLE and reached:  # nobody calls yet: where the next request would go
         free = next((name for name in reached if room[name] > LITTLE), None)

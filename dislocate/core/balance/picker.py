@@ -15,11 +15,10 @@ second, by whoever picks next.  Source: Finagle (peak EWMA, aperture, budgets), 
 from collections.abc import Container
 from operator import itemgetter
 
-from dislocate.core.balance import latency
 from dislocate.core.balance.budget import RetryBudget
 from dislocate.core.balance.dividing import bounds_of, in_order, parts_of, why_nobody
 from dislocate.core.balance.ejection import JUDGED_EACH
-from dislocate.core.balance.endpoint import SAMPLES, Endpoint, Outcome
+from dislocate.core.balance.endpoint import Endpoint, Outcome, percentile_95
 from dislocate.core.balance.endpoints import UP, by_datacenter, grade, panics, usable
 from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
 from dislocate.core.balance.hashing import SPAN, digest
@@ -41,8 +40,6 @@ ODD = 0x9E3779B97F4A7C15  # the golden ratio of 64 bits: a key's data center is 
 MASK = (1 << 64) - 1
 BEST = itemgetter(0, 1, 2, 3, 4)
 BY_KEY = "its key leads there"
-HEDGE_SAMPLES = 20  # fewer say nothing of a 95th percentile
-HEDGE_ENDPOINTS = 64
 LEAST_TOLD = 10 * MILLISECOND  # rates over less say nothing
 RECOUNTED_EACH = SECOND // 10  # calls of this second, where the budget depends on them
 
@@ -160,8 +157,8 @@ class Picker:
         elapsed = (now - picked.began) * 1e-9
         cost = endpoint.cost
         if 0.0 <= elapsed < cost:
-            half = 1.0 + (now - endpoint.stamp) * 5e-11  # see `latency.decay`, with TAU
-            endpoint.cost = elapsed + (cost - elapsed) / (half * half)
+            x = (now - endpoint.stamp) * 1e-10  # taus: the next line is `latency.decay`
+            endpoint.cost = elapsed + (cost - elapsed) / (1.0 + x * (1.0 + 0.5 * x))
             endpoint.stamp = now
         else:
             elapsed = self._peak(endpoint, elapsed, now)
@@ -325,15 +322,13 @@ class Picker:
         self._calls, self._calls_before = 0, begun - self._kept
         sent = max(0, calls + self._retried - self._retried_before - (self._moot - self._moot_before))
         self._budget.turn(whole, calls)
-        excused = min(self._in_flight(), sent * self._usual() / whole)
+        in_flight = sum(endpoint.pending for endpoint in self._endpoints.values())
+        excused = min(in_flight, sent * self._usual() / whole)
         accepts = max(0, accepted - self._accepted_before)
         self._throttle.turn(whole, sent + kept, sent, accepts, excused, self._policy.throttle)
         self._begun_before, self._accepted_before = begun, accepted
         self._retried_before, self._kept_before, self._moot_before = self._retried, self._kept, self._moot
         return sent
-
-    def _in_flight(self) -> int:
-        return sum(endpoint.pending for endpoint in self._endpoints.values())
 
     def _usual(self) -> float:
         """Seconds that a call usually takes; the timeout while none ended."""
@@ -353,12 +348,7 @@ class Picker:
         if is_judging:
             self._judged_at = now
         if policy.hedge:
-            self._hedge = self._percentile_95()
-
-    def _percentile_95(self) -> int | None:
-        drawn = [endpoint for _, place in self._spread for endpoint in place.drawn][:HEDGE_ENDPOINTS]
-        kept = [elapsed for endpoint in drawn for elapsed in endpoint.samples[-SAMPLES:]]
-        return round(latency.percentile(sorted(kept), 0.95) * SECOND) if len(kept) >= HEDGE_SAMPLES else None
+            self._hedge = percentile_95(endpoint for _, place in self._spread for endpoint in place.drawn)
 
     # ---- a new route
 

@@ -9,13 +9,12 @@ from operator import attrgetter
 
 from dislocate.core.balance import aperture
 from dislocate.core.balance.ejection import JUDGED_CALLS, duration, outliers, room
-from dislocate.core.balance.endpoint import Endpoint
+from dislocate.core.balance.endpoint import LOOKED_AT, Endpoint
 from dislocate.core.balance.endpoints import NOBODY, UP, up_weight
 from dislocate.core.balance.hashing import SPAN, Ring, digest
 from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
 
-LOOKED_AT = 64  # endpoints
 CHRONIC = 3  # failures in a row that are the endpoint's own, wherever else there are failures
 BUSY = 0.2  # utilization below which it says nothing of capacity
 LIGHTEST = 0.01  # of the mean weight: what is in flight is divided by no less

@@ -19,11 +19,25 @@ from dislocate.core.boundary.spec import References, RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.backend import Backend
+from dislocate.edge.http import (
+    callers,
+    health,
+    instances,
+    kv,
+    leases,
+    members,
+    runs,
+    scale,
+    secrets,
+    servers,
+    services,
+    watch,
+)
 from dislocate.edge.http import exec as exec_
-from dislocate.edge.http import health, instances, kv, leases, members, runs, scale, secrets, servers, services, watch
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.call import EVENT_STREAM, JSON, TEXT, Agent, Call, Operation, StreamSlots
 from dislocate.edge.http.problems import MEDIA_TYPE, Problem, Rejected, encode, from_local_error, problem
+from dislocate.edge.http.routing import RouteChanges
 from dislocate.edge.keys import NOT_ALL
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.strict import decode, parse_json
@@ -57,6 +71,7 @@ def make_app(
         access=access,
         counters=counters,
         streams=StreamSlots(stream_limit),
+        changes=RouteChanges(backend),
         references=references,
         seal=seal,
     )
@@ -96,6 +111,7 @@ def all_operations(more: tuple[Operation, ...] = ()) -> tuple[Operation, ...]:
         *services.OPERATIONS,
         *watch.OPERATIONS,
         *instances.OPERATIONS,
+        *callers.OPERATIONS,
         *members.OPERATIONS,
         *kv.OPERATIONS,
         *leases.OPERATIONS,

@@ -23,6 +23,7 @@ from dislocate.edge.backend import Backend
 from dislocate.edge.bodies import duration
 from dislocate.edge.http.access import Access, Role
 from dislocate.edge.http.problems import Rejected, problem, refused, store_refused, uncertain
+from dislocate.edge.http.routing import RouteChanges
 from dislocate.edge.keys import named_as_asked
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.strict import one_of
@@ -68,6 +69,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     access: Access
     counters: EdgeCounters
     streams: StreamSlots
+    changes: RouteChanges
     references: Callable[[RunSpec], References]
     seal: Callable[[bytes, bytes], bytes] | None = None  # a value to a node's public key
 
