@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from dislocate.cli.main import COMMANDS, cli
 
-GROUPS = ("sim", "keys", "kv", "servers", "store", "run", "secret")  # do nothing themselves
+GROUPS = ("sim", "keys", "kv", "servers", "store", "run", "scale", "secret")  # do nothing themselves
 
 
 def paths():
