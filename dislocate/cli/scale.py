@@ -81,7 +81,9 @@ def _carried(size: dict[str, Any]) -> str:
         code = "" if one["code"] is None else f" ({one['code']})"
         return f"failed on {one['node']}{code}: {one['words']}"[:80]
     if size["nodes"]:
-        return f"{sum(one['state'] == 'done' for one in present)} of {len(size['nodes'])} nodes"
+        done = {one["node"] for one in present if one["state"] == "done"}
+        concerned = done | {node for node, count in size["nodes"].items() if count}
+        return f"{len(done)} of {len(concerned)} nodes"
     return f"{present[0]['state']} by {present[0]['node']}" if present else "-"
 
 

@@ -218,8 +218,8 @@ def decide(
             policy, present, "nobody knows what is offered, or what an instance carries: set `capacity`"
         )
     slow = track.slow(now)
-    slowly = present * (1.0 if want.is_firm else TOLERANCE_SLOW)
-    lacking = want.count if want.count > present * TOLERANCE_UP else slow if slow > slowly else 0.0
+    is_slow = want.count > present and slow > present * (1.0 if want.is_firm else TOLERANCE_SLOW)
+    lacking = want.count if want.count > present * TOLERANCE_UP else slow if is_slow else 0.0
     if lacking and present < policy.max:
         return _grow(policy, want, lacking, present, actions, now)
     if bounded < present:

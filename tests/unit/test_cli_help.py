@@ -6,7 +6,18 @@ from click.testing import CliRunner
 
 from dislocate.cli.main import COMMANDS, cli
 
-GROUPS = ("sim", "keys", "kv", "servers", "store", "run", "secret", "policy", "haproxy")  # do nothing themselves
+GROUPS = (
+    "sim",
+    "keys",
+    "kv",
+    "servers",
+    "store",
+    "run",
+    "scale",
+    "secret",
+    "policy",
+    "haproxy",
+)  # do nothing themselves
 
 
 def paths():

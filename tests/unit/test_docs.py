@@ -21,6 +21,7 @@ from dislocate.config import (
 from dislocate.core.balance.policies import check_policy
 from dislocate.core.boundary.balance import Policy
 from dislocate.core.boundary.runs import Hold, RunState, Verb
+from dislocate.core.boundary.scaling import ProcessDriver, ScalePolicy
 from dislocate.core.boundary.spec import Freeze, Gate, Resource, ResourceBase, Strategy
 from dislocate.edge.bodies import CheckBody
 from dislocate.edge.flow_answers import policy_in_words
@@ -38,6 +39,7 @@ from sim.scenario import (
     Expect,
     Fault,
     LinkOverride,
+    PlannedScale,
     Scenario,
     Service,
     parse_scenario,
@@ -195,6 +197,7 @@ def test_the_configuration_page_has_every_table():
         ("### `[[links]]`: one direction between two data centers", 0, LinkOverride),
         ("### `[[services]]`", 0, Service),
         ("### `[[workloads]]`: clients", 0, Workload),
+        ("### `[[scales]]`: policies of scaling", 0, PlannedScale),
         ("### `[[at]]`: verbs", 1, Fault),
         ("### `[[expect]]`: claims", 0, Expect),
     ],
@@ -280,6 +283,13 @@ def test_every_example_of_a_run_is_accepted(path):
 def test_the_readme_shows_the_example_that_the_tests_run(name):
     shown = [text for info, text in _FENCE.findall((ROOT / "README.md").read_text()) if info == "python"]
     assert (ROOT / "examples" / "orders" / name).read_text() in shown
+
+
+def test_the_page_of_scaling_has_every_field():
+    told = [name for row in rows("scale.md", "## The policy") for name in _CODE.findall(row[0])]
+    assert told == [field.encode_name for field in fields(ScalePolicy)]
+    told = [name for row in rows("scale.md", "## Drivers") for name in _CODE.findall(row[0])]
+    assert sorted(told) == sorted(field.encode_name for field in fields(ProcessDriver))
 
 
 def test_every_command_in_the_documentation_exists():

@@ -17,17 +17,20 @@ from dislocate.core.boundary.scaling import (
     ScaleDecision,
 )
 from dislocate.core.boundary.store import Delete, Put, Transact
+from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
 from dislocate.core.scale import records
 from dislocate.core.scale.placing import placed
 from dislocate.core.scale.steps import DecideScale, EndScale
+from dislocate.core.store.backup import restore_chunks
 from dislocate.core.store.commands import SetFeatureLevel
 from dislocate.core.store.validation import check_request
-from dislocate.core.tunables import SCALE_LEVEL, SCALE_PAST
-from tests.support.store_log import StoreLog, contents, replayed
+from dislocate.core.tunables import RECOVERY_RUNS, SCALE_LEVEL, SCALE_PAST
+from tests.support.store_log import GROUP, StoreLog, contents, replayed, write_backup
 
 COMMAND = CommandDriver(run=("resize", "{desired}"))
 PROCESS = ProcessDriver(run=("serve",))
+GROUP_ID = GroupId(GROUP, 0)
 A, B = "fra/a1", "fra/a2"
 
 
@@ -147,6 +150,40 @@ def test_the_same_entries_make_the_same_records_everywhere(log):
     log.decide(2, driver=PROCESS, nodes={B: 1, A: 2})
     log.end(3)
     assert contents(replayed(log.entries)) == contents(log.machine)
+
+
+def restore(log, data):
+    for chunk in restore_chunks(data, 1):
+        applied = log.do(chunk)
+    return applied
+
+
+def test_a_restore_gives_no_epoch_out_again(log):
+    log.decide(1, desired=3)
+    data = write_backup(log.machine, GROUP_ID)
+    log.decide(2, desired=8)
+    restore(log, data)
+    assert (log.decision.epoch, log.decision.desired) == (3, 3)
+    assert "a backup was restored" in log.decision.reason
+    assert isinstance(log.decide(2).result, Refused)
+    assert log.decide(4).result == Done(4)
+
+
+def test_a_restore_of_before_it_was_scaled_remembers_the_epochs_too(log):
+    data = write_backup(log.machine, GROUP_ID)
+    log.decide(1)
+    restore(log, data)
+    assert log.decision is None
+    assert isinstance(log.decide(1).result, Refused)
+    assert log.decide(3).result == Done(3)
+
+
+def test_a_forced_recovery_leaves_out_what_may_have_been_decided_elsewhere(log):
+    log.decide(1, desired=3)
+    log.machine.recover_runs(1)
+    assert log.decision.desired == 3
+    assert log.decision.epoch > RECOVERY_RUNS
+    assert log.decide(log.decision.epoch + 1).result == Done(log.decision.epoch)
 
 
 def test_nobody_writes_decisions_by_hand():

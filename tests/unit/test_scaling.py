@@ -84,6 +84,14 @@ def test_a_new_leader_takes_nothing_away_before_it_has_watched_for_a_window():
     assert fleet.present == 10
 
 
+def test_a_minute_ago_is_no_reason_to_grow_again_after_a_short_window():
+    fleet = Watched(ScalePolicy(min=1, max=50, capacity=100.0, down_window=20 * SECOND, pause=5 * SECOND))
+    fleet.see(1400.0, 120)
+    made = fleet.see(140.0, 120)
+    assert [desired for _, desired in made] == sorted((desired for _, desired in made), reverse=True)
+    assert fleet.present == 2
+
+
 def test_one_burst_within_the_window_is_remembered():
     fleet = Watched()
     fleet.see(700.0, 60)

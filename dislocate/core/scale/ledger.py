@@ -5,7 +5,7 @@ set again; of the nodes that carry out one decision at a time, only one does, un
 changes nothing.  It has no clock, and does not know whether a decision is wise: see `core.scaling`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,6 +21,8 @@ from dislocate.core.scale.steps import DecideScale, EndScale
 from dislocate.core.scaling import SCALE_MOST
 from dislocate.core.store.keys import Keys
 from dislocate.core.tunables import SCALE_LEVEL, SCALE_PAST, SCALE_WORDS
+
+STORE = "store"  # who decides what a restore or a recovery does
 
 
 class ScaleLedger:
@@ -107,6 +109,49 @@ class ScaleLedger:
             if int(kv.key.rpartition("/")[2]) > oldest:
                 break
             puts[kv.key] = None
+        return puts
+
+    # ---- restoring and recovering
+
+    def epochs(self) -> dict[tuple[str, str], int]:
+        """The last epoch by service and data center; to be taken before a restore replaces the keys."""
+        found: dict[tuple[str, str], int] = {}
+        for kv in self._keys.below(records.PAST):
+            service, datacenter, epoch = kv.key.removeprefix(records.PAST).rsplit("/", 2)
+            found[service, datacenter] = int(epoch)
+        return found
+
+    def restored(self, before: Mapping[tuple[str, str], int]) -> dict[str, bytes | None]:
+        """The keys are a backup's: what has to become of them, given the last epochs of `before`."""
+        here = self.epochs()
+        epochs = {key: max(here.get(key, 0), before.get(key, 0)) for key in {**here, **before}}
+        return self._decided_anew(epochs, "a backup was restored: decided anew")
+
+    def recovered(self, epochs: int) -> dict[str, bytes | None]:
+        """The keys are what one server was left with: others may have decided since, up to `epochs` more."""
+        later = {key: last + epochs for key, last in self.epochs().items()}
+        return self._decided_anew(later, "the store was recovered by force: decided anew")
+
+    def _decided_anew(self, epochs: Mapping[tuple[str, str], int], reason: str) -> dict[str, bytes | None]:
+        """So that no epoch that may have been given out is given out again."""
+        puts: dict[str, bytes | None] = {}
+        for (service, datacenter), last in epochs.items():
+            known = self._decision(service, datacenter)
+            desired = known.desired if known is not None else 0
+            bare = ScaleDecision(
+                service=service,
+                datacenter=datacenter,
+                epoch=last + 1,
+                desired=desired,
+                before=desired,
+                reason=reason,
+                by=STORE,
+                at=known.at if known is not None else 0,
+            )
+            puts |= self._remembered(bare)
+            if known is not None:
+                moved = replace(bare, driver=known.driver, nodes=known.nodes)
+                puts[records.decision_key(service, datacenter)] = records.encode(moved)
         return puts
 
     # ---- nodes

@@ -38,6 +38,7 @@ from dislocate.core.runs.ledger.ledger import BODIES, Ledgered, RunsLedger, leve
 from dislocate.core.runs.records import ACTIVE, RECORDS
 from dislocate.core.runs.steps import JoinNodes, RunStep
 from dislocate.core.scale import ledger as scale
+from dislocate.core.scale.records import DECISIONS
 from dislocate.core.store.backup import Backup, read_backup
 from dislocate.core.store.changes import ChangeHistory
 from dislocate.core.store.commands import (
@@ -68,6 +69,7 @@ from dislocate.core.tunables import (
     CHANGES_KEPT,
     LEASES,
     READ_LIMIT,
+    RECOVERY_RUNS,
     RUNS_LEVEL,
     RUNS_ROOM,
     SCALE_LEVEL,
@@ -170,6 +172,7 @@ class StoreMachine:
     def recover_runs(self, epochs: int) -> None:
         """Forced recovery: give out no number of a run again, and pause those that are under way."""
         self._record_runs(self._runs.recovered(epochs))
+        self._record_runs(Ledgered(Done(), self._scale.recovered(RECOVERY_RUNS * epochs)))
         self._is_saved = False
 
     # ---- applying
@@ -339,9 +342,12 @@ class StoreMachine:
         return Applied(Transacted(True, self.revision, ()), changes, is_compacted, restored=True, events=mended.events)
 
     def _mended(self, backup: Backup) -> Ledgered:
-        """What has to become of a backup's runs, in the same revision: nobody sees one without the other."""
-        found = Keys(kv for kv in backup.keys if kv.key.startswith((ACTIVE, RECORDS)))
-        return RunsLedger(found).restored(self._runs.seen())
+        """What has to become of a backup's runs and sizes, in the same revision: nobody sees one without the other."""
+        found = Keys(kv for kv in backup.keys if kv.key.startswith((ACTIVE, DECISIONS, RECORDS)))
+        mended = RunsLedger(found).restored(self._runs.seen())
+        if self.feature_level < SCALE_LEVEL:
+            return mended
+        return replace(mended, puts={**mended.puts, **scale.ScaleLedger(found).restored(self._scale.epochs())})
 
     # ---- the durable form
 
