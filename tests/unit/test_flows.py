@@ -72,6 +72,11 @@ def test_the_published_example_of_a_skew():
     assert parts(rows["lon"]) == {"lon": 1.0}
 
 
+def test_where_nobody_calls_yet_the_next_request_stays_at_home_though_others_fill_it_with_what_they_spill():
+    rows = solve(places(fra=(5000, 2000), lon=(0, 2000), wdc=(0, 2000)), COSTS, DEFAULT)
+    assert parts(rows["lon"]) == {"lon": 1.0}
+
+
 def test_when_much_is_offered_everybody_is_loaded_more_and_equally():
     rows = solve(places(fra=(2400, 800), lon=(1000, 2000), wdc=(800, 2000)), COSTS, DEFAULT)
     assert rows["fra"].rho == pytest.approx(4200 / 4800 + 0.02)
