@@ -16,6 +16,7 @@ from dislocate.core.units import SECOND, format_duration
 from dislocate.strict import one_of
 from sim.scenario import Expect
 from sim.selectors import Layout, as_tuple
+from sim.traffic.claims import REQUEST_CLAIMS, SeenRequests
 
 
 class SeenMember(Protocol):
@@ -89,21 +90,6 @@ class SeenRun(Protocol):
     def state(self) -> str: ...
     @property
     def nodes(self) -> Mapping[Path, str]: ...  # state of each node that is not pending
-
-
-class SeenRequests(Protocol):
-    """What callers saw in some time."""
-
-    @property
-    def ended(self) -> int: ...  # calls
-    @property
-    def failed(self) -> int: ...  # of them
-    @property
-    def p99(self) -> float: ...  # seconds, of those that did not fail
-    @property
-    def astray(self) -> float: ...  # the most that a part of a source's calls differs from the published flows, 0..1
-    @property
-    def where(self) -> str: ...  # of that difference, in words
 
 
 class Observed(Protocol):
@@ -428,29 +414,6 @@ EVENT_CLAIMS = {
 
 # Budgets: what is measured, per agent and second; terms are counted.
 BUDGET_CLAIMS = {"msgs_per_node_s": "messages", "bytes_per_node_s": "bytes", "terms_grew_at_most": "terms"}
-
-
-def requests_ok(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
-    """At most `at_most` calls failed, with all their attempts; and there were calls."""
-    return bool(seen.ended) and seen.failed <= at_most, f"{seen.failed} of {seen.ended} calls failed"
-
-
-def shares_follow_flows(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
-    """No data center's part of a source's calls differs by more from what the callers' agents published."""
-    return bool(seen.ended) and seen.astray <= at_most, seen.where or f"{seen.ended} calls, none astray"
-
-
-def request_p99(seen: SeenRequests, at_most: float) -> tuple[bool, str]:
-    """The 99th percentile of calls that did not fail, in seconds."""
-    return bool(seen.ended) and seen.p99 <= at_most, f"{seen.p99:.3f} s, of {seen.ended} calls"
-
-
-# Budgets of calls that callers make; `of`: services, `by`: the callers' agents.
-REQUEST_CLAIMS: dict[str, Callable[[SeenRequests, float], tuple[bool, str]]] = {
-    "requests_ok": requests_ok,
-    "shares_follow_flows": shares_follow_flows,
-    "request_p99": request_p99,
-}
 
 _SERVICE_CLAIMS = ("service_passing", "service_status", "service_absent", "service_known")
 

@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from dislocate.core.identity import Path
 from dislocate.core.units import format_duration, seconds
-from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, REQUEST_CLAIMS, VIEW_CLAIMS, Observed, check_claim
+from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS, Observed, check_claim
 from sim.scenario import ALLOWED, Expect
 from sim.selectors import as_tuple
+from sim.traffic.claims import REQUEST_CLAIMS
 
 
 class Verdict(Struct, frozen=True):

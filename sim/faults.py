@@ -19,7 +19,7 @@ from sim.process import Machine
 from sim.scenario import UNDO, Fault
 from sim.selectors import Instance, Layout, as_tuple
 from sim.services import ServiceLife
-from sim.traffic.station import Station
+from sim.traffic.trouble import SERVING
 from sim.world import World
 
 Verb: TypeAlias = Callable[[World, Fault], None]
@@ -328,30 +328,6 @@ def _set_services(world: World, fault: Fault, life: ServiceLife) -> None:
             found[1].was_touched = True
 
 
-def _stations(world: World, fault: Fault) -> list[Station]:
-    """How the instances serve that `fault` is about: those that anybody calls."""
-    found = [world.find_service(instance) for instance in world.layout.chosen_instances(fault.target)]
-    return [one[1].station for one in found if one is not None and one[1].station is not None]
-
-
-def _serve_slow(world: World, fault: Fault) -> None:
-    assert fault.factor is not None  # the verb needs it
-    for station in _stations(world, fault):
-        station.slowness = fault.factor
-
-
-def _serve_fail(world: World, fault: Fault) -> None:
-    """Errors at once, while its check goes on passing."""
-    assert fault.loss is not None  # the verb needs it
-    for station in _stations(world, fault):
-        station.fails = fault.loss
-
-
-def _serve_mend(world: World, fault: Fault) -> None:
-    for station in _stations(world, fault):
-        station.slowness, station.fails = 1.0, 0.0
-
-
 def _set_draining(world: World, fault: Fault, draining: bool) -> None:
     expires = (fault.lasting or 0) if draining else 0
     for instance in world.layout.chosen_instances(fault.target):
@@ -433,9 +409,7 @@ VERBS: dict[str, Verb] = {
     "leave": _leave,
     "drain": _drain,
     "undrain": _undrain,
-    "serve_slow": _serve_slow,
-    "serve_fail": _serve_fail,
-    "serve_mend": _serve_mend,
+    **SERVING,
     "register": _register,
     "deregister": _deregister,
     "disk_fail": _disk_fail,

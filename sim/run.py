@@ -14,6 +14,7 @@ from sim.report import Failure, Report, Watched
 from sim.scenario import Scenario
 from sim.story import Story
 from sim.traffic.fleet import place_requests
+from sim.traffic.policies import place_policies
 from sim.workload.scripts import place_clients
 from sim.world import START_SPREAD, Tracer, World
 
@@ -42,6 +43,7 @@ class Run:
         self._period = max(LOOK_PERIOD, LOOKS_SCALE * len(self.world.machines))
         schedule_faults(self.world, scenario.at, self.story.told)
         place_clients(self.world)
+        place_policies(self.world)
         place_requests(self.world)
         place_runs(self.world)
         place_scales(self.world)

@@ -7,6 +7,7 @@ Does not know how a fault is done or a claim is judged: see `faults` and `claims
 
 import math
 from pathlib import Path as FilePath
+from typing import Any
 
 from msgspec import Struct
 
@@ -23,7 +24,7 @@ from dislocate.linkmodel import ALL_CHANNELS, Channel
 from dislocate.regions import region_rtt, region_table
 from dislocate.strict import one_of, parse_toml, read_toml
 from sim.selectors import Layout, as_tuple
-from sim.workload.plan import Workload, check_workloads
+from sim.workload.plan import Workload, check_policies, check_workloads
 
 NODES = 5_000  # agents in a data center: a slip of some zeros is told, and does not fill the memory
 
@@ -132,6 +133,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     services: tuple[Service, ...] = ()
     servers: tuple[str, ...] = ()  # of the store, 'dc/aJ'; none: nobody keeps one
     workloads: tuple[Workload, ...] = ()
+    policies: dict[str, dict[str, Any]] = {}  # by service: as `dislocate policy set` takes it
     runs: tuple[PlannedRun, ...] = ()
     scales: tuple[PlannedScale, ...] = ()
     at: tuple[Fault, ...] = ()
@@ -261,6 +263,7 @@ def checked(scenario: Scenario) -> Scenario:
         if path not in layout.paths:
             raise ConfigError(f"servers[{at}]", got=path, expected=one_of(path, layout.paths))
     check_workloads(scenario.workloads, layout)
+    check_policies(scenario.policies, layout.services, bool(scenario.servers))
     _check_runs(scenario, layout)
     _check_scales(scenario)
     existing = layout.declared()

@@ -77,7 +77,8 @@ from dislocate.core.scale.part import ScalePart
 from dislocate.core.store import messages as store_messages
 from dislocate.core.store.part import StorePart
 from dislocate.core.streams import Streams
-from dislocate.core.wire import FactMemo, Fragment, Message, Reassembly, decode_envelope
+from dislocate.core.tunables import PROTOCOL
+from dislocate.core.wire import Envelope, Fact, FactMemo, Fragment, Message, Reassembly, decode_envelope
 
 # Where a message came from: the gossip address of a datagram, or None when it came on the link to its sender.
 Source: TypeAlias = Address | None
@@ -339,7 +340,7 @@ class Node:
         """`name`: whom to blame for what cannot be read."""
         try:
             envelope = decode_envelope(data, name)
-            facts = [self._memo.decode(raw, name) for raw in envelope.facts] if envelope.facts else ()
+            facts = self._read_facts(envelope, name) if envelope.facts else ()
         except PeerError as error:
             self._out.drop(error.peer, error.reason)
             return
@@ -359,6 +360,18 @@ class Node:
             self._facts[type(fact)](sender, fact, type(body) is Repaired)
         if body is not None:
             self._messages[type(body)](sender, source, body)
+
+    def _read_facts(self, envelope: Envelope, name: str) -> list[Fact]:
+        """Its facts.  Raises `PeerError` for one that cannot be read, unless a newer version said it: that is passed over."""
+        if envelope.version <= PROTOCOL[1]:
+            return [self._memo.decode(raw, name) for raw in envelope.facts]
+        known: list[Fact] = []
+        for raw in envelope.facts:
+            try:
+                known.append(self._memo.decode(raw, name))
+            except PeerError:
+                self._out.count("fact_of_newer_version")
+        return known
 
     def _introduce(self, source: Source, question: WhoIsThere) -> None:
         """Who only asks is no member: nothing is remembered of it."""

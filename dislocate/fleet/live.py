@@ -18,6 +18,7 @@ from dislocate.fleet.operators import Operators, check_runs
 from sim.expectations import Judge, Verdict
 from sim.scenario import UNDO, Fault, PlannedRun, PlannedScale, Scenario
 from sim.selectors import as_tuple
+from sim.traffic.claims import REQUEST_CLAIMS
 
 ROUND = 0.25  # seconds between two rounds of questions
 
@@ -112,6 +113,7 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     tell: Say = (lambda _: None) if as_json else say
     scenario = fleet.scenario
     check_runs(scenario)
+    check_calls(scenario)
     operators = Operators(fleet)
     faults = LiveFaults(fleet, operators)
     observed = LiveObserved(fleet)
@@ -142,6 +144,14 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     else:
         _report(verdicts, tell)
     return all(verdict.holds for verdict in verdicts)
+
+
+def check_calls(scenario: Scenario) -> None:
+    """Raises `ConfigError` for a claim about calls: their callers are simulated, and nobody would have called."""
+    for at, expect in enumerate(scenario.expect):
+        if expect.claim in REQUEST_CLAIMS:
+            expected = "a claim about what agents answer; calls are made and judged by `dislocate sim run`"
+            raise ConfigError(f"expect[{at}].claim", got=expect.claim, expected=expected)
 
 
 def _agenda(scenario: Scenario) -> list[tuple[int, int, Happening]]:

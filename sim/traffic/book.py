@@ -23,6 +23,7 @@ class Seen(Struct, frozen=True):
     p99: float = 0.0  # seconds, of those that succeeded
     astray: float = 0.0  # the most that a data center's part of a source's calls differs from the published flows
     where: str = ""  # of that difference, in words
+    crossing: float = 0.0  # part of them that was first sent to another data center, 0..1
 
 
 class Attempted(Struct):
@@ -69,7 +70,19 @@ class CallBook:
             p99=percentile(took, 0.99) * MILLISECOND / SECOND,
             astray=astray,
             where=where,
+            crossing=_crossing(chosen, since, until),
         )
+
+
+def _crossing(chosen: list[CallerBook], since: int, until: int) -> float:
+    crossed = total = 0
+    for one in chosen:
+        home = one.path.partition("/")[0]
+        for second, there in one.sent.items():
+            if since <= second * SECOND < until:
+                total += sum(there.values())
+                crossed += sum(there.values()) - there.get(home, 0)
+    return crossed / max(1, total)
 
 
 def _astray(chosen: list[CallerBook], since: int, until: int) -> tuple[float, str]:

@@ -67,7 +67,7 @@ class Calls:
         self._schedule = schedule
         self._chooser = chooser
         self._wire = wire
-        self._patience = patience
+        self.patience = patience  # may be replaced at any time
         self._ended = ended
         self._sent: deque[tuple[int, Call, int]] = deque()  # (until, call, attempt)
         self._connecting: deque[tuple[int, Call, int]] = deque()  # of those to whom nothing can come back
@@ -84,7 +84,7 @@ class Calls:
         """An attempt has ended, as its caller sees it."""
         if call.attempt != attempt:
             return  # it was given up, and perhaps tried again
-        now, place, patience = self._schedule.now, call.place, self._patience
+        now, place, patience = self._schedule.now, call.place, self.patience
         assert place is not None  # it was sent to somebody
         self._chooser.done(call, now, ended)
         if ended is Ended.OK:
@@ -110,9 +110,9 @@ class Calls:
         call.place = place
         call.sent = now
         if self._wire.send(call, attempt, place):
-            self._sent.append((now + self._patience.attempt, call, attempt))
+            self._sent.append((now + self.patience.attempt, call, attempt))
         else:
-            self._connecting.append((now + self._patience.connect, call, attempt))
+            self._connecting.append((now + self.patience.connect, call, attempt))
 
     def _over(self, call: Call, where: int) -> None:
         call.attempt = -1

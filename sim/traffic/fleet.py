@@ -243,6 +243,10 @@ class Requests:
             route = process.node.flows.route(self._workload.service)
             if route is not None:
                 caller.picker.update(route, self._world.now)
+                policy = route.policy
+                self._calls.patience = Patience(
+                    call=policy.timeout, attempt=self._workload.timeout, attempts=policy.retries.attempts
+                )
 
     def _tell(self, caller: Resident, _: None, __: None) -> None:
         """Once a second: what was done, and the route anew."""

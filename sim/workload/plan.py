@@ -1,10 +1,13 @@
 """What a scenario says of its clients, of the store and of services: the `[[workloads]]` tables."""
 
 import math
+from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
-from dislocate.core.errors import ConfigError
+from dislocate.core.balance.policies import decode_policy
+from dislocate.core.errors import ConfigError, LocalError
 from dislocate.core.identity import check_label
 from dislocate.core.units import SECOND, Duration
 from dislocate.strict import one_of
@@ -73,6 +76,19 @@ def check_workloads(workloads: tuple[Workload, ...], layout: Layout) -> None:
     for at, one in enumerate(workloads):
         if one.of and one.of not in names:
             raise ConfigError(f"workloads[{at}].of", got=one.of, expected=one_of(one.of, names))
+
+
+def check_policies(policies: Mapping[str, Mapping[str, object]], services: Mapping[str, object], servers: bool) -> None:
+    """Raises `ConfigError` for a policy that cannot be meant, or of nobody."""
+    for name, table in policies.items():
+        if name not in services:
+            raise ConfigError(f"policies.{name}", got=name, expected="a service that [[services]] declares")
+        if not servers:
+            raise ConfigError(f"policies.{name}", got=name, expected="`servers`: policies are kept in the store")
+        try:
+            decode_policy(msgspec.json.encode(table))
+        except LocalError as error:
+            raise ConfigError(f"policies.{name}.{error.field}", got=error.got, expected=error.expected) from None
 
 
 def _check_requests(one: Workload, layout: Layout, field: str) -> None:

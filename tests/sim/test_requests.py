@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from dislocate.core.boundary.balance import Share
+from dislocate.core.boundary.balance import Share, Spill
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
-from sim.claims import REQUEST_CLAIMS
+from dislocate.fleet.live import check_calls
 from sim.run import Run
 from sim.scenario import parse_scenario
 from sim.traffic.book import CallBook, CallerBook
+from sim.traffic.claims import REQUEST_CLAIMS
 
 TEXT = """
 title = "Callers"
@@ -119,6 +120,39 @@ def test_a_claim_about_calls_names_a_service_or_nobody():
         tell('[[expect]]\nkind = "budget"\nclaim = "requests_ok"\nof = "fra"')
 
 
+STORE = 'servers = ["fra/a1", "lon/a1"]\n[datacenters.fra]'
+
+
+def test_a_policy_is_written_and_followed():
+    policy = '[policies."shop.web"]\nspill = "never"\nretries = { attempts = 2 }\n'
+    run = Run(parse_scenario(TEXT.replace("[datacenters.fra]", STORE).format(more=policy, duration=14, rate=5)), seed=1)
+    run.to_the_end()
+    found = run.world.node("lon/a2").flows.of("shop.web").policy
+    assert (found.spill, found.retries.attempts) == (Spill.NEVER, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ('[policies."shop.web"]\nspill = "sometimes"', "policies.shop.web.spill"),
+        ('[policies."shop.web"]\nspil = "never"', "policies.shop.web.spil"),
+        ('[policies."shop.db"]\nspill = "never"', "policies.shop.db"),
+    ],
+)
+def test_a_policy_that_means_nothing_is_told(table, field):
+    with pytest.raises(ConfigError) as caught:
+        parse_scenario(TEXT.replace("[datacenters.fra]", STORE).format(more=table, duration=20, rate=5))
+    assert caught.value.field == field
+    with pytest.raises(ConfigError, match="kept in the store"):
+        parse_scenario(TEXT.format(more='[policies."shop.web"]\nspill = "never"', duration=20, rate=5))
+
+
+def test_claims_about_calls_are_refused_before_a_live_fleet_starts():
+    story = parse_scenario(TEXT.format(more='[[expect]]\nkind = "budget"\nclaim = "requests_ok"', duration=20, rate=20))
+    with pytest.raises(ConfigError, match="dislocate sim run"):
+        check_calls(story)
+
+
 # ---- claims
 
 
@@ -129,6 +163,7 @@ class SeenHere:
     p99: float = 0.1
     astray: float = 0.01
     where: str = ""
+    crossing: float = 0.0
 
 
 def test_claims_hold_up_to_their_budget_and_never_where_nobody_called():
@@ -136,8 +171,9 @@ def test_claims_hold_up_to_their_budget_and_never_where_nobody_called():
         ("requests_ok", SeenHere(), SeenHere(failed=1)),
         ("shares_follow_flows", SeenHere(), SeenHere(astray=0.06)),
         ("request_p99", SeenHere(), SeenHere(p99=0.3)),
+        ("requests_cross", SeenHere(), SeenHere(crossing=0.1)),
     ):
-        at_most = {"requests_ok": 0, "shares_follow_flows": 0.05, "request_p99": 0.2}[name]
+        at_most = {"requests_ok": 0, "shares_follow_flows": 0.05, "request_p99": 0.2, "requests_cross": 0}[name]
         assert REQUEST_CLAIMS[name](good, at_most)[0]
         assert not REQUEST_CLAIMS[name](bad, at_most)[0]
         assert not REQUEST_CLAIMS[name](SeenHere(ended=0), at_most)[0]

@@ -59,6 +59,7 @@ class TinyFleet:
         self.hosts: dict[Path, Host] = {}
         self.loses: Callable[[Path, Path], bool] = lambda _source, _target: False  # asked for each datagram and connect
         self.delay: Callable[[Path, Path], int] = lambda _source, _target: DELAY  # one way
+        self.cuts_links = False  # whether what is lost is lost on open links too
         self._at: dict[str, Path] = {}
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
@@ -189,7 +190,7 @@ class TinyFleet:
                         del host.links[peer.path]
                         self._end_link(path, peer.path, host.settings.node)
                 case SendMessage(peer, data):
-                    if peer.path in host.links:
+                    if peer.path in host.links and not (self.cuts_links and self.loses(path, peer.path)):
                         received = MessageReceived(host.settings.node, data)
                         self._give_later(self.delay(path, peer.path), peer.path, received)
                 case Notify(event):

@@ -24,7 +24,7 @@ from dislocate.edge.bodies import CheckBody
 from dislocate.edge.http.access import load_tokens
 from dislocate.edge.http.app import all_operations
 from dislocate.run_files import parse_spec, read_spec
-from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, REQUEST_CLAIMS, VIEW_CLAIMS
+from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS
 from sim.invariants import INVARIANTS
 from sim.run import simulate
 from sim.scenario import (
@@ -40,6 +40,7 @@ from sim.scenario import (
     parse_scenario,
     read_scenario,
 )
+from sim.traffic.claims import REQUEST_CLAIMS
 from sim.workload.plan import Workload
 
 ROOT = Path(__file__).parents[2]

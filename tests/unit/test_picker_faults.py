@@ -71,7 +71,7 @@ def test_errors_that_all_make_alike_take_nobody_out():
 
 def test_half_of_the_endpoints_dead_and_no_call_in_a_hundred_meets_one():
     caller = Caller(route(fleet("fra", 10), NEVER_EJECT))
-    dead = {f"fra/a{at}": Outcome.REFUSED for at in range(4)}
+    dead = {f"fra/a{at}": Outcome.REFUSED for at in range(5)}
     caller.serve(200, dead)
     assert sum(caller.serve(2_000, dead)[node] for node in dead) < 20
 
@@ -124,6 +124,19 @@ def test_an_ejection_lasts_thirty_seconds_more_or_less_and_longer_each_time():
         caller.wait(endpoint.ejected_until - caller.now + SECOND)
         caller.call()
         assert not endpoint.ejected_until
+
+
+def test_who_returns_from_an_ejection_warms_up_as_one_that_is_fresh():
+    caller = Caller(route(fleet("fra", 4), ALL))
+    caller.calls(100)
+    fail(caller, "fra/a1")
+    endpoint = endpoints(caller)["fra/a1"]
+    caller.wait(endpoint.ejected_until - caller.now + SECOND)
+    early = caller.calls(200)["fra/a1"]
+    caller.wait(40 * SECOND)
+    late = caller.calls(200)["fra/a1"]
+    assert early < 25
+    assert late > 30
 
 
 def test_an_ejection_is_never_longer_than_the_longest():

@@ -304,7 +304,8 @@ class BalancePart:
     def _is_of_interest(self, service: str, called: Called) -> bool:
         """Whether callers here need the row, or others the numbers."""
         here = any(instance.datacenter == self._home for instance in self._known.instances(service))
-        return called.gathering.is_called or (here and self._reports.is_called(service, self._out.now))
+        says_more = called.report is not None and called.report.demand > 0.0  # until it said that nobody calls any more
+        return called.gathering.is_called or says_more or (here and self._reports.is_called(service, self._out.now))
 
     def _tell(self, service: str, called: Called, seen: Picture, shares: tuple[Share, ...]) -> None:
         gathering = called.gathering

@@ -264,7 +264,7 @@ class Picker:
         part = place.hurt_part()
         missed = part * part
         odds = missed
-        while odds < 0.25 and chosen.hurt:  # above a half nobody is a suspect: then all fail
+        while part <= 0.5 and chosen.hurt:  # above a half nobody is a suspect: then all fail
             first, second = place.table[self._bits(place.width)]
             better = second if second.score() < first.score() else first
             if not better.hurt or better.score() < chosen.score():

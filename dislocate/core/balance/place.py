@@ -15,7 +15,6 @@ from dislocate.core.balance.hashing import SPAN, Ring, digest
 from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
 
-CHRONIC = 3  # failures in a row that are the endpoint's own, wherever else there are failures
 BUSY = 0.2  # utilization below which it says nothing of capacity
 LIGHTEST = 0.01  # of the mean weight: what is in flight is divided by no less
 
@@ -227,20 +226,15 @@ class Place:
                     endpoint.cost = mean
 
     def _forgive(self) -> None:
-        """Who failed and was left alone so long that it is expected to cost what the others do is no suspect any more.
-
-        Where most failed, an error says nothing of who made it, unless it makes one after another."""
+        """Who failed and was left alone so long that it is expected to cost what the others do is no suspect any more."""
         hurt = [endpoint for endpoint in self.members if endpoint.hurt]
         if not hurt:
             return
         well = [endpoint.cost for endpoint in self.members if not endpoint.hurt]
         usual = sum(well) / len(well) if well else min(endpoint.cost for endpoint in hurt)
-        is_common = self.hurt_part() >= 0.5
         for endpoint in hurt:
             if endpoint.cost <= usual:
                 endpoint.hurt = 0
-            elif is_common and endpoint.consecutive < CHRONIC:
-                endpoint.cost, endpoint.hurt = endpoint.sound, 0
 
     def _wanted(self, policy: Policy) -> int:
         return aperture.width(len(self.members), policy.aperture, self._offered, self._capacity)
