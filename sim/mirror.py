@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dislocate.core.boundary.spec import Command, File, Key, Process, Resource, RunSpec
+from dislocate.core.boundary.spec import Command, File, Gate, Key, Process, Resource, RunSpec
 from dislocate.core.identity import Path
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.units import SECOND
@@ -98,18 +98,23 @@ def mirrored(fleet: LiveFleet, spec: RunSpec, targets: Sequence[Path], task_time
 
 
 def stand_in(spec: RunSpec, targets: Sequence[Path]) -> RunSpec:
-    """The same run of these nodes, without what its resources hold, and without what nothing is known of here: approvals, and
-    how busy instances are."""
+    """The same run of these nodes, without what its resources hold, and without what nothing is known of here: approvals,
+    how busy instances are, and what callers say of them."""
     return replace(
         spec,
         title="",
         targets=f"id in {{{', '.join(targets)}}}",
         resources=tuple(_stand_in(resource) for resource in spec.resources),
         strategy=replace(spec.strategy, approvals=0),
-        gates=tuple(replace(gate, utilization=0.0) for gate in spec.gates if gate.passing),
+        gates=tuple(_by_health(gate) for gate in spec.gates if gate.passing),
         enforce=False,
         task_time=0,
     )
+
+
+def _by_health(gate: Gate) -> Gate:
+    """The same, but that nothing is judged except whether instances pass."""
+    return replace(gate, utilization=0.0, errors=0.0, p99=0, control=0.0)
 
 
 def _stand_in(resource: Resource) -> Resource:

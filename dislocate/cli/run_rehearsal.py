@@ -110,8 +110,8 @@ def left_out(spec: RunSpec) -> Iterator[str]:
     """What of the specification nobody can rehearse."""
     if spec.strategy.approvals:
         yield "approvals are not waited for"
-    if any(gate.utilization for gate in spec.gates):
-        yield "how busy instances are is not rehearsed: gates judge only whether they pass"
+    if any(gate.utilization or gate.errors or gate.p99 for gate in spec.gates):
+        yield "how busy instances are, and what callers say of them, is not rehearsed: gates judge only whether they pass"
 
 
 def _services(spec: RunSpec) -> tuple[str, ...]:

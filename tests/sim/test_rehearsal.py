@@ -159,7 +159,8 @@ def test_a_freeze_window_holds_it_by_the_clock_of_the_live_fleet():
 
 def test_gates_and_approvals_that_nobody_can_rehearse_do_not_hold_it():
     gated = spec(
-        strategy=replaced(QUICK, approvals=2), gates=(Gate(service="shop.web", utilization=0.8, window=SECOND),)
+        strategy=replaced(QUICK, approvals=2),
+        gates=(Gate(service="shop.web", utilization=0.8, errors=0.1, p99=SECOND, control=2.0, window=SECOND),),
     )
     assert rehearse(mirrored(FLEET, gated, ("ams/web-10",), (SECOND,)), 1).ending == "done"
 
