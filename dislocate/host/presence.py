@@ -30,6 +30,15 @@ _UP = (Status.PASSING, Status.WARNING)
 log = logging.getLogger(__name__)
 
 
+class NotReady(Failure):
+    """A new instance ended, or did not pass in time; what ran before runs on."""
+
+    def __init__(self, resource: Process, instance: Instance, what: str) -> None:
+        words = f"{resource.name} on port {instance.port} {what}; the new version was ended and what ran before runs on"
+        super().__init__("verify", words)
+        self.instance = instance
+
+
 class Presence:
     """That of one agent's processes."""
 
@@ -39,27 +48,27 @@ class Presence:
         self.address = address  # where others reach this host
 
     def await_health(self, resource: Process, instance: Instance, deadline: float) -> None:
-        """Until its check passes.  Raises `Failure` when it ends, or does not pass in time."""
+        """Until its check passes.  Raises `NotReady` when it ends, or does not pass in time."""
         spec = self._check(resource, instance.port)
         while True:
             outcome = run_check(spec)
             if outcome.status in _UP and instance.is_running:
                 return
             if not instance.is_running:
-                raise _not_ready(resource, instance, f"{instance.how_it_ended} before it was ready")
+                raise NotReady(resource, instance, f"{instance.how_it_ended} before it was ready")
             if time.monotonic() >= deadline:
-                raise _not_ready(resource, instance, f"was not ready in time: {outcome.output}")
+                raise NotReady(resource, instance, f"was not ready in time: {outcome.output}")
             gevent.sleep(_POLL)
 
     def await_catalog(self, resource: Process, instance: Instance, deadline: float) -> None:
-        """Until others are sent to it: before that, nobody may be taken away."""
+        """Until others are sent to it: before that, nobody may be taken away.  Raises `NotReady`."""
         if not resource.service or self._instances is None:
             return
         while not any(one.id == instance.id and one.status in _UP for one in self._instances(resource.service)):
             if not instance.is_running:
-                raise _not_ready(resource, instance, f"{instance.how_it_ended} before the catalog saw it pass")
+                raise NotReady(resource, instance, f"{instance.how_it_ended} before the catalog saw it pass")
             if time.monotonic() >= deadline:
-                raise _not_ready(resource, instance, "did not pass the checks of the catalog in time")
+                raise NotReady(resource, instance, "did not pass the checks of the catalog in time")
             gevent.sleep(_POLL)
 
     def register(self, resource: Process, instance: Instance) -> None:
@@ -116,9 +125,3 @@ class Presence:
         """An instance that the catalog does not know needs neither; an agent that does not answer stops nobody's end."""
         with suppress(TimeoutError):
             self._ask(request)
-
-
-def _not_ready(resource: Process, instance: Instance, what: str) -> Failure:
-    said = instance.last_words()
-    words = f"{resource.name} on port {instance.port} {what}; the new version was ended and what ran before runs on"
-    return Failure("verify", words + (f".  Its log ends: {said}" if said else ""))

@@ -57,7 +57,7 @@ class Tasks:
         self._deliver = deliver
         self._open_secret = open_secret
         presence = Presence(ask=ask, instances=instances, address=address)
-        self._supervisor = Supervisor(state_dir, presence=presence, fill_in=self._fill_in)
+        self._supervisor = Supervisor(state_dir, presence=presence, fill_in=self._fill_in, secrets_of=self._secrets_of)
         self._house = House(
             state_dir=state_dir,
             images=Images(state_dir),
@@ -104,7 +104,10 @@ class Tasks:
 
     def _work_on(self, definition: Definition) -> Work:
         task = Task(TaskVerb.LOOK, definition.resource, "", definition.values, definition.secrets)
-        return Work(self._house, task, Secrets(definition.secrets, self._open_secret))
+        return Work(self._house, task, self._secrets_of(definition))
+
+    def _secrets_of(self, definition: Definition) -> Secrets:
+        return Secrets(definition.secrets, self._open_secret)
 
     def _carry_out(self, task_id: str, task: Task) -> None:
         began = time.monotonic_ns()
