@@ -26,6 +26,7 @@ from dislocate.host.differences import cut
 from dislocate.host.places import as_written, placed
 from dislocate.host.presence import Presence
 from dislocate.host.programs import WORDS
+from dislocate.host.rendering import Renderer
 from dislocate.host.resources import carry_out
 from dislocate.host.secrets import Secrets
 from dislocate.host.supervise import Supervisor
@@ -65,6 +66,7 @@ class Tasks:
             ask=ask,
             instances=instances or (lambda service: ()),
             processes=self._supervisor,
+            renderer=Renderer(),
             shown_environment=self._fill_in_shown,
             systemd=systemd,
         )
