@@ -37,6 +37,7 @@ from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.snapshot import SnapshotFile
 from dislocate.edge.unix import DatagramSocket as LocalDatagrams
 from dislocate.host.checks import run_check
+from dislocate.host.drafts import discard_drafts
 from dislocate.host.facts import count_processors, find_own_address, read_facts, read_load
 from dislocate.host.leftovers import end_leftovers
 from dislocate.host.seal import open_sealed, seal
@@ -122,6 +123,7 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
         counters.sources.append(lambda: count_io(driver, keyring, datagrams, links, disk))
         opened.callback(log_events(driver))
         opened.callback(_end_when_left(driver))
+        discard_drafts(state_dir)
         end_leftovers(state_dir)  # before the node looks at what it had begun
         driver.start(
             Outlets(

@@ -8,7 +8,8 @@ import pytest
 
 from dislocate.core.boundary.runs import TaskResult
 from dislocate.core.boundary.spec import File
-from dislocate.host import paths
+from dislocate.host.drafts import Draft, discard_drafts, draft_path
+from dislocate.host.paths import Seen
 from dislocate.io.keyring import load_node_keys
 from tests.support.hosted import Hosted
 
@@ -136,12 +137,16 @@ def test_a_validation_that_fails_leaves_the_file_and_its_before_as_they_were(hos
     assert motd.read_text() == "mended by hand"
 
 
-def test_a_validation_sees_the_new_file_with_its_mode(host, motd):
-    program = (
-        "import os, sys; sys.exit(os.stat(sys.argv[1]).st_mode & 0o777 != 0o600 or open(sys.argv[1]).read() != 'new')"
-    )
-    resource = File(path=str(motd), content="new", mode="0600", validate=(sys.executable, "-c", program, "{path}"))
-    assert host.apply(resource).result is TaskResult.CHANGED
+def test_a_draft_is_for_the_agents_user_only_until_it_is_in_its_place(host, motd):
+    program = "import os, sys; sys.exit(f'{os.stat(sys.argv[1]).st_mode & 0o777:o} {open(sys.argv[1]).read()}')"
+    validate = (sys.executable, "-c", program, "{path}")
+    for mode, seen in (("0644", "600"), ("0755", "700"), ("0440", "600")):
+        outcome = host.apply(File(path=str(motd), content="new", mode=mode, validate=validate))
+        assert outcome.words.endswith(f"{seen} new")
+    for mode in (0o644, 0o755, 0o440):
+        resource = File(path=str(motd), content="new", mode=f"{mode:04o}", validate=("test", "-s", "{path}"))
+        assert host.apply(resource).result is TaskResult.CHANGED
+        assert stat.S_IMODE(motd.stat().st_mode) == mode
 
 
 def test_a_validation_that_never_ends_is_a_timeout_and_leaves_no_draft(host, motd):
@@ -160,10 +165,37 @@ def test_a_template_that_fails_leaves_the_file_as_it_was(host, motd):
 
 
 def test_a_draft_that_a_death_left_behind_is_replaced(host, motd):
-    paths.draft_path(str(motd)).write_text("half")
+    draft_path(str(motd)).write_text("half")
     host.apply(File(path=str(motd), content="whole"))
     assert motd.read_text() == "whole"
     assert names(motd.parent) == ["motd"]
+    draft_path(str(motd)).write_text("half")
+    host.revert(File(path=str(motd), content="whole"))
+    assert names(motd.parent) == []
+
+
+def test_a_draft_of_an_agent_that_was_killed_is_discarded_by_the_next_one(host, motd):
+    draft = Draft(host.state_dir, str(motd))
+    draft.write(Seen(0o644, os.geteuid(), os.getegid(), b"half"))
+    assert names(motd.parent) == [draft.path.name]
+    discard_drafts(host.state_dir)
+    assert names(motd.parent) == []
+    assert list((host.state_dir / "drafts").iterdir()) == []
+
+
+def test_a_draft_that_is_given_up_while_it_is_written_does_not_stay(host, motd):
+    draft = Draft(host.state_dir, str(motd))
+    draft.discard()  # as whoever is cancelled does at once, while the thread goes on
+    draft.write(Seen(0o644, os.geteuid(), os.getegid(), b"half"))
+    assert names(motd.parent) == []
+
+
+@pytest.mark.parametrize("length", [244, 245, 255])
+def test_a_name_may_be_as_long_as_the_system_takes(host, motd, length):
+    resource = File(path=str(motd.with_name("x" * length)), content="x")
+    assert host.apply(resource).result is TaskResult.CHANGED
+    assert host.revert(resource).result is TaskResult.CHANGED
+    assert names(motd.parent) == []
 
 
 def test_a_missing_directory_is_named_with_its_mend(host, tmp_path):
@@ -234,6 +266,7 @@ def test_a_secret_is_in_the_file_and_nowhere_else(host, motd, caplog):
     reverted = host.revert(resource, secrets=SECRETS)
     assert applied.result is TaskResult.CHANGED
     assert "<SECRET DB/PASSWORD #" in looked.diff
+    assert "every user of the host" not in looked.words
     for said in (looked, applied, reverted):
         assert "horse" not in f"{said.words} {said.diff}".lower()
     assert "horse" not in caplog.text.lower()
@@ -244,7 +277,9 @@ def test_a_secret_of_before_is_hidden_too(host, motd):
         path=str(motd), content="user = app\npassword = {{ secret('db/password') }}\nport = {{ key('port') }}\n"
     )
     host.apply(resource, secrets={"db/password": "old value"}, values={"port": "1"})
-    shown = host.look(resource, secrets=SECRETS, values={"port": "2"}).diff
+    looked = host.look(resource, secrets=SECRETS, values={"port": "2"})
+    assert "it holds a secret that every user of the host may read" in looked.words
+    shown = looked.diff
     assert "old value" not in shown
     assert " user = app\n" in shown
     assert "+password = <secret db/password #" in shown

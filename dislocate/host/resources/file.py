@@ -4,6 +4,8 @@ The digest is of content, mode and owner.  Order of an APPLY: draft, validate, b
 validation that fails leaves the file and the image as they were.
 """
 
+import stat
+
 from msgspec import Struct
 
 from dislocate.core.boundary.runs import TaskOutcome, TaskResult
@@ -11,6 +13,7 @@ from dislocate.core.boundary.spec import File
 from dislocate.host import paths
 from dislocate.host.before import FileImage, Nothing
 from dislocate.host.differences import difference, secretive_difference, unified
+from dislocate.host.drafts import Draft
 from dislocate.host.paths import OwnerUnknown, Seen
 from dislocate.host.programs import run_program
 from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
@@ -34,9 +37,10 @@ def look(work: Work, resource: File) -> TaskOutcome:
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
     shown = in_thread(_difference, work, resource, seen, wanted) if work.task.diff else ""
-    return TaskOutcome(
-        TaskResult.WOULD_CHANGE, before=before, after=after, words=_words(seen, wanted.seen, "would be"), diff=shown
-    )
+    words = _words(seen, wanted.seen, "would be")
+    if wanted.is_secretive and wanted.seen.mode & stat.S_IROTH:
+        words += "; it holds a secret that every user of the host may read: give it a `mode`, such as '0600'"
+    return TaskOutcome(TaskResult.WOULD_CHANGE, before=before, after=after, words=words, diff=shown)
 
 
 def apply(work: Work, resource: File) -> TaskOutcome:
@@ -45,14 +49,15 @@ def apply(work: Work, resource: File) -> TaskOutcome:
     before, after = _digest(seen), _digest(wanted.seen)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
-    new = in_thread(paths.draft, resource.path, wanted.seen)
+    draft = Draft(work.house.state_dir, resource.path)
     try:
+        in_thread(draft.write, wanted.seen)
         if resource.validate:
-            _validate(work, resource, str(new))
+            _validate(work, resource, str(draft.path))
         in_thread(_remember, work, resource, seen, wanted.is_secretive)
-        in_thread(paths.replace, resource.path, new)
+        in_thread(draft.put)
     except BaseException:  # also when nobody waits any more
-        paths.discard(new)
+        draft.discard()
         raise
     _verify(resource.path, after)
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted.seen, "was"))
@@ -62,6 +67,7 @@ def revert(work: Work, resource: File) -> TaskOutcome:
     image = in_thread(work.house.images.find, work.task.run, about(resource))
     if not isinstance(image, FileImage | Nothing):
         raise Failure("lost", f"how {resource.path} was before this run is not kept any more; put it back by hand")
+    in_thread(Draft(work.house.state_dir, resource.path).discard)
     seen = in_thread(paths.see_file, resource.path)
     wanted = Seen(image.mode, image.uid, image.gid, image.content) if isinstance(image, FileImage) else None
     before, after = _digest(seen), _digest(wanted)
@@ -70,9 +76,18 @@ def revert(work: Work, resource: File) -> TaskOutcome:
     if wanted is None:
         in_thread(paths.remove_file, resource.path)
     else:
-        in_thread(paths.replace, resource.path, in_thread(paths.draft, resource.path, wanted))
+        _put(Draft(work.house.state_dir, resource.path), wanted)
     _verify(resource.path, after)
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted, "was"))
+
+
+def _put(draft: Draft, wanted: Seen) -> None:
+    try:
+        in_thread(draft.write, wanted)
+        in_thread(draft.put)
+    except BaseException:  # also when nobody waits any more
+        draft.discard()
+        raise
 
 
 def _wanted(work: Work, resource: File) -> _Wanted:
