@@ -31,6 +31,11 @@ class Told:
                 self.nodes = line["nodes"]
             case "output":
                 self._output(line["node"], line)
+            case "dropped":
+                self._end_line(line["node"])
+                self._say(
+                    line["node"], f"... {line['bytes']} bytes are not shown: they came faster than they were read"
+                )
             case "done" | "unreachable":
                 self._end(line["node"], line)
             case "end":
@@ -50,13 +55,16 @@ class Told:
 
     def _end(self, node: str, line: dict[str, Any]) -> None:
         has_written = node in self._rests
-        if rest := self._rests.pop(node, ""):
-            self._say(node, rest)
+        self._end_line(node)
         self.ended.append(node)
         if line["event"] == "unreachable":
             self.bad[node] = f"not reached: {line['words']}"
         elif not line["ok"]:
             self.bad[node] = _why(line, has_written)
+
+    def _end_line(self, node: str) -> None:
+        if rest := self._rests.pop(node, ""):
+            self._say(node, rest)
 
     def _say(self, node: str, text: str) -> None:
         if not self._as_json:
@@ -83,7 +91,8 @@ def exec_(
     """Run COMMAND on every node of TARGET; what it writes is printed as it comes, a node's name before each line.
 
     Options stand before TARGET.  Nodes out of reach are named, never left out.  Exits 0 only when the command did, on all
-    of them.  There is no shell unless COMMAND is one; for what is to stay so, there is `dislocate run`.
+    of them.  There is no shell unless COMMAND is one; for what is to stay so, there is `dislocate run`.  Ctrl-C ends it
+    everywhere: what runs is killed.
 
     \b
     dislocate exec dc:fra -- uptime
