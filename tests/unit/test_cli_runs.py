@@ -333,6 +333,9 @@ def test_a_secret_comes_from_a_prompt_a_file_or_standard_input_and_never_from_an
     said = shell.says("secret", "put", "a", "s3cret", "--targets", "*", code=1)
     assert "arguments are seen by every user" in said
     assert "s3cret" not in said
+    assert "expected at most 16 KiB" in shell.says("secret", "put", "a", "@/dev/zero", "--targets", "*", code=1)
+    endless = "x" * 20_000
+    assert "expected at most 16 KiB" in shell.says("secret", "put", "a", "-", "--targets", "*", code=1, stdin=endless)
     shell.run("secret", "delete", "tls/key")
     assert "dislocate secret list shows" in shell.says("secret", "delete", "tls/ke", code=1)
 
