@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dislocate.cli.output import EXIT_FAILED, agent_command, fail
+from dislocate.cli.output import EXIT_FAILED, agent_command, fail, printable
 from dislocate.cli.run_plan import those
 from dislocate.cli.run_spec import CONFIRM, operator
 from dislocate.client.connection import AgentConnection
@@ -69,7 +69,8 @@ class Told:
     def _say(self, node: str, text: str) -> None:
         if not self._as_json:
             width = max((len(each) for each in self.nodes), default=0)
-            click.echo(f"{node.ljust(width)} | {text}")
+            shown = printable(text.removesuffix("\r"))
+            click.echo(f"{node.ljust(width)} | {shown}")
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -109,7 +110,7 @@ def exec_(
         words = f"{agent.where} ended before the command did; nobody knows of {those(told.missing())}"
         fail(words, as_json, EXIT_FAILED)
     if not as_json:
-        click.echo(_sum(told), err=True)
+        click.echo(printable(_sum(told)), err=True)
     if told.bad:
         click.get_current_context().exit(EXIT_FAILED)
 
