@@ -38,16 +38,20 @@ def see_file(path: str) -> Seen | None:
         raise Failure("apply", f"{path} is a directory; name a file in it")
     if not stat.S_ISREG(found.st_mode):
         raise Failure("apply", f"{path} is no regular file but a device, pipe or socket; name another path")
-    if found.st_size > SIZE_LIMIT:
-        raise Failure(
-            "apply",
-            f"{path} has {found.st_size >> 20} MiB, more than the {SIZE_LIMIT >> 20} MiB that are kept for a revert; "
-            "move it away first",
-        )
     try:
-        content = FilePath(path).read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # what stands there may be exchanged
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            content = file.read(SIZE_LIMIT + 1) if stat.S_ISREG(found.st_mode) else b""
     except OSError as error:
         raise refusal(path, error) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise Failure("apply", f"{path} was exchanged while it was looked at; what else changes it?")
+    if len(content) > SIZE_LIMIT:
+        raise Failure(
+            "apply",
+            f"{path} has more than the {SIZE_LIMIT >> 20} MiB that are kept for a revert; move it away first",
+        )
     return Seen(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, content)
 
 

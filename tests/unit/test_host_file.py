@@ -8,8 +8,10 @@ import pytest
 
 from dislocate.core.boundary.runs import TaskResult
 from dislocate.core.boundary.spec import File
+from dislocate.host import paths
 from dislocate.host.drafts import Draft, discard_drafts, draft_path
 from dislocate.host.paths import Seen
+from dislocate.host.work import Failure
 from dislocate.io.keyring import load_node_keys
 from tests.support.hosted import Hosted
 
@@ -228,6 +230,22 @@ def test_a_file_too_large_to_be_kept_is_refused(host, motd):
         file.truncate(1 << 30)
     assert "move it away first" in host.apply(File(path=str(motd), content="x")).words
     assert motd.stat().st_size == 1 << 30
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/hostname")])
+def test_one_that_is_exchanged_while_it_is_looked_at_is_neither_followed_nor_waited_for(motd, monkeypatch, make):
+    motd.write_text("x")
+    lstat = paths._lstat
+
+    def exchanged(path: str) -> os.stat_result | None:
+        found = lstat(path)
+        motd.unlink()
+        make(motd)
+        return found
+
+    monkeypatch.setattr(paths, "_lstat", exchanged)
+    with pytest.raises(Failure):
+        paths.see_file(str(motd))
 
 
 def test_an_owner_who_is_not_there_is_named_and_nothing_is_changed(host, motd):
