@@ -30,7 +30,7 @@ from dislocate.host.rendering import Renderer
 from dislocate.host.resources import carry_out
 from dislocate.host.secrets import Secrets
 from dislocate.host.supervise import Supervisor
-from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work
+from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work, in_thread
 
 AT_ONCE = 16  # tasks that are carried out; a run has one on a node, visits have some
 GRACE = 0.5  # seconds after its own time until a task is given up from outside
@@ -135,6 +135,7 @@ class Tasks:
         try:
             with timeout, self._places:
                 resource = placed(task.resource, self._house.facts())
+                in_thread(self._house.images.want, task.run)
                 work = Work(self._house, msgspec.structs.replace(task, resource=resource), secrets, tell)
                 outcome = carry_out(work)
                 return msgspec.structs.replace(outcome, diff=as_written(outcome.diff, task.resource, resource))

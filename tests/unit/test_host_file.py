@@ -9,6 +9,7 @@ import pytest
 from dislocate.core.boundary.runs import TaskResult
 from dislocate.core.boundary.spec import File
 from dislocate.host import paths
+from dislocate.host.before import RUNS_KEPT
 from dislocate.host.drafts import Draft, discard_drafts, draft_path
 from dislocate.host.paths import Seen
 from dislocate.host.work import Failure
@@ -112,6 +113,17 @@ def test_each_run_has_a_before_of_its_own(host, motd):
     host.apply(File(path=str(motd), content="two"), run="2")
     host.revert(File(path=str(motd), content="two"), run="2")
     assert motd.read_text() == "one"
+
+
+def test_a_run_that_is_looked_at_still_keeps_its_before_however_many_come_after(host, motd):
+    motd.write_text("original")
+    kept = File(path=str(motd), content="kept")
+    host.apply(kept, run="kept")
+    for run in range(RUNS_KEPT + 2):
+        host.look(kept, run="kept")  # as drift does
+        host.apply(File(path=str(motd.with_name("other")), content=str(run)), run=str(run))
+    host.revert(kept, run="kept")
+    assert motd.read_text() == "original"
 
 
 def test_a_revert_without_a_before_is_lost_and_touches_nothing(host, motd):
