@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import gevent
+import msgspec
 
 from dislocate.core.boundary.requests import Deregister, Refused, Register, Request, SetDraining
 from dislocate.core.boundary.spec import Process
@@ -19,7 +20,7 @@ from dislocate.core.identity import join_address
 from dislocate.core.units import SECOND
 from dislocate.host.checks import run_check
 from dislocate.host.instances import Instance
-from dislocate.host.work import Asks, Failure
+from dislocate.host.work import Asks, Failure, digest_of
 
 CHECK_EVERY = 2 * SECOND  # the catalog's check of an instance: a start is seen in two, and a death in three
 CHECK_WITHIN = 2 * SECOND
@@ -80,7 +81,7 @@ class Presence:
             id=name,
             service=resource.service,
             port=instance.port,
-            meta={"process": resource.name, "version": instance.record.version[:12]},
+            meta={"process": resource.name, "version": _shown_version(resource)},
             check=self._check(resource, instance.port),
         )
         try:
@@ -125,3 +126,8 @@ class Presence:
         """An instance that the catalog does not know needs neither; an agent that does not answer stops nobody's end."""
         with suppress(TimeoutError):
             self._ask(request)
+
+
+def _shown_version(resource: Process) -> str:
+    """Of what is written in the specification, so it is the same on all hosts and holds no secret."""
+    return digest_of("process", msgspec.json.encode((resource.run, sorted(resource.environment.items()))))[:12]

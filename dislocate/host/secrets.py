@@ -2,14 +2,17 @@
 
 Invariant: what went through `hide` holds no value of a secret that was given to the task, nor a longer line of one, and what
 went through `hide_part` no piece of either.  A mark such as '<secret db/password #1f2e3d4c>' is the same on every host, so
-equal differences can be grouped; its digest of 32 bits tells two versions apart and proves no guess.  A secret that a program
-transforms before it prints it is not recognized.
+equal differences can be grouped; its digest tells two versions apart.  It is keyed with what only the fleet has (`Keys`), so
+that nobody who reads a mark, a log or the store can try guesses on it.  A secret that a program transforms before it prints it
+is not recognized.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from dislocate.host.templates import RenderError
 
@@ -18,12 +21,24 @@ Hidden: TypeAlias = tuple[int, int, bytes]  # from byte to byte, and what is sho
 LINE = 8  # characters from which on a line of a secret of several lines is hidden by itself
 
 
+class Keys(Struct, frozen=True):
+    """For digests of what holds a secret and is seen by people, or by whoever reads the store."""
+
+    marks: bytes  # the same on all hosts, where equal things are to look equal
+    digests: bytes  # of this host alone, and for as long as it has its `node.key`
+
+    def mark(self, *parts: str) -> str:
+        """32 bits in hex."""
+        return blake2b("\0".join(parts).encode(), key=self.marks, digest_size=4).hexdigest()
+
+
 class Secrets:
     """The secrets given to one task, by name."""
 
-    def __init__(self, sealed: Mapping[str, bytes], open_secret: Callable[[bytes], bytes]) -> None:
+    def __init__(self, sealed: Mapping[str, bytes], open_secret: Callable[[bytes], bytes], keys: Keys) -> None:
         self._sealed = sealed
         self._open_secret = open_secret
+        self._keys = keys
         self._opened: dict[str, str] = {}
         self._hidden: dict[str, str] | None = None
         self.used: dict[str, None] = {}  # names that a template asked for, in order
@@ -35,8 +50,7 @@ class Secrets:
 
     def mark(self, name: str) -> str:
         """What stands in its place wherever people look.  Raises `RenderError`."""
-        value = self._open(name).encode()
-        return f"<secret {name} #{blake2b(name.encode() + bytes(1) + value, digest_size=4).hexdigest()}>"
+        return f"<secret {name} #{self._keys.mark('secret', name, self._open(name))}>"
 
     def hide(self, text: str) -> str:
         """`text` with marks in place of secrets."""
@@ -59,7 +73,7 @@ class Secrets:
 
     def beside(self, other: "Secrets") -> "Secrets":
         """Hides those of both; has the values of none."""
-        both = Secrets({}, self._open_secret)
+        both = Secrets({}, self._open_secret, self._keys)
         both._hidden = {**other._hiding(), **self._hiding()}
         return both
 

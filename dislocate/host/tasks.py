@@ -28,7 +28,7 @@ from dislocate.host.presence import Presence
 from dislocate.host.programs import WORDS
 from dislocate.host.rendering import Renderer
 from dislocate.host.resources import carry_out
-from dislocate.host.secrets import Secrets
+from dislocate.host.secrets import Keys, Secrets
 from dislocate.host.supervise import Supervisor
 from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work, in_thread
 
@@ -49,6 +49,7 @@ class Tasks:
         ask: Asks,
         deliver: Callable[[Input], object],
         open_secret: Callable[[bytes], bytes],
+        keys: Keys,
         instances: Callable[[str], tuple[InstanceView, ...]] | None = None,
         address: str = "127.0.0.1",
         systemd: FilePath = SYSTEMD,
@@ -57,6 +58,7 @@ class Tasks:
         that could be waited for); `address` is where others reach this host."""
         self._deliver = deliver
         self._open_secret = open_secret
+        self._keys = keys
         presence = Presence(ask=ask, instances=instances, address=address)
         self._supervisor = Supervisor(state_dir, presence=presence, fill_in=self._fill_in, secrets_of=self._secrets_of)
         self._house = House(
@@ -67,6 +69,7 @@ class Tasks:
             instances=instances or (lambda service: ()),
             processes=self._supervisor,
             renderer=Renderer(),
+            keys=keys,
             shown_environment=self._fill_in_shown,
             systemd=systemd,
         )
@@ -109,11 +112,11 @@ class Tasks:
         return Work(self._house, task, self._secrets_of(definition))
 
     def _secrets_of(self, definition: Definition) -> Secrets:
-        return Secrets(definition.secrets, self._open_secret)
+        return Secrets(definition.secrets, self._open_secret, self._keys)
 
     def _carry_out(self, task_id: str, task: Task) -> None:
         began = time.monotonic_ns()
-        secrets = Secrets(task.secrets, self._open_secret)
+        secrets = Secrets(task.secrets, self._open_secret, self._keys)
 
         def tell(piece: bytes) -> None:
             self._deliver(TaskProgressed(task_id, TaskOutcome(TaskResult.OUTPUT, output=piece)))

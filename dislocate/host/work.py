@@ -21,7 +21,7 @@ from dislocate.core.errors import DislocateError
 from dislocate.core.units import SECOND
 from dislocate.host.before import Definition, Images
 from dislocate.host.rendering import Renderer
-from dislocate.host.secrets import Secrets
+from dislocate.host.secrets import Keys, Secrets
 from dislocate.host.templates import RenderError, is_plain, render
 
 ABSENT = "absent"  # in place of a digest
@@ -68,6 +68,7 @@ class House(Struct, frozen=True, kw_only=True):
     instances: Callable[[str], tuple[InstanceView, ...]]  # of a service of the catalog, on this node
     processes: Processes
     renderer: Renderer
+    keys: Keys
     shown_environment: Callable[[Definition], dict[str, str]]  # filled in, with marks in place of secrets
     systemd: FilePath = SYSTEMD
 
@@ -130,9 +131,10 @@ def about(resource: Resource) -> str:
             return f"key {key}"
 
 
-def digest_of(*parts: str | bytes) -> str:
-    """Hex; each part with its length, so that no two sequences run into one."""
-    digest = blake2b(digest_size=16)
+def digest_of(*parts: str | bytes, key: bytes = b"") -> str:
+    """Hex; each part with its length, so that no two sequences run into one.  It goes to the store: what may hold a secret is
+    digested with a `key`, or guesses could be tried on it there."""
+    digest = blake2b(digest_size=16, key=key)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "big") + data)

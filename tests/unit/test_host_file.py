@@ -316,6 +316,22 @@ def test_a_secret_of_before_is_hidden_too(host, motd):
     assert "-<hidden, it may hold a secret #" in shown
 
 
+def test_neither_a_difference_nor_a_digest_proves_a_guess_to_whoever_reads_the_store(tmp_path):
+    """Two hosts of a fleet and one of another: what is shown is alike in a fleet only, and what is stored on a host only."""
+    fleets = {"a": b"one", "b": b"one", "c": b"another"}
+    hosts = {name: Hosted(tmp_path / name, marks=fleet) for name, fleet in fleets.items()}
+    motd, looked = tmp_path / "motd", {}
+    resource = File(path=str(motd), content="{{ secret('pin') }}\n", mode="0600")
+    for name, host in hosts.items():
+        motd.unlink(missing_ok=True)
+        host.apply(resource, secrets={"pin": "1234"})
+        looked[name] = host.look(resource, secrets={"pin": "5678"})
+        host.stop()
+    assert looked["a"].diff == looked["b"].diff
+    assert not {*looked["a"].diff.split("#")[1:]} & {*looked["c"].diff.split("#")[1:]}
+    assert len({one.before for one in looked.values()} | {one.after for one in looked.values()}) == 6
+
+
 def test_a_line_with_the_same_secret_is_no_difference(host, motd):
     resource = File(path=str(motd), content="a = {{ secret('db/password') }}\nport = {{ key('port') }}\n")
     host.apply(resource, secrets=SECRETS, values={"port": "1"})

@@ -2,14 +2,15 @@
 
 import pytest
 
-from dislocate.host.secrets import Secrets
+from dislocate.host.secrets import Keys, Secrets
 
+KEYS = Keys(marks=b"of the fleet", digests=b"of this host")
 TOKEN = "abcdefghijklmnopqrstuvwxyz0123"
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END KEY-----\n"
 
 
 def secrets(**values: str) -> Secrets:
-    return Secrets({name: value.encode() for name, value in values.items()}, lambda sealed: sealed)
+    return Secrets({name: value.encode() for name, value in values.items()}, lambda sealed: sealed, KEYS)
 
 
 @pytest.mark.parametrize("value", [TOKEN, KEY], ids=["one line", "several lines"])
@@ -38,3 +39,10 @@ def test_what_is_hidden_beside_another_is_hidden_too():
 def test_a_text_without_secrets_is_left_as_it_is():
     assert secrets().hide_part(b"some words", 5) == b"words"
     assert secrets(it="xyz").hide("an \udcff x") == "an \udcff x"
+
+
+def test_a_mark_is_the_same_for_the_same_value_and_another_for_whoever_lacks_the_key_of_the_fleet():
+    one, same, other = secrets(pin="1234"), secrets(pin="1234"), secrets(pin="1235")
+    stranger = Secrets({"pin": b"1234"}, lambda sealed: sealed, Keys(marks=b"a guess", digests=b""))
+    assert one.mark("pin") == same.mark("pin")
+    assert len({each.mark("pin") for each in (one, other, stranger)}) == 3

@@ -28,12 +28,12 @@ class _Wanted(Struct, frozen=True):
 
 def look(work: Work, resource: File) -> TaskOutcome:
     seen = in_thread(paths.see_file, resource.path)
-    before = _digest(seen)
+    before = _digest(work, seen)
     try:
         wanted = _wanted(work, resource)
     except OwnerUnknown as unknown:
         return TaskOutcome(TaskResult.WOULD_CHANGE, before=before, words=unknown.words)
-    after = _digest(wanted.seen)
+    after = _digest(work, wanted.seen)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
     shown = in_thread(_difference, work, resource, seen, wanted) if work.task.diff else ""
@@ -46,7 +46,7 @@ def look(work: Work, resource: File) -> TaskOutcome:
 def apply(work: Work, resource: File) -> TaskOutcome:
     seen = in_thread(paths.see_file, resource.path)
     wanted = _wanted(work, resource)
-    before, after = _digest(seen), _digest(wanted.seen)
+    before, after = _digest(work, seen), _digest(work, wanted.seen)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
     draft = Draft(work.house.state_dir, resource.path)
@@ -59,7 +59,7 @@ def apply(work: Work, resource: File) -> TaskOutcome:
     except BaseException:  # also when nobody waits any more
         draft.discard()
         raise
-    _verify(resource.path, after)
+    _verify(work, resource.path, after)
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted.seen, "was"))
 
 
@@ -70,14 +70,14 @@ def revert(work: Work, resource: File) -> TaskOutcome:
     in_thread(Draft(work.house.state_dir, resource.path).discard)
     seen = in_thread(paths.see_file, resource.path)
     wanted = Seen(image.mode, image.uid, image.gid, image.content) if isinstance(image, FileImage) else None
-    before, after = _digest(seen), _digest(wanted)
+    before, after = _digest(work, seen), _digest(work, wanted)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
     if wanted is None:
         in_thread(paths.remove_file, resource.path)
     else:
         _put(Draft(work.house.state_dir, resource.path), wanted)
-    _verify(resource.path, after)
+    _verify(work, resource.path, after)
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted, "was"))
 
 
@@ -118,13 +118,16 @@ def _remember(work: Work, resource: File, seen: Seen | None, is_secretive: bool)
     images.keep(work.task.run, about(resource), image)
 
 
-def _verify(path: str, after: str) -> None:
-    if _digest(in_thread(paths.see_file, path)) != after:
+def _verify(work: Work, path: str, after: str) -> None:
+    if _digest(work, in_thread(paths.see_file, path)) != after:
         raise Failure("verify", f"{path} is not as it was written; does something else write it too?")
 
 
-def _digest(seen: Seen | None) -> str:
-    return ABSENT if seen is None else digest_of("file", oct(seen.mode), f"{seen.uid}:{seen.gid}", seen.content)
+def _digest(work: Work, seen: Seen | None) -> str:
+    if seen is None:
+        return ABSENT
+    key = work.house.keys.digests
+    return digest_of("file", oct(seen.mode), f"{seen.uid}:{seen.gid}", seen.content, key=key)
 
 
 def _difference(work: Work, resource: File, seen: Seen | None, wanted: _Wanted) -> str:
@@ -132,7 +135,7 @@ def _difference(work: Work, resource: File, seen: Seen | None, wanted: _Wanted) 
     if old == wanted.seen.content:
         return unified(resource.path, "", "")
     if wanted.is_secretive or work.house.images.is_secretive(resource.path):
-        return secretive_difference(resource.path, old, wanted.text, wanted.shown)
+        return secretive_difference(resource.path, old, wanted.text, wanted.shown, work.house.keys)
     return difference(resource.path, old, wanted.text)
 
 
