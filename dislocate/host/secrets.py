@@ -137,7 +137,7 @@ def _without(hidden: Iterable[Hidden], data: bytes, begin: int) -> bytes:
     for start, end, mark in hidden:
         if start >= at:
             shown += data[at:start] + mark
-        elif at == begin < end:
+        elif at == begin < end:  # it lies across the cut
             shown += mark
         at = max(at, end)
     return bytes(shown + data[at:])
