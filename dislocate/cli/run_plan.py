@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dislocate.cli.output import EXIT_FAILED, agent_command, table
+from dislocate.cli.output import EXIT_FAILED, agent_command, printable, table
 from dislocate.cli.run_spec import body_of, operator
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import LocalError
@@ -45,7 +45,7 @@ def plan(agent: AgentConnection, as_json: bool, file: Path, out: Path | None) ->
         ]
         click.echo(f"{answer['name']}: {count(answer['targets'])} in {len(rows)} batches\n")
         click.echo(table(("BATCH", "WAVE", "NODES", "WHO"), rows))
-        for line in looks(answer):
+        for line in looks(printable(answer)):
             click.echo(line)
         click.echo(f"\ndislocate run start {file}" + (f" --plan {out}" if out is not None else ""))
     _end_with(_has(answer, "failed"))
@@ -68,7 +68,7 @@ def check(agent: AgentConnection, as_json: bool, file: Path) -> None:
         click.echo(json.dumps(answer))
     else:
         click.echo(f"{answer['name']}: {count(answer['targets'])}, {'not all' if differs else 'all'} as they should be")
-        for line in looks(answer):
+        for line in looks(printable(answer)):
             click.echo(line)
         if differs:
             click.echo(f"\ndislocate run plan {file}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail, table
+from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail, printable, table
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
 
 OVER = ("done", "failed", "aborted", "reverted", "revert failed")
@@ -54,6 +54,7 @@ class Progress:
 
     def take(self, event: str, data: dict[str, Any]) -> list[str]:
         """Note an event; a line for each thing that is new by it."""
+        data = printable(data)
         if event == "node":
             return self._node(data["node"], data["part"])
         if event not in ("run", "status"):

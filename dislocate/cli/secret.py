@@ -3,7 +3,7 @@
 import sys
 from base64 import b64encode
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -12,6 +12,7 @@ from dislocate.cli.run_plan import those
 from dislocate.cli.run_spec import CONFIRM, operator
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection
 from dislocate.core.errors import LocalError
+from dislocate.core.tunables import SECRET_BYTES
 
 
 @click.group()
@@ -88,10 +89,11 @@ def _value(source: str | None) -> dict[str, str]:
     if source is None:
         return {"value": click.prompt("value", hide_input=True, confirmation_prompt=sys.stdin.isatty(), err=True)}
     if source == "-":
-        data = sys.stdin.buffer.read().removesuffix(b"\n")
+        data = _bounded(sys.stdin.buffer, "standard input").removesuffix(b"\n")
     elif source.startswith("@"):
         try:
-            data = Path(source[1:]).read_bytes()
+            with Path(source[1:]).open("rb") as file:
+                data = _bounded(file, source)
         except OSError as error:
             raise LocalError("@FILE", got=source, expected=f"a readable file ({error.strerror})") from None
     else:
@@ -101,3 +103,11 @@ def _value(source: str | None) -> dict[str, str]:
         return {"value": data.decode()}
     except UnicodeDecodeError:
         return {"value": b64encode(data).decode(), "encoding": "base64"}
+
+
+def _bounded(file: BinaryIO, source: str) -> bytes:
+    """All of it, which may be a device without an end.  Raises `LocalError`."""
+    data = file.read(SECRET_BYTES + 2)  # with a line end that does not count
+    if len(data) > SECRET_BYTES + 1:
+        raise LocalError("[@FILE|-]", got=source, expected=f"at most {SECRET_BYTES // 1024} KiB")
+    return data

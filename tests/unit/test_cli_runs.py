@@ -16,7 +16,7 @@ from dislocate.core.runs.records import audit_key
 from dislocate.core.units import SECOND
 from dislocate.run_files import read_spec
 from tests.support.fake_backend import FakeBackend, member
-from tests.support.fake_runs import FakeRuns, seal
+from tests.support.fake_runs import FLEET, FakeRuns, seal
 from tests.support.tiny_store import served
 
 SPEC = """
@@ -308,6 +308,25 @@ def test_a_command_that_all_did_ends_with_0(shell):
     assert [line["event"] for line in told] == ["start", "done", "done", "end"]
 
 
+def test_what_nodes_say_is_shown_to_the_terminal_and_does_not_command_it(shell):
+    escape = "\033]0;evil\007"
+    shell.runs.output = {"wdc/b1": (f"\tall\r\n{escape}\n".encode(),)}
+    failed = TaskOutcome(TaskResult.FAILED, kind="apply", words=escape, diff=f"+{escape}\n")
+    shell.runs.looks = {"wdc/b1": (failed,), "wdc/b2": (failed,)}
+    done = shell.run("exec", "dc:wdc", "--", "true", code=1)
+    assert done.stdout == "wdc/b1 | \tall\nwdc/b1 | \\x1b]0;evil\\x07\n"
+    shell.runs.looks |= dict.fromkeys(FLEET, (failed,))
+    for said in (
+        done.output,
+        shell.says("run", "plan", shell.file, code=1),
+        shell.says("run", "check", shell.file, code=1),
+    ):
+        assert "\\x1b]0;evil\\x07" in said
+        assert "\033" not in said
+    told = Progress().take("node", {"node": "a", "part": {"state": "failed", "kind": "", "words": escape, "steps": []}})
+    assert told == ["a  failed: \\x1b]0;evil\\x07"]
+
+
 def test_a_command_for_nobody_is_refused(shell):
     assert "fits no node" in shell.says("exec", "dc:fre", "--", "true", code=1)
     shell.runs.refusal = Refused("unavailable", "", "this agent is leaving")
@@ -333,6 +352,9 @@ def test_a_secret_comes_from_a_prompt_a_file_or_standard_input_and_never_from_an
     said = shell.says("secret", "put", "a", "s3cret", "--targets", "*", code=1)
     assert "arguments are seen by every user" in said
     assert "s3cret" not in said
+    assert "expected at most 16 KiB" in shell.says("secret", "put", "a", "@/dev/zero", "--targets", "*", code=1)
+    endless = "x" * 20_000
+    assert "expected at most 16 KiB" in shell.says("secret", "put", "a", "-", "--targets", "*", code=1, stdin=endless)
     shell.run("secret", "delete", "tls/key")
     assert "dislocate secret list shows" in shell.says("secret", "delete", "tls/ke", code=1)
 

@@ -2,9 +2,11 @@
 
 from hashlib import sha256
 
+import gevent
 import msgspec
 import pytest
 
+from dislocate.core.boundary.events import VisitTold
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import (
     Hold,
@@ -21,10 +23,11 @@ from dislocate.core.boundary.store import ReadKeys, Uncertain
 from dislocate.core.runs.records import active_key, audit_key, node_key
 from dislocate.core.runs.spec import CONFIRM_ABOVE
 from dislocate.core.tunables import RECOVERY_RUNS
-from dislocate.core.units import SECOND
+from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.edge.http import exec as exec_
 from dislocate.edge.http.access import Access, Role, Token
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import FakeBackend, member
+from tests.support.fake_backend import NEVER, FakeBackend, member
 from tests.support.fake_runs import FLEET, SAME, FakeRuns, seal
 
 OPERATOR = {"dislocate.peer_uid": 0}
@@ -488,7 +491,38 @@ def test_a_command_tells_what_each_node_writes_and_names_those_out_of_reach(api,
     assert {"event": "unreachable", "node": "fra/a3", "words": "dead"} in told
     assert told[-1] == {"event": "end", "nodes": 3, "ok": 1, "failed": 1, "unreachable": 1}
     (visit,) = runs.visits
-    assert (visit.at_once, visit.timeout, visit.tasks[0].resource.run) == (2, 7 * SECOND, ("uptime",))
+    (task,) = visit.tasks
+    assert (visit.at_once, task.resource.run, task.resource.timeout) == (2, ("uptime",), 7 * SECOND)
+    assert visit.timeout > task.resource.timeout + 500 * MILLISECOND  # the node is to say itself that its time is up
+
+
+def test_output_that_came_too_fast_is_missed_aloud(api, runs, monkeypatch):
+    monkeypatch.setattr(exec_, "QUEUE_LIMIT", 2)
+    runs.output = {"fra/a1": (b"one\n", b"two\n", b"three\n", b"four\n")}
+    told = lines(api.ask("POST", "/api/exec", {"targets": "name:a1", "command": ["true"]}))
+    assert [each["text"] for each in told if each["event"] == "output"] == ["one\n", "two\n"]
+    dropped = {"event": "dropped", "node": "fra/a1", "bytes": len(b"three\nfour\n")}
+    assert told.index(dropped) == [each["event"] for each in told].index("done") - 1
+
+
+def test_a_command_that_nobody_answers_is_given_up_however_much_other_commands_say(api, runs, monkeypatch):
+    monkeypatch.setattr(exec_, "MARGIN", 0.1)
+    monkeypatch.setattr(exec_, "VISIT_MARGIN", 0)
+    runs.backend.result = NEVER
+
+    def another_command() -> None:
+        while True:
+            piece = TaskOutcome(TaskResult.OUTPUT, output=b"x")
+            runs.backend.tell(VisitTold(99, "fra/a1", 0, piece, False))
+            gevent.sleep(0.001)
+
+    other = gevent.spawn(another_command)
+    try:
+        with gevent.Timeout(60):
+            told = lines(api.ask("POST", "/api/exec", {"targets": "name:a1", "command": ["true"], "timeout": "100ms"}))
+    finally:
+        other.kill()
+    assert [each["event"] for each in told] == ["start", "unreachable", "end"]
 
 
 @pytest.mark.parametrize(
