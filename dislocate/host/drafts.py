@@ -17,26 +17,26 @@ from dislocate.host.before import make_private, sync_directory
 from dislocate.host.paths import Seen, refusal
 
 NAME_LIMIT = 255  # bytes, of Linux
-_OWN = (
-    0o600  # of the agent's user; with the right to be run where the file has it: a script may be what validates itself
-)
+_OWN = 0o600  # with the right to be run where the file has it: a script may be what validates itself
 
 
 class Draft:
-    """That of the file at `path`.  Its methods wait for the disk: call them in a thread."""
+    """That of the file at `path`, noted below `state_dir` (None: nobody will come and look for it).  Its methods wait for the
+    disk: call them in a thread."""
 
-    def __init__(self, state_dir: FilePath, path: str) -> None:
+    def __init__(self, state_dir: FilePath | None, path: str) -> None:
         self.path = draft_path(path)
         self._of = path
-        self._note = state_dir / "drafts" / _digest(path)
+        self._note = None if state_dir is None else state_dir / "drafts" / _digest(path)
         self._wanted = Seen(0, 0, 0)
         self._is_given_up = False
 
     def write(self, wanted: Seen) -> None:
         """Raises `Failure`."""
         self._wanted = wanted
-        make_private(self._note.parent)
-        self._note.write_text(str(self.path))  # not synced: a draft that a power cut leaves is private still
+        if self._note is not None:
+            make_private(self._note.parent)
+            self._note.write_text(str(self.path))  # not synced: a draft that a power cut leaves is private still
         try:
             self.path.unlink(missing_ok=True)
             descriptor = os.open(
@@ -68,15 +68,19 @@ class Draft:
         except OSError as error:
             self.discard()
             raise refusal(self._of, error) from None
-        self._note.unlink(missing_ok=True)
+        self._forget()
 
     def discard(self) -> None:
         """Also one that is being written in a thread that nobody waits for any more."""
         self._is_given_up = True
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._note.unlink(missing_ok=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._note is not None:
+            with suppress(OSError):
+                self._note.unlink(missing_ok=True)
 
 
 def draft_path(path: str) -> FilePath:
