@@ -439,6 +439,17 @@ def test_an_operator_who_pauses_a_held_run_keeps_it_paused(log):
     assert isinstance(log.steer(Verb.RESUME), Done)
 
 
+def test_a_freeze_window_does_not_keep_what_fails(log):
+    for name, end in (("web", log.revert), ("db", lambda run: log.finish(RunState.FAILED, run))):
+        run = log.start((A,), name=name)
+        log.open(A, run=run)
+        log.ask(A, run=run)
+        log.hold(Hold.FREEZE, run)
+        log.report(A, NodeState.FAILED, run=run)
+        assert isinstance(end(run), Done)
+        log.steer(Verb.ABORT, run=run)
+
+
 def test_a_verb_about_a_node_that_is_no_target_says_where_to_look(log):
     log.start()
     refused(log.steer(Verb.SKIP, "fra/nobody"), "node", "no target of run 1")
