@@ -118,7 +118,7 @@ def test_a_node_that_fails_reverts_the_run_and_the_reason_names_it(scenario):
     failing = replaced(scenario, at=(*scenario.at, Fault(21 * SECOND, "task_fail", "ams/a3")))
     found = rehearse(checked(failing), 2, is_troubled=True)
     assert (found.ending, found.happened) == ("reverted", ((SECOND, "task_fail ams/a3"),))
-    assert found.words.startswith("3 nodes as before; taken back because 1 node (ams/a3), where 0 may, failed")
+    assert found.words.startswith("3 nodes as before; 1 node failed (ams/a3), and none may")
 
 
 def test_what_waits_for_an_operator_is_held_and_not_rehearsed_for_ever(scenario):

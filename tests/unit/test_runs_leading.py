@@ -177,7 +177,7 @@ def test_a_bad_configuration_is_caught_at_the_canary_and_taken_back():
     run.fleet.found = instances("fra/a1 critical, fra/a2 passing")
     assert run.run("1m") == ["open fra/a1", "revert", "open fra/a1", "close", "finish: reverted"]
     because = "a gate fails: 0 of 1 web passing, 1 wanted: fra/a1 critical"
-    assert run.store.picture().record.words == f"1 node as before; taken back because {because}"
+    assert run.store.picture().record.words == f"1 node as before; {because}"
 
 
 def until_reverting(run):
@@ -194,7 +194,7 @@ def test_a_revert_goes_through_the_batches_in_reverse_order():
     run = begun(strategy=QUICK)
     run.bad["tok/c2"] = "disk full"
     assert until_reverting(run) == [*ALL_OF_IT[:5], "revert", "open tok/c1 tok/c2"]
-    assert run.store.picture().record.words == "1 node (tok/c2), where 0 may, failed: tok/c2: apply disk full"
+    assert run.store.picture().record.words == "1 node failed (tok/c2), and none may: tok/c2: apply disk full"
     assert run.run("1m") == ["close", "open fra/a2 fra/a3", "close", "open fra/a1", "close", "finish: reverted"]
 
 

@@ -266,7 +266,7 @@ def test_nothing_is_granted_while_the_budget_is_spent(log):
     log.open(A, B)
     log.ask(A)
     log.report(A, NodeState.FAILED)
-    refused(log.open(C), "budget", "1 nodes failed", "0 may")
+    refused(log.open(C), "budget", "1 node of run 1 failed", "none may")
     refused(log.ask(B), "budget")
 
 
@@ -319,7 +319,7 @@ def test_a_failure_waits_for_an_operator_who_mends_it(log):
     log.hold(Hold.FAILURE)
     refused(log.release(), "hold", "operator")
     refused(log.revert(), "hold")
-    refused(log.steer(Verb.RESUME), "verb", "1 nodes of run 1 failed and 0 may", "retry or skip")
+    refused(log.steer(Verb.RESUME), "verb", "1 node of run 1 failed, and none may", "retry or skip")
     log.steer(Verb.RETRY, A)
     assert isinstance(log.steer(Verb.RESUME), Done)
     log.carry(A)
@@ -364,7 +364,7 @@ def test_a_run_is_done_when_every_node_is_and_moves_where_only_who_asks_reads_it
     log.start((A,), (B,))
     log.carry(A)
     log.close()
-    refused(log.finish(RunState.DONE), "state", "1 nodes")
+    refused(log.finish(RunState.DONE), "state", "1 node of run 1")
     log.carry(B)
     log.close()
     log.finish(RunState.DONE)
@@ -488,7 +488,7 @@ def test_one_that_cannot_be_reverted_does_not_stop_the_others_and_the_run_says_s
     log.close()
     log.carry(A, state=NodeState.REVERTED)
     log.close()
-    refused(log.finish(RunState.REVERTED), "state", "1 nodes could not be reverted")
+    refused(log.finish(RunState.REVERTED), "state", "1 node not reverted")
     log.finish(RunState.REVERT_FAILED)
     log.steer(Verb.REVERT)  # once more
     assert log.states() == {A: "reverted", B: "pending"}

@@ -1,6 +1,7 @@
 """What a leader does next about a run, rule by rule."""
 
 import pytest
+from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState
 from dislocate.core.boundary.spec import Freeze, Gate, OnFailure
@@ -169,10 +170,17 @@ def test_a_budget_spent_by_failures_does_what_the_strategy_says(on_failure, does
     assert line(after(run)) == does
 
 
+def test_of_the_end_of_a_log_the_run_repeats_one_line():
+    run = picture(FLEET, "fra/a1=failed")
+    task = replace(run.tasks["fra/a1"], kind="apply", words="web: not ready\nIts log ends: 1\n2")
+    step = after(replace(run, tasks={"fra/a1": task}))
+    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ..."
+
+
 def test_a_budget_spent_by_nodes_out_of_reach_pauses_and_names_them():
     step = after(picture("fra: fra/a1 fra/a2", "fra/a1=unreachable fra/a2=started"), away="fra/a1")
     assert line(step) == "hold: budget"
-    assert "1 node (fra/a1), where 0 may," in step.words
+    assert "1 node failed, out of reach or late (fra/a1), and none may be; it goes on by itself" in step.words
     assert "'dislocate run skip 7 fra/a1'" in step.words
 
 

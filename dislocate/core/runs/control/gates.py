@@ -17,7 +17,8 @@ from dislocate.core.boundary.values import Status
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
 from dislocate.core.runs.control.floor import least
-from dislocate.core.runs.control.picture import Seen, names
+from dislocate.core.runs.control.picture import Seen
+from dislocate.core.words import names
 
 
 class Verdict(Enum):

@@ -21,7 +21,7 @@ from dislocate.core.identity import Path
 from dislocate.core.runs.control.clocks import Clocks
 from dislocate.core.runs.control.floor import Opening, openable
 from dislocate.core.runs.control.freezes import frozen_until, weekday_time
-from dislocate.core.runs.control.picture import Picture, Seen, count, names
+from dislocate.core.runs.control.picture import Picture, Seen
 from dislocate.core.runs.steps import (
     CloseBatch,
     FinishRun,
@@ -36,6 +36,7 @@ from dislocate.core.runs.steps import (
 )
 from dislocate.core.tunables import NODE_GONE
 from dislocate.core.units import format_duration
+from dislocate.core.words import count, first_line, may, names
 
 
 class Case(Struct, frozen=True):
@@ -104,7 +105,9 @@ def failures(case: Case) -> RunStep | None:
     failed = case.picture.failed
     if len(failed) <= case.picture.record.budget:
         return None
-    words = f"{_spent(case, failed)} failed: {_why(case, failed[0])}"
+    words = (
+        f"{count(len(failed))} failed ({names(failed)}), and {may(case.picture.record.budget)}: {_why(case, failed[0])}"
+    )
     mend = f"'dislocate run retry {case.id} {failed[0]}' or 'run skip', then 'dislocate run resume {case.id}'"
     return _on_failure(case, words, mend)
 
@@ -114,8 +117,9 @@ def losses(case: Case) -> RunStep | None:
     if not case.picture.is_spent:
         return None
     bad = (*case.picture.failed, *case.picture.lost)
-    words = f"{_spent(case, bad)} failed, are out of reach or did not report; it goes on by itself once they are back"
-    return HoldRun(*case.head, Hold.BUDGET, f"{words}, or without them: 'dislocate run skip {case.id} {bad[-1]}'")
+    words = f"{count(len(bad))} failed, out of reach or late ({names(bad)}), and {may(case.picture.record.budget)} be"
+    mend = f"it goes on by itself when that changes, or with 'dislocate run skip {case.id} {bad[-1]}'"
+    return HoldRun(*case.head, Hold.BUDGET, f"{words}; {mend}")
 
 
 def bad_gates(case: Case) -> RunStep | None:
@@ -257,10 +261,8 @@ def finish_reverted(case: Case) -> RunStep | None:
     failed = picture.those(NodeState.REVERT_FAILED)
     taken_back = count(len(picture.those(NodeState.REVERTED)))
     if not failed:
-        because = (
-            f"; taken back because {picture.record.words}" if picture.record.words else ""
-        )  # nobody else remembers it
-        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before{because}")
+        why = f"; {picture.record.words}" if picture.record.words else ""  # nobody else remembers it
+        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before{why}")
     words = f"{taken_back} as before, but not {names(failed)}: {_why(case, failed[0])}"
     return FinishRun(*case.head, RunState.REVERT_FAILED, words)
 
@@ -286,13 +288,10 @@ def _on_bad_gate(case: Case, words: str) -> RunStep:
     return HoldRun(*case.head, Hold.FAILURE, f"{words}; {mend}")
 
 
-def _spent(case: Case, bad: Sequence[Path]) -> str:
-    return f"{count(len(bad))} ({names(bad)}), where {case.picture.record.budget} may,"
-
-
 def _why(case: Case, node: Path) -> str:
+    """On one line: all of it, which may be the end of a log, is in the node's own part."""
     task = case.picture.tasks[node]
-    return " ".join(part for part in (f"{node}:", task.kind, task.words) if part)
+    return " ".join(part for part in (f"{node}:", task.kind, first_line(task.words)) if part)
 
 
 def _marked(case: Case, marks: Sequence[Mark]) -> RunStep | None:
