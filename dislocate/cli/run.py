@@ -1,6 +1,7 @@
 """`dislocate run`: plan, start, watch and steer a change of the fleet."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,4 @@ def _entries(agent: AgentConnection) -> list[dict[str, Any]]:
 
 def _time(unix_ns: int) -> str:
     """In UTC: operators of several data centers read it."""
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(unix_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

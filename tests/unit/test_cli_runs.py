@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from dislocate.cli import run_progress
 from dislocate.cli.main import cli
-from dislocate.cli.run_progress import Progress, _follow_live, _picture, interesting
+from dislocate.cli.run_progress import Progress, _follow_live, _picture, headline, interesting, overview
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
@@ -92,7 +92,9 @@ def test_a_plan_shows_batches_and_each_difference_once(shell):
 def test_a_template_error_is_shown_with_its_place_and_ends_with_1(shell):
     words = "content, line 1: 'facts.colour' is undefined, did you mean 'color'?"
     shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.FAILED, kind="render", words=words),)}
-    assert f"! file /etc/motd: failed (render): {words}" in shell.says("run", "plan", shell.file, code=1)
+    said = shell.says("run", "plan", shell.file, code=1)
+    assert f"! file /etc/motd: failed (render): {words}" in said
+    assert "dislocate run start" not in said
 
 
 def test_a_check_ends_with_0_only_when_all_is_as_it_should_be(shell):
@@ -228,7 +230,8 @@ def test_a_status_shows_data_centers_nodes_and_what_it_waits_for(shell):
         ["fra", "1", "0", "1", "1", "0"],
         ["wdc", "0", "0", "2", "0", "0"],
     ]
-    assert "(validate): nginx: [emerg] unknown directive" in said
+    assert "(validate): nginx: [emerg] ...\n" in said
+    assert "a2: nginx: [emerg]\n    unknown directive\n" in said
     assert [line for line in said.splitlines() if line.startswith("wdc/b2") and " NO " in line]
     assert "dislocate run resume 1" in said
     assert shell.json("run", "status", "1", "--local")["nodes"]["fra/a1"]["state"] == "done"
@@ -420,6 +423,25 @@ def test_the_view_says_what_it_waits_for_and_for_how_long_it_has_and_what_may_be
     shown = picture(progress)
     assert "fra/a1 is out of reach" in shown
     assert "it goes on by itself; to take it back: dislocate run revert 7" in shown
+
+
+def test_one_node_is_no_nodes(shell):
+    said = shell.says("run", "plan", shell.spec(SPEC.replace("dc:fra", "id:fra/a1")))
+    assert "web: 1 node in 1 batch\n" in said
+    assert headline({**RUN, "targets": 1}).startswith("run 7 of web: running, 1 node, ")
+
+
+def test_the_end_of_a_log_is_told_once_and_whole():
+    progress = Progress()
+    progress.take("status", {**RUN, "nodes": {"fra/a1": part("started")}, "plan": []})
+    words = "apply web: not ready\nIts log ends: 1\n2"
+    assert progress.take("node", {"node": "fra/a1", "part": part("failed", words)}) == [
+        "fra/a1  failed: apply web: not ready\n    Its log ends: 1\n    2"
+    ]
+    shown = list(overview(progress))
+    assert shown[-1] == "fra/a1: apply web: not ready\n    Its log ends: 1\n    2"
+    assert "\n".join(shown).count("Its log ends") == 1
+    assert "apply web: not ready ...\n" in "\n".join(shown)
 
 
 def test_each_thing_is_told_once():
