@@ -16,7 +16,8 @@ from dislocate.core.boundary.spec import (
     Strategy,
 )
 from dislocate.core.errors import LocalError
-from dislocate.core.runs.spec import check_spec, ordered, resource_id
+from dislocate.core.runs.resources import resource_id
+from dislocate.core.runs.spec import check_spec, ordered
 from dislocate.core.tunables import SPEC_BYTES
 from dislocate.core.units import HOUR
 

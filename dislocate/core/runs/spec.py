@@ -28,8 +28,6 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
 _CLOCK = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d", re.ASCII)
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-__all__ = ["CONFIRM_ABOVE", "amount", "check_spec", "is_owed_only", "ordered", "resource_id"]
-
 
 def check_spec(spec: RunSpec) -> None:
     """Raises `LocalError` naming the field and the mend unless `spec` can be run."""

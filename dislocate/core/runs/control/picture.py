@@ -13,9 +13,8 @@ from dislocate.core.boundary.runs import Frozen as FrozenSpec
 from dislocate.core.boundary.spec import RunSpec, Strategy
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
+from dislocate.core.runs.ledger.transitions import COUNTS_AS_BAD, IN_FLIGHT, LOST
 
-IN_FLIGHT = (NodeState.GRANTED, NodeState.STARTED, NodeState.UNKNOWN)
-LOST = (NodeState.UNREACHABLE, NodeState.UNKNOWN)  # with FAILED, what the budget is about
 REPORTED = (NodeState.DONE, NodeState.FAILED, NodeState.REVERTED, NodeState.REVERT_FAILED)
 CANARY = "canary"  # the wave of the first batch, where there are canaries
 
@@ -103,7 +102,7 @@ class Picture(Struct, frozen=True, dict=True):
     @property
     def is_spent(self) -> bool:
         """Whether the budget is, as the log counts."""
-        return len(self.failed) + len(self.lost) > self.record.budget
+        return len(self.those(*COUNTS_AS_BAD)) > self.record.budget
 
     @cached_property
     def waiting(self) -> tuple[Path, ...]:
