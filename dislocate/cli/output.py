@@ -16,6 +16,7 @@ EXIT_FAILED = 1
 EXIT_NO_AGENT = 3
 
 _COMMANDS = {
+    "?consistency=local reads": "kv get --consistency local and run status --local read",
     "GET /api/servers lists": "dislocate servers list shows",
     "GET /api/members lists": "dislocate members shows",
     "GET /api/runs shows": "dislocate run list shows",

@@ -12,10 +12,12 @@ from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
 from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
 from dislocate.cli.run_simulate import simulate
-from dislocate.cli.run_spec import CONFIRM, body_of, operator, run_id
+from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, operator, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
+
+LISTED = 20  # runs that a list has unless more are asked for
 
 
 @click.group()
@@ -60,7 +62,7 @@ def start(
     body = body_of(file, confirm)
     if planned is not None:
         body["plan"] = bound_to(planned)
-    answer = agent.send("POST", "/api/runs", body, LOOK_TIMEOUT if planned is not None else STORE_TIMEOUT)
+    answer = send(agent, "/api/runs", file, body, LOOK_TIMEOUT if planned is not None else STORE_TIMEOUT)
     if detach:
         row = (answer["id"], body["name"], answer["targets"], answer["state"])
         show(as_json, answer, ("RUN", "NAME", "NODES", "STATE"), [row], next_command(answer["id"], answer["state"]))
@@ -82,7 +84,9 @@ def watch(agent: AgentConnection, as_json: bool, ident: str) -> None:
 
 
 @run.command("list")
-@click.option("--limit", type=click.IntRange(1, 128), default=20, show_default=True, help="Look at the latest so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, LATEST), default=LISTED, show_default=True, help="Look at the latest so many."
+)
 @agent_command
 def list_(agent: AgentConnection, as_json: bool, limit: int) -> None:
     """Runs under way, and the latest that are over.
@@ -105,11 +109,12 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
     dislocate run status 7
     dislocate run status web --json | jq .nodes
     """
+    consistency = "local" if local else "linearizable"
     if ident is None:
-        _show_list(agent, as_json, 20)
+        _show_list(agent, as_json, LISTED, consistency)
         return
-    query = "?consistency=local" if local else ""
-    answer = agent.get(f"/api/runs/{segment(run_id(agent, ident))}{query}", STORE_TIMEOUT)
+    run = run_id(agent, ident, consistency)
+    answer = agent.get(f"/api/runs/{segment(run)}?consistency={consistency}", STORE_TIMEOUT)
     if as_json:
         click.echo(json.dumps(answer))
         return
@@ -121,8 +126,8 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
         click.echo(f"\n{hint}")
 
 
-def _show_list(agent: AgentConnection, as_json: bool, limit: int) -> None:
-    answer = agent.get(f"/api/runs?limit={limit}", STORE_TIMEOUT)
+def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: str = "linearizable") -> None:
+    answer = agent.get(f"/api/runs?limit={limit}&consistency={consistency}", STORE_TIMEOUT)
     rows = [
         (
             one["id"],

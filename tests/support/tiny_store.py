@@ -58,14 +58,19 @@ class TinyStore:
         self._lock = Lock()
 
     def __call__(self, request: Any) -> Any:
-        if self.missing and not (isinstance(request, ReadKeys) and request.consistency is Consistency.LOCAL):
-            return Refused("unavailable", "", f"2 of 5 servers answer; missing: {self.missing}")
+        if (refused := self.cut_off(request)) is not None:
+            return refused
         with self._lock:
             result = self._answer(request)
         if result is None:
             time.sleep(QUIET)
             raise TimeoutError
         return result
+
+    def cut_off(self, request: Any) -> Refused | None:
+        if not self.missing or (isinstance(request, ReadKeys) and request.consistency is Consistency.LOCAL):
+            return None
+        return Refused("unavailable", "", f"2 of 5 servers answer; missing: {self.missing}")
 
     def _answer(self, request: Any) -> Any:
         match request:

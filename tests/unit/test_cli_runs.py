@@ -198,7 +198,9 @@ def test_a_watch_goes_on_when_the_agent_comes_back(shell):
 def test_what_cannot_be_meant_is_refused_with_its_place(shell, old, new, says):
     assert old in SPEC
     for command in ("plan", "check", "start"):
-        assert says in shell.says("run", command, shell.spec(SPEC.replace(old, new)), code=1)
+        said = shell.says("run", command, shell.spec(SPEC.replace(old, new)), code=1)
+        assert said.startswith(f"{shell.file}: ")
+        assert says in said
     assert not shell.runs.started
     assert not shell.runs.visits
 
@@ -235,6 +237,15 @@ def test_a_status_shows_data_centers_nodes_and_what_it_waits_for(shell):
     assert [line for line in said.splitlines() if line.startswith("wdc/b2") and " NO " in line]
     assert "dislocate run resume 1" in said
     assert shell.json("run", "status", "1", "--local")["nodes"]["fra/a1"]["state"] == "done"
+
+
+def test_a_status_by_name_is_told_in_a_data_center_that_is_cut_off(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    shell.runs.missing = "wdc/b1"
+    said = shell.says("run", "status", "web", code=1)
+    assert "run status --local" in said
+    assert "run 1 of web: running" in shell.says("run", "status", "web", "--local")
+    assert shell.says("run", "status", "--local").splitlines()[1].split()[:2] == ["1", "web"]
 
 
 def test_runs_are_listed_and_named_by_name(shell):
