@@ -154,11 +154,16 @@ def test_a_resource_that_cannot_be_meant_is_refused(resource, field, mend):
     assert mend in error.expected
 
 
+def test_what_a_path_was_is_repeated_as_it_was_written():
+    assert mistake(File(path="{{ facts.state_dir }}/")).got == "{{ facts.state_dir }}/"
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "mend"),
     [
         ({"name": ""}, "name", "such as 'web'"),
         ({"name": "a/b"}, "name", "such as 'web'"),
+        ({"name": "17"}, "name", "not only digits, which are the number of a run"),
         ({"targets": "dcc:fra"}, "targets", "did you mean 'dc'?"),
         ({"resources": ()}, "resources", "1 to 200"),
         ({"strategy": Strategy(canary="x%")}, "strategy.canary", "such as '25%'"),

@@ -184,10 +184,10 @@ def check_words(text: str, field: str, length: int, *, may_be_empty: bool = Fals
 
 def check_path(path: str, field: str) -> None:
     """Raises `LocalError` unless `path` is absolute, or below a fact of the node, and says plainly where it leads."""
-    path = _FACT.sub("/fact", path, count=1)
-    parts = path.split("/")
-    is_plain = path == "/" or not any(part in ("", ".", "..") for part in parts[1:])
-    if not path.startswith("/") or not is_plain or len(path) > PATH_LENGTH or _CONTROL.search(path):
+    full = _FACT.sub("/fact", path, count=1)
+    parts = full.split("/")
+    is_plain = full == "/" or not any(part in ("", ".", "..") for part in parts[1:])
+    if not full.startswith("/") or not is_plain or len(full) > PATH_LENGTH or _CONTROL.search(full):
         expected = "an absolute path without '..', such as '/etc/motd', or one below '{{ facts.state_dir }}'"
         raise LocalError(field, got=path, expected=expected)
 
