@@ -50,6 +50,8 @@ def plan(agent: AgentConnection, as_json: bool, file: Path, out: Path | None) ->
         click.echo(table(("BATCH", "WAVE", "NODES", "WHO"), rows))
         for line in looks(answer):
             click.echo(line)
+        for doubt in answer["doubts"]:
+            click.echo(f"\nnote: {doubt}")
         if not has_failed:
             click.echo(f"\ndislocate run start {file}" + (f" --plan {out}" if out is not None else ""))
     _end_with(has_failed)

@@ -26,7 +26,7 @@ from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.units import SECOND
-from dislocate.edge.run_targets import targets_among
+from dislocate.edge.run_targets import doubts, targets_among
 from sim.mirror import Names, mirrored
 from sim.rehearsal import Rehearsed, rehearse, troubled
 from sim.scenario import Scenario
@@ -90,7 +90,7 @@ def rehearsed(agent: AgentConnection, file: Path, seeds: int, faults: bool, out:
         because=because,
         calm=tuple(_named(one, names) for one in calm),
         troubled=tuple(_named(one, names) for one in hard),
-        notes=(*described.notes, *((note,) if note else ()), *left_out(spec)),
+        notes=(*described.notes, *((note,) if note else ()), *left_out(spec), *doubts(described.candidates, spec)),
     )
     if out is not None:
         _write(out, _scenario_of(found.worst, scenario, calm))

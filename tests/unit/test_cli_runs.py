@@ -89,6 +89,11 @@ def test_a_plan_shows_batches_and_each_difference_once(shell):
     assert not shell.runs.started
 
 
+def test_a_plan_says_what_nobody_has(shell):
+    said = shell.says("run", "plan", shell.spec(SPEC + '[strategy]\nwaves = ["frx"]\n'))
+    assert "\nnote: strategy.waves[0]: no node is in 'frx', did you mean 'fra'?\n" in said
+
+
 def test_a_template_error_is_shown_with_its_place_and_ends_with_1(shell):
     words = "content, line 1: 'facts.colour' is undefined, did you mean 'color'?"
     shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.FAILED, kind="render", words=words),)}

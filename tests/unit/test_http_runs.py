@@ -176,6 +176,20 @@ def test_who_did_it_is_the_token_or_the_user_who_says_so(runs):
 # ---- plan and check
 
 
+def test_a_plan_names_what_nobody_has(api):
+    spec = {
+        **SPEC,
+        "strategy": {"waves": ["frx", "wdc"], "floor": {"shop.web": 0.5, "shop.wbe": 0.5}},
+        "gates": [{"service": "no.such"}, {"service": "shop.web"}, {"service": "new"}],
+        "resources": [{"kind": "process", "name": "new", "run": ["x"], "service": "new"}],
+    }
+    assert api.ask("POST", "/api/runs/plan", spec).json["doubts"] == [
+        "strategy.waves[0]: no node is in 'frx', did you mean 'fra'?",
+        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?",
+        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run",
+    ]
+
+
 def test_a_plan_has_its_batches_and_each_difference_once_for_those_that_share_it(api, runs):
     runs.looks = {"fra/a1": (WOULD,), "fra/a3": (WOULD,)}
     runs.unreachable = {"wdc/b1": "its data center is out of reach"}

@@ -34,7 +34,9 @@ def check_spec(spec: RunSpec) -> None:
     if not _NAME.fullmatch(spec.name):
         raise LocalError("name", got=spec.name, expected="1 to 100 of A-Z a-z 0-9 '.' '_' '-', such as 'web'")
     if spec.name.isdigit():
-        raise LocalError("name", got=spec.name, expected="a name that is not only digits, which are the number of a run")
+        raise LocalError(
+            "name", got=spec.name, expected="a name that is not only digits, which are the number of a run"
+        )
     check_words(spec.title, "title", TITLE_LENGTH, may_be_empty=True)
     parse_target(spec.targets)
     _check_resources(spec.resources)
