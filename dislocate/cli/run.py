@@ -12,7 +12,7 @@ from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
 from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
 from dislocate.cli.run_simulate import simulate
-from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, operator, run_id, send
+from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
@@ -58,7 +58,6 @@ def start(
     dislocate run start web.toml --plan plan.json
     dislocate run start web.toml --detach
     """
-    agent = operator(agent)
     body = body_of(file, confirm)
     if planned is not None:
         body["plan"] = bound_to(planned)
@@ -80,7 +79,7 @@ def watch(agent: AgentConnection, as_json: bool, ident: str) -> None:
     dislocate run watch 7
     dislocate run watch web --json
     """
-    follow(operator(agent), run_id(agent, ident), as_json)
+    follow(agent, run_id(agent, ident), as_json)
 
 
 @run.command("list")
@@ -151,7 +150,6 @@ _VERSION = click.option("--version", type=int, default=0, metavar="N", help="Onl
 
 
 def _steer(agent: AgentConnection, as_json: bool, ident: str, verb: str, body: dict[str, Any]) -> None:
-    agent = operator(agent)
     name = run_id(agent, ident)
     answer = agent.send("POST", f"/api/runs/{segment(name)}/{verb}", body, STORE_TIMEOUT)
     hint = f"dislocate run {'status' if verb in ('pause', 'abort') else 'watch'} {name}"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command, table
-from dislocate.cli.run_spec import body_of, operator, send
+from dislocate.cli.run_spec import body_of, send
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import LocalError
 from dislocate.core.words import count
@@ -34,7 +34,7 @@ def plan(agent: AgentConnection, as_json: bool, file: Path, out: Path | None) ->
     dislocate run plan web.toml
     dislocate run plan web.toml --out plan.json
     """
-    answer = send(operator(agent), "/api/runs/plan", file, body_of(file), LOOK_TIMEOUT)
+    answer = send(agent, "/api/runs/plan", file, body_of(file), LOOK_TIMEOUT)
     has_failed = _has(answer, "failed")
     if out is not None:
         _write(out, answer)
@@ -68,7 +68,7 @@ def check(agent: AgentConnection, as_json: bool, file: Path) -> None:
     \b
     dislocate run check web.toml
     """
-    answer = send(operator(agent), "/api/runs/check", file, body_of(file), LOOK_TIMEOUT)
+    answer = send(agent, "/api/runs/check", file, body_of(file), LOOK_TIMEOUT)
     differs = _has(answer, "failed", "would change", "untold", "not reached") or bool(answer["unreachable"])
     if as_json:
         click.echo(json.dumps(answer))

@@ -1,6 +1,5 @@
 """What the commands about runs share: the specification as it is sent, who asks, and which run is meant."""
 
-import getpass
 import re
 from pathlib import Path
 from typing import Any
@@ -47,11 +46,7 @@ def send(agent: AgentConnection, path: str, file: Path, body: dict[str, Any], ti
 
 
 def operator(agent: AgentConnection) -> AgentConnection:
-    """The same, saying who asks."""
-    try:
-        agent.speak_as(getpass.getuser())
-    except (KeyError, OSError, ImportError):
-        return agent
+    """The same: an agent knows by token or socket who asks, and is not told.  `secret` and `exec` call it still."""
     return agent
 
 

@@ -178,11 +178,6 @@ class AgentConnection:
         finally:
             connection.close()
 
-    def speak_as(self, actor: str) -> None:
-        """Say who asks, for records; a token's name counts more."""
-        if actor.isascii() and actor.isprintable():
-            self._headers["X-Dislocate-Actor"] = actor
-
     def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         if self.where.startswith("unix:"):
             return _UnixConnection(self.where.removeprefix("unix:"), timeout)

@@ -135,6 +135,14 @@ def test_approvals_come_from_others_and_each_counts_once(log):
     assert (log.run().state, log.run().approved_by) == (RunState.RUNNING, ("bob", "cid"))
 
 
+def test_one_user_at_two_agents_is_one_operator(log):
+    run = log.say(StartRun(spec(approvals=2), plan((A,)), {}, "ann@fra/a1", 5)).run
+    refused(log.steer(Verb.APPROVE, actor="ann@wdc/b1", run=run), "actor", "somebody else")
+    assert isinstance(log.steer(Verb.APPROVE, actor="bob@fra/a1", run=run), Done)
+    refused(log.steer(Verb.APPROVE, actor="bob@wdc/b1", run=run), "actor", "has approved")
+    assert isinstance(log.steer(Verb.APPROVE, actor="ann@example.org", run=run), Done)
+
+
 # ---- granting and reporting
 
 
