@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dislocate.core.boundary.spec import Command, File, Freeze, Gate, OnFailure, RunSpec, Strategy
+from dislocate.core.boundary.spec import Command, File, Freeze, Gate, OnFailure, Process, RunSpec, Strategy
 from dislocate.core.errors import ConfigError
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.units import HOUR, MILLISECOND, SECOND
@@ -162,6 +162,12 @@ def test_gates_and_approvals_that_nobody_can_rehearse_do_not_hold_it():
         strategy=replaced(QUICK, approvals=2), gates=(Gate(service="shop.web", utilization=0.8, window=SECOND),)
     )
     assert rehearse(mirrored(FLEET, gated, ("ams/web-10",), (SECOND,)), 1).ending == "done"
+
+
+def test_a_gate_on_what_the_run_itself_starts_does_not_hold_it():
+    pool = Process(name="pool", run=("pool",), service="shop.pool")
+    first = spec(resources=(pool,), strategy=QUICK, gates=(Gate(service="shop.pool", window=SECOND),))
+    assert rehearse(mirrored(FLEET, first, ("ams/web-10",), (SECOND,)), 1).ending == "done"
 
 
 # ---- as a file

@@ -34,8 +34,12 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:!_-]*", re.ASCII)
 
 def resource_id(resource: Resource) -> str:
     """Its id: the one that was given, else its kind and what it is about, such as 'file /etc/motd'."""
-    kind = resource.__struct_config__.tag
-    return resource.id or f"{kind} {_ABOUT[type(resource)](resource)}"[:ID_LENGTH]
+    return resource.id or kind_and_about(resource)
+
+
+def kind_and_about(resource: Resource) -> str:
+    """The same of one that was given no id: whatever the run and the id, such a thing is the same on a node."""
+    return f"{resource.__struct_config__.tag} {_ABOUT[type(resource)](resource)}"[:ID_LENGTH]
 
 
 _ABOUT: dict[type, Callable[[Any], str]] = {
