@@ -10,7 +10,7 @@ of the live fleet do: the plan that is made of the one is the plan of the other.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -73,7 +73,10 @@ def mirrored(fleet: LiveFleet, spec: RunSpec, targets: Sequence[Path], task_time
     plan = make_plan(spec, own)
     longest = max(task_times)
     run = PlannedRun(
-        time=BEGIN, spec=stand_in(spec, own), by=names.here.get(fleet.asked, ""), task_times=tuple(task_times)
+        time=BEGIN,
+        spec=stand_in(spec, own, fleet.services),
+        by=names.here.get(fleet.asked, ""),
+        task_times=tuple(task_times),
     )
     return checked(
         Scenario(
@@ -97,16 +100,18 @@ def mirrored(fleet: LiveFleet, spec: RunSpec, targets: Sequence[Path], task_time
     )
 
 
-def stand_in(spec: RunSpec, targets: Sequence[Path]) -> RunSpec:
-    """The same run of these nodes, without what its resources hold, and without what nothing is known of here: approvals,
-    how busy instances are, and what callers say of them."""
+def stand_in(spec: RunSpec, targets: Sequence[Path], services: Collection[str]) -> RunSpec:
+    """The same run of these nodes, without what its resources hold, and without what nothing is known of here: approvals, how
+    busy instances are, what callers say of them, and services that are none yet because its own processes are their first
+    instances."""
+    own = [each.service for each in spec.resources if isinstance(each, Process) and each.service not in services]
     return replace(
         spec,
         title="",
         targets=f"id in {{{', '.join(targets)}}}",
         resources=tuple(_stand_in(resource) for resource in spec.resources),
         strategy=replace(spec.strategy, approvals=0),
-        gates=tuple(_by_health(gate) for gate in spec.gates if gate.passing),
+        gates=tuple(_by_health(gate) for gate in spec.gates if gate.passing and gate.service not in own),
         enforce=False,
         task_time=0,
     )

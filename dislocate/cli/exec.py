@@ -8,7 +8,7 @@ import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command, fail, printable
 from dislocate.cli.run_plan import those
-from dislocate.cli.run_spec import CONFIRM, operator
+from dislocate.cli.run_spec import CONFIRM
 from dislocate.client.connection import AgentConnection
 
 
@@ -102,7 +102,7 @@ def exec_(
     """
     body = {"targets": target, "command": command, "at_once": at_once, "timeout": timeout, "confirm": confirm or 0}
     told = Told(as_json)
-    for line in operator(agent).lines("POST", "/api/exec", body):
+    for line in agent.lines("POST", "/api/exec", body):
         if line["event"] == "problem":
             fail(line["problem"]["detail"], as_json, EXIT_FAILED, line["problem"])
         told.take(line)

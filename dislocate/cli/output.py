@@ -21,6 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends
 T = TypeVar("T")
 
 _COMMANDS = {
+    "?consistency=local reads": "kv get --consistency local and run status --local read",
     "GET /api/servers lists": "dislocate servers list shows",
     "GET /api/members lists": "dislocate members shows",
     "GET /api/runs shows": "dislocate run list shows",

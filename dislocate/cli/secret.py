@@ -9,7 +9,7 @@ import click
 
 from dislocate.cli.output import agent_command, show
 from dislocate.cli.run_plan import those
-from dislocate.cli.run_spec import CONFIRM, operator
+from dislocate.cli.run_spec import CONFIRM
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection
 from dislocate.core.errors import LocalError
 from dislocate.core.tunables import SECRET_BYTES
@@ -46,7 +46,7 @@ def put(
     pwgen 32 1 | dislocate secret put db/password - --targets dc:fra
     """
     body: dict[str, Any] = {"targets": targets, "confirm": confirm or 0, **_value(source)}
-    answer = operator(agent).send("PUT", f"/api/secrets/{_path(name)}", body, STORE_TIMEOUT)
+    answer = agent.send("PUT", f"/api/secrets/{_path(name)}", body, STORE_TIMEOUT)
     row = (answer["name"], answer["version"], len(answer["nodes"]), those(answer["nodes"]))
     show(as_json, answer, ("SECRET", "VERSION", "NODES", "WHO CAN READ IT"), [row], "dislocate secret list")
 
@@ -74,7 +74,7 @@ def delete(agent: AgentConnection, as_json: bool, name: str) -> None:
     \b
     dislocate secret delete db/password
     """
-    answer = operator(agent).send("DELETE", f"/api/secrets/{_path(name)}", timeout=STORE_TIMEOUT)
+    answer = agent.send("DELETE", f"/api/secrets/{_path(name)}", timeout=STORE_TIMEOUT)
     show(as_json, answer, ("DELETED", "REVISION"), [(name, answer["revision"])])
 
 

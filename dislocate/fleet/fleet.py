@@ -14,7 +14,7 @@ import msgspec
 
 from dislocate.core.errors import ConfigError, DislocateError
 from dislocate.core.identity import Path
-from dislocate.fleet.blueprint import AgentPlan, ServicePlan, claim_network, write
+from dislocate.fleet.blueprint import TOKEN, AgentPlan, ServicePlan, claim_network, write
 from dislocate.fleet.observer import Observer
 from dislocate.fleet.processes import FleetProcess, stop_all
 from dislocate.host.instances import end_processes
@@ -75,6 +75,11 @@ class Fleet:
     def home(self, path: Path) -> FilePath:
         """The directory of one agent: agent.toml, agent.log, state/."""
         return self.directory / path
+
+    @property
+    def token(self) -> str:
+        """Of `STEERER`: an operator who is not the user that started the fleet."""
+        return (self.directory / TOKEN).read_text(encoding="utf-8").strip()
 
     def living(self) -> list[Observer]:
         """The agents that can answer: running and not paused."""
