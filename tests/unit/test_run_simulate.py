@@ -210,7 +210,7 @@ def test_what_is_left_out_is_said():
     spec = RunSpec(name="web", targets="*", resources=(process,), gates=(gate,), strategy=Strategy(approvals=1))
     assert list(left_out(spec, ())) == [
         "approvals are not waited for",
-        "how busy instances are is not rehearsed: gates judge only whether they pass",
+        "how busy instances are, and what callers say of them, is not rehearsed: gates judge only whether they pass",
         "shop.pool has no instance before this run: its gates are not rehearsed",
     ]
     assert len(list(left_out(spec, ("shop.pool",)))) == 2
