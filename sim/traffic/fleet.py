@@ -260,7 +260,7 @@ class Requests:
         if process is not None and process.is_running and not process.is_paused:
             flows = process.node.flows.of(book.service)
             if flows is not None:
-                book.published[now // SECOND + 1] = flows.home.shares
+                book.published[-(-now // SECOND)] = flows.home.shares  # the second that begins now, or next
         world.schedule.call(now - now % SECOND + PERIOD, self._tell, caller)
 
     def _heard(self, process: Process, event: Event) -> None:
