@@ -30,7 +30,8 @@ from dislocate.io.steering import SteeringServer
 
 STORY_LOOKED_FOR = 0.02  # seconds between two looks
 NOBODY_YET = 0.1  # until a caller asks again for a service that its agent does not know yet
-FLOWS_WITHIN = 0.8  # seconds: what was published as a second began is to be known before it is over
+NO_FLOWS = 0.2  # seconds until an agent that does not publish any is asked again
+FLOWS_WAIT = 5.0  # seconds that a question waits for a change
 HANGS_AFTER = 5 * SECOND  # past its time, a call should have ended in whatever way
 WORDS = 20  # errors of one caller that are said in full: then they are known
 
@@ -80,11 +81,15 @@ class Caller:
         self._reports = reports
         self._random = random.Random(name)
         self._client = WatchedClient(plan.agent, shaping, self)
-        self._agent = AgentConnection(plan.agent, timeout=FLOWS_WITHIN)
+        self._agent = AgentConnection(plan.agent, timeout=2 * FLOWS_WAIT)
+        self._published: dict[
+            str, float
+        ] = {}  # shares by data center, as its agent has them now; empty: it does not say
         self._begun = self._failed = 0
         self._under_way: dict[int, tuple[int, int]] = {}  # by number of the call: when it began, and should be over
         self._ends: list[tuple[int, int, bool]] = []
         self._sent: dict[int, dict[str, int]] = {}
+        self._wanted: dict[int, dict[str, float]] = {}
 
     @property
     def _now(self) -> int:
@@ -96,15 +101,20 @@ class Caller:
         gevent.sleep(self._random.random())
         while not self._knows_somebody():
             gevent.sleep(NOBODY_YET)
-        gevent.spawn(self._tell)
+        for concern in (self._look, self._tell):
+            gevent.spawn(concern)
         if self._plan.rate:
             self._arrivals()
         else:
             gevent.joinall([gevent.spawn(self._user) for _ in range(self._plan.users)])
 
     def first_sent(self, datacenter: str) -> None:
-        there = self._sent.setdefault(self._now // SECOND, {})
+        second = self._now // SECOND
+        there = self._sent.setdefault(second, {})
         there[datacenter] = there.get(datacenter, 0) + 1
+        wanted = self._wanted.setdefault(second, {})
+        for name, share in self._published.items():
+            wanted[name] = wanted.get(name, 0.0) + share
 
     def _knows_somebody(self) -> bool:
         try:
@@ -154,33 +164,37 @@ class Caller:
 
     # ---- what is told
 
+    def _look(self) -> None:
+        """Know what its agent publishes, as soon as it does."""
+        path = f"/api/services/{segment(self._plan.service)}/flows"
+        index = 0
+        while True:
+            try:
+                flows = self._agent.get(f"{path}?index={index}&wait={FLOWS_WAIT:.0f}s" if index else path)
+            except (NoAgent, Problem):
+                index, self._published = 0, {}
+                gevent.sleep(NO_FLOWS)
+            else:
+                home = next(row for row in flows["rows"] if row["source"] == flows["home"])
+                index = flows["index"]
+                self._published = {share["datacenter"]: share["share"] for share in home["shares"]}
+
     def _tell(self) -> None:
         for second in count(self._now // SECOND + 1):
             _sleep_until(self._began + second * SECOND)
-            published = self._published()
             now = self._now
-            ends, self._ends = self._ends, []
-            sent, self._sent = self._sent, {}
             told = Told(
                 caller=self._name,
                 at=now,
                 begun=self._begun,
-                ends=tuple(ends),
-                sent=sent,
-                published={second: published} if published and now // SECOND == second else {},
+                ends=tuple(self._ends),
+                sent=self._sent,
+                wanted=self._wanted,
                 hanging=tuple(began for began, until in self._under_way.values() if now > until + HANGS_AFTER),
             )
+            self._ends, self._sent, self._wanted = [], {}, {}
             self._reports.write(msgspec.json.encode(told) + b"\n")
             self._reports.flush()
-
-    def _published(self) -> dict[str, float]:
-        """Where callers of this data center should go, by what its agent says now; nothing: it does not say."""
-        try:
-            flows = self._agent.get(f"/api/services/{segment(self._plan.service)}/flows")
-        except (NoAgent, Problem):
-            return {}
-        home = next(row for row in flows["rows"] if row["source"] == flows["home"])
-        return {share["datacenter"]: share["share"] for share in home["shares"]}
 
 
 def _sleep_until(at: int) -> None:

@@ -5,10 +5,9 @@ from pathlib import Path as FilePath
 
 import msgspec
 
-from dislocate.core.boundary.balance import Share
 from dislocate.core.identity import Path
 from dislocate.fleet.calling.words import CallersPlan, Told
-from sim.traffic.book import CallBook, CallerBook, Seen
+from sim.traffic.book import CallBook, CallerBook, Seen, add
 
 
 class Reports:
@@ -53,9 +52,6 @@ class Reports:
         book.begun, book.ended = told.begun, book.ended + len(told.ends)
         book.ends += told.ends
         self._hanging[told.caller] = told.hanging
-        for second, there in told.sent.items():
-            sent = book.sent.setdefault(second, {})
-            for datacenter, calls in there.items():
-                sent[datacenter] = sent.get(datacenter, 0) + calls
-        for second, shares in told.published.items():
-            book.published[second] = tuple(Share(name, share) for name, share in shares.items())
+        for sums, more in ((book.sent, told.sent), (book.wanted, told.wanted)):
+            for second, there in more.items():
+                add(sums.setdefault(second, {}), there)

@@ -37,5 +37,5 @@ class Told(Struct, frozen=True, kw_only=True):
     begun: int  # calls, in all
     ends: tuple[tuple[int, int, bool], ...]  # (begun, took, failed)
     sent: dict[int, dict[str, int]]  # by second of the story: first attempts, by data center
-    published: dict[int, dict[str, float]]  # by second: shares by data center that its agent published as it began
+    wanted: dict[int, dict[str, float]]  # by second: the same by the flows that its agent published as each was sent
     hanging: tuple[int, ...]  # when calls were begun that should have ended, whatever became of them
