@@ -5,13 +5,13 @@ arrives in order, after that direction's delay, and waits while that is cut, as 
 is connected to as it is.  Between an application and its forwarder there is a socket pair, so nothing above notices.
 """
 
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import gevent
+from gevent import socket
 from gevent.queue import Queue
 from urllib3 import HTTPConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection
