@@ -16,7 +16,7 @@ from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError, DislocateError
 from dislocate.core.identity import Path
 from dislocate.fleet.blueprint import STORY, AgentPlan, ServicePlan, claim_network, plan_callers, write
-from dislocate.fleet.called import TROUBLE, CalledPlan
+from dislocate.fleet.called import TROUBLE, CalledPlan, Trouble
 from dislocate.fleet.calling.words import CallersPlan
 from dislocate.fleet.observer import Observer
 from dislocate.fleet.processes import FleetProcess, ProcessFailed, stop_all
@@ -164,11 +164,18 @@ class Fleet:
         """Let a service that is called ('dc/service#i') serve so much slower, or answer so many requests with an error.
 
         One that does not run is started without trouble."""
-        process = self._process(name)
-        plan = next(one for each in self.plans.values() for one in each.services if str(one.instance) == name)
-        if plan.called is not None and process.is_running:
-            body = msgspec.json.encode({"slowness": slowness, "fails": fails})
+        plan = self.check_called(name, "target")
+        if self.is_running(name):
+            body = msgspec.json.encode(Trouble(slowness, fails))
             AgentConnection(f"http://{plan.host}:{plan.port}").raw("PUT", TROUBLE, body)
+
+    def check_called(self, name: str, field: str) -> ServicePlan:
+        """The plan of a service.  Raises `ConfigError` for one that nobody calls: it serves nothing."""
+        plan = next(one for each in self.plans.values() for one in each.services if str(one.instance) == name)
+        if plan.called is None:
+            mend = 'a service that a workload of kind "requests" calls'
+            raise ConfigError(field, got=name, expected=mend)
+        return plan
 
     def _steer_one(self, name: str, where: str, data: bytes) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:

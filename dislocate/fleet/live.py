@@ -61,6 +61,9 @@ class LiveFaults:
         if fault.do not in self._verbs:
             known = ", ".join(sorted(self._verbs))
             raise ConfigError(field, got=fault.do, expected=f"one of {known}; or `dislocate sim run`")
+        if self._verbs[fault.do] == self._trouble:
+            for instance in self._layout.chosen_instances(fault.target):
+                self._fleet.check_called(str(instance), field)
 
     def do(self, fault: Fault) -> None:
         self._verbs[fault.do](fault)

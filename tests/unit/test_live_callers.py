@@ -6,13 +6,17 @@ import json
 import msgspec
 import pytest
 
+from dislocate.core.errors import ConfigError
 from dislocate.core.streams import Stream
 from dislocate.core.units import MILLISECOND, SECOND
 from dislocate.fleet.blueprint import plan_agents, plan_callers, write
 from dislocate.fleet.called import Application, CalledPlan
 from dislocate.fleet.calling.reports import Reports
 from dislocate.fleet.calling.words import Told
-from sim.scenario import parse_scenario
+from dislocate.fleet.fleet import Fleet
+from dislocate.fleet.live import LiveFaults
+from dislocate.fleet.operators import Operators
+from sim.scenario import Fault, parse_scenario
 
 STORY = parse_scenario("""
 title = "A story"
@@ -51,6 +55,18 @@ def test_a_service_that_is_called_registers_itself(tmp_path):
     told = (tmp_path / "fra" / "a1" / "agent.toml").read_text()
     assert "shop.web" in told
     assert "orders.api" not in told
+
+
+@pytest.mark.parametrize(("service", "is_called"), [("orders.api", True), ("shop.web", False)])
+def test_only_who_is_called_can_serve_slowly(tmp_path, service, is_called):
+    fault = Fault(time=0, do="serve_slow", target=f"fra/{service}#1", factor=5.0)
+    with Fleet(STORY, tmp_path) as fleet:
+        faults = LiveFaults(fleet, Operators(fleet))
+        if is_called:
+            faults.check(fault, "at[0]")
+        else:
+            with pytest.raises(ConfigError, match=r"fra/shop\.web#1.*calls"):
+                faults.check(fault, "at[0]")
 
 
 # ---- reports
