@@ -104,6 +104,16 @@ def test_a_stream_ends_when_both_have_said_so_and_nothing_of_it_is_lost(dial):
     sending.get(timeout=PATIENCE)
 
 
+def test_a_forwarder_waits_for_an_answer_longer_than_for_a_connection(shaping, echo):
+    connection = connect(
+        *shaping.links_with(FAR), lambda: socket.create_connection(("127.0.0.1", echo), 0.05), PATIENCE
+    )
+    gevent.sleep(0.2)
+    connection.settimeout(PATIENCE)
+    connection.sendall(b"late")
+    assert connection.recv(100) == b"late"
+
+
 def test_a_refusal_is_heard_a_round_trip_later(shaping):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))

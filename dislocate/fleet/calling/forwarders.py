@@ -64,6 +64,7 @@ def connect(there: Link, back: Link, dial: Callable[[], socket.socket], timeout:
             made.close()
     if not answered:
         return _late(deadline)
+    made.settimeout(None)  # it has that of connecting; how long an answer may take is the application's to say
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     near, far = socket.socketpair()
     Forwarder(far, made, there, back)
