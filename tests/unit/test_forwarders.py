@@ -108,7 +108,9 @@ def test_a_forwarder_waits_for_an_answer_longer_than_for_a_connection(shaping, e
     connection = connect(
         *shaping.links_with(FAR), lambda: socket.create_connection(("127.0.0.1", echo), 0.05), PATIENCE
     )
-    gevent.sleep(0.2)
+    connection.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        connection.recv(1)
     connection.settimeout(PATIENCE)
     connection.sendall(b"late")
     assert connection.recv(100) == b"late"
