@@ -46,10 +46,9 @@ class Fleet:
             for plan in self.plans.values()
             for service in plan.services
         }
-        self.callers: dict[str, FleetProcess] = {}  # by 'WORKLOAD@dc/aJ'
-        self.callers_plans = plan_callers(scenario, self.plans, directory)
-        for name, calling in self.callers_plans.items():
-            self.callers[name] = _callers(name, calling, directory)
+        (directory / STORY).unlink(missing_ok=True)  # of an earlier fleet in this directory
+        self.callers_plans = plan_callers(scenario, self.plans, directory)  # by 'WORKLOAD@dc/aJ'
+        self.callers = {name: _callers(name, plan, directory) for name, plan in self.callers_plans.items()}
         self.observers = {path: Observer(plan) for path, plan in self.plans.items()}
         self._paused: dict[str, None] = {}
 
@@ -73,9 +72,7 @@ class Fleet:
             process.wait_ready()
 
     def tell_story(self, began: int) -> None:
-        """Let the callers know that the story began then, by the monotonic clock.
-
-        Before that they wait."""
+        """Let the callers begin, who wait for it: the story began at `began` of the monotonic clock."""
         path = self.directory / STORY
         path.with_suffix(".new").write_text(str(began))
         path.with_suffix(".new").rename(path)
@@ -234,4 +231,5 @@ def _callers(name: str, plan: CallersPlan, directory: FilePath) -> FleetProcess:
     workload = name.partition("@")[0]
     file = directory / plan.path / f"{workload}.json"
     file.write_bytes(msgspec.json.encode(plan))
+    FilePath(plan.reports).unlink(missing_ok=True)  # of an earlier fleet
     return FleetProcess(name, ["-m", "dislocate.fleet.calling", str(file)], file.with_suffix(".log"))

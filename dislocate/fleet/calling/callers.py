@@ -15,7 +15,6 @@ from typing import Any
 
 import gevent
 import msgspec
-from gevent.event import Event
 from urllib3 import PoolManager
 
 from dislocate.client import Client
@@ -82,9 +81,7 @@ class Caller:
         self._random = random.Random(name)
         self._client = WatchedClient(plan.agent, shaping, self)
         self._agent = AgentConnection(plan.agent, timeout=2 * FLOWS_WAIT)
-        self._published: dict[
-            str, float
-        ] = {}  # shares by data center, as its agent has them now; empty: it does not say
+        self._published: dict[str, float] = {}  # by its agent now: shares by data center; empty: it does not say
         self._begun = self._failed = 0
         self._under_way: dict[int, tuple[int, int]] = {}  # by number of the call: when it began, and should be over
         self._ends: list[tuple[int, int, bool]] = []
@@ -101,12 +98,9 @@ class Caller:
         gevent.sleep(self._random.random())
         while not self._knows_somebody():
             gevent.sleep(NOBODY_YET)
-        for concern in (self._look, self._tell):
-            gevent.spawn(concern)
-        if self._plan.rate:
-            self._arrivals()
-        else:
-            gevent.joinall([gevent.spawn(self._user) for _ in range(self._plan.users)])
+        callers = [self._arrivals] if self._plan.rate else [self._user] * self._plan.users
+        concerns = (self._look, self._tell, *callers)
+        gevent.joinall([gevent.spawn(concern) for concern in concerns], raise_error=True)
 
     def first_sent(self, datacenter: str) -> None:
         second = self._now // SECOND
@@ -152,7 +146,7 @@ class Caller:
             response = self._client.http(plan.service).get("/", key=key, timeout=timeout / SECOND)
             if response.status != 200:
                 words = f"HTTP {response.status}"
-        except (DislocateError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a program would have to catch is a call that failed
             words = f"{type(error).__name__}: {error}"
         took = self._now - began
         del self._under_way[number]
@@ -214,6 +208,5 @@ def main() -> None:
     began = int(story.read_text())
     with open(plan.reports, "wb") as reports:
         callers = [Caller(name, plan, shaping, began, reports) for name in plan.names]
-        gevent.joinall([gevent.spawn(caller.run) for caller in callers])
-        Event().wait()  # what was seen is told until the fleet ends this
+        gevent.joinall([gevent.spawn(caller.run) for caller in callers], raise_error=True)  # the fleet ends this
     server.stop()
