@@ -146,7 +146,7 @@ def measure(quick: bool = False) -> Iterable[Table]:
     for story in dict.fromkeys(story for story, _ in found):
         yield table(story, found)
     seeds = len(QUICK_SEEDS if quick else SEEDS)
-    yield Table("balancing: every policy", "", (), f"medians of {seeds} seeds\n\n{markdown(found)}")
+    yield Table("balancing: every policy", "", (), f"medians over seeds: {seeds}\n\n{markdown(found)}")
 
 
 def main() -> None:

@@ -37,15 +37,17 @@ from dislocate.edge.metrics import EdgeCounters
 from dislocate.edge.snapshot import SnapshotFile
 from dislocate.edge.unix import DatagramSocket as LocalDatagrams
 from dislocate.host.checks import run_check
+from dislocate.host.drafts import discard_drafts
 from dislocate.host.facts import count_processors, find_own_address, read_facts, read_load
 from dislocate.host.leftovers import end_leftovers
 from dislocate.host.seal import open_sealed, seal
+from dislocate.host.secrets import Keys
 from dislocate.host.tasks import Tasks
 from dislocate.host.templates import references
 from dislocate.io import clock
 from dislocate.io.disk import Disk
 from dislocate.io.driver import Driver
-from dislocate.io.keyring import Keyring, NodeKeys, load_node_keys, read_secrets
+from dislocate.io.keyring import Keyring, NodeKeys, derive_key, load_node_keys, read_secrets
 from dislocate.io.links import Links
 from dislocate.io.outlets import Outlets
 from dislocate.io.recorder import Recorder
@@ -95,7 +97,8 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
     """A running agent.  What listens to others is closed by `opened`, the rest by the driver."""
     node, ports = config.node, config.ports
     state_dir = FilePath(node.state_dir)
-    keyring = Keyring(read_secrets(FilePath(config.security.secret_file)))
+    fleet_secrets = read_secrets(FilePath(config.security.secret_file))
+    keyring = Keyring(fleet_secrets)
     access = _access(config)
     with ExitStack() as opening:
         disk = Disk(state_dir)
@@ -118,10 +121,11 @@ def _start(config: Config, record: FilePath | None, plan: FilePath | None, opene
             shaping=shaping,
         )
         opening.callback(links.stop)
-        tasks = _make_tasks(driver, state_dir, keys)
+        tasks = _make_tasks(driver, state_dir, keys, fleet_secrets[0])
         counters.sources.append(lambda: count_io(driver, keyring, datagrams, links, disk))
         opened.callback(log_events(driver))
         opened.callback(_end_when_left(driver))
+        discard_drafts(state_dir)
         end_leftovers(state_dir)  # before the node looks at what it had begun
         driver.start(
             Outlets(
@@ -165,7 +169,7 @@ def _make_driver(config: Config, disk: Disk, keys: NodeKeys, record: FilePath | 
     return Driver(settings=settings, seed=seed, recovered=recovered, recorder=recorder, read_load=read_load)
 
 
-def _make_tasks(driver: Driver, state_dir: FilePath, keys: NodeKeys) -> Tasks:
+def _make_tasks(driver: Driver, state_dir: FilePath, keys: NodeKeys, fleet_secret: bytes) -> Tasks:
     """What config runs do on this host; templates see what the operator calls it, and what it is."""
     settings = driver.node.settings
     address, _ = split_address(settings.gossip)
@@ -184,6 +188,7 @@ def _make_tasks(driver: Driver, state_dir: FilePath, keys: NodeKeys) -> Tasks:
         ask=lambda request: driver.request(request, ASK_WITHIN),
         deliver=driver.deliver,
         open_secret=partial(open_sealed, secret_key=keys.secret),
+        keys=Keys(marks=derive_key(fleet_secret, "marks"), digests=derive_key(keys.secret, "digests")),
         instances=instances,
         address=address,
     )

@@ -57,6 +57,9 @@ def _inlined(resource: Resource, directory: Path, field: str) -> Resource:
 
 
 def _read(path: Path, field: str) -> str:
+    """Of a regular file only: a pipe that nobody writes to would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(field, got=str(path), expected="a regular file, not a directory, device or pipe")
     try:
         with path.open("rb") as file:
             data = file.read(SPEC_BYTES + 1)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from dislocate.core.boundary.runs import Task, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.scaling import Webhook
 from dislocate.core.boundary.spec import Command, File, Process, Resource
-from dislocate.core.runs.spec import resource_id
+from dislocate.core.runs.resources import resource_id
 from dislocate.core.streams import Stream
 from dislocate.core.units import MILLISECOND, SECOND
 

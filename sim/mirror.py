@@ -10,12 +10,12 @@ of the live fleet do: the plan that is made of the one is the plan of the other.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dislocate.core.boundary.spec import Command, File, Key, Process, Resource, RunSpec
+from dislocate.core.boundary.spec import Command, File, Gate, Key, Process, Resource, RunSpec
 from dislocate.core.identity import Path
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.units import SECOND
@@ -73,7 +73,10 @@ def mirrored(fleet: LiveFleet, spec: RunSpec, targets: Sequence[Path], task_time
     plan = make_plan(spec, own)
     longest = max(task_times)
     run = PlannedRun(
-        time=BEGIN, spec=stand_in(spec, own), by=names.here.get(fleet.asked, ""), task_times=tuple(task_times)
+        time=BEGIN,
+        spec=stand_in(spec, own, fleet.services),
+        by=names.here.get(fleet.asked, ""),
+        task_times=tuple(task_times),
     )
     return checked(
         Scenario(
@@ -97,19 +100,26 @@ def mirrored(fleet: LiveFleet, spec: RunSpec, targets: Sequence[Path], task_time
     )
 
 
-def stand_in(spec: RunSpec, targets: Sequence[Path]) -> RunSpec:
-    """The same run of these nodes, without what its resources hold, and without what nothing is known of here: approvals, and
-    how busy instances are."""
+def stand_in(spec: RunSpec, targets: Sequence[Path], services: Collection[str]) -> RunSpec:
+    """The same run of these nodes, without what its resources hold, and without what nothing is known of here: approvals, how
+    busy instances are, what callers say of them, and services that are none yet because its own processes are their first
+    instances."""
+    own = [each.service for each in spec.resources if isinstance(each, Process) and each.service not in services]
     return replace(
         spec,
         title="",
         targets=f"id in {{{', '.join(targets)}}}",
         resources=tuple(_stand_in(resource) for resource in spec.resources),
         strategy=replace(spec.strategy, approvals=0),
-        gates=tuple(replace(gate, utilization=0.0) for gate in spec.gates if gate.passing),
+        gates=tuple(_by_health(gate) for gate in spec.gates if gate.passing and gate.service not in own),
         enforce=False,
         task_time=0,
     )
+
+
+def _by_health(gate: Gate) -> Gate:
+    """The same, but that nothing is judged except whether instances pass."""
+    return replace(gate, utilization=0.0, errors=0.0, p99=0, control=0.0)
 
 
 def _stand_in(resource: Resource) -> Resource:

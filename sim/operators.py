@@ -24,6 +24,7 @@ from sim.scenario import Fault
 from sim.selectors import as_tuple
 from sim.world import World
 
+STEERER = "steerer"  # another than who starts runs: somebody else is to approve them
 AGAIN = 3 * SECOND
 PATIENCE = 12 * SECOND  # without an answer
 
@@ -70,9 +71,9 @@ def steer(world: World, fault: Fault) -> None:
 
         def request(path: Path, node: Path = node) -> SteerRun | None:
             run = world.truth.runs.latest(fault.run)
-            return (
-                None if run is None else SteerRun(run, Verb(fault.verb), f"operator@{path}", _unix(world, path), node)
-            )
+            if run is None:
+                return None
+            return SteerRun(run, Verb(fault.verb), f"{STEERER}@{path}", _unix(world, path), node)
 
         _Asking(world, request, "")
 

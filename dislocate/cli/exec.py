@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from dislocate.cli.output import EXIT_FAILED, agent_command, fail
+from dislocate.cli.output import EXIT_FAILED, agent_command, fail, printable
 from dislocate.cli.run_plan import those
-from dislocate.cli.run_spec import CONFIRM, operator
+from dislocate.cli.run_spec import CONFIRM
 from dislocate.client.connection import AgentConnection
 
 
@@ -31,6 +31,11 @@ class Told:
                 self.nodes = line["nodes"]
             case "output":
                 self._output(line["node"], line)
+            case "dropped":
+                self._end_line(line["node"])
+                self._say(
+                    line["node"], f"... {line['bytes']} bytes are not shown: they came faster than they were read"
+                )
             case "done" | "unreachable":
                 self._end(line["node"], line)
             case "end":
@@ -50,18 +55,22 @@ class Told:
 
     def _end(self, node: str, line: dict[str, Any]) -> None:
         has_written = node in self._rests
-        if rest := self._rests.pop(node, ""):
-            self._say(node, rest)
+        self._end_line(node)
         self.ended.append(node)
         if line["event"] == "unreachable":
             self.bad[node] = f"not reached: {line['words']}"
         elif not line["ok"]:
             self.bad[node] = _why(line, has_written)
 
+    def _end_line(self, node: str) -> None:
+        if rest := self._rests.pop(node, ""):
+            self._say(node, rest)
+
     def _say(self, node: str, text: str) -> None:
         if not self._as_json:
             width = max((len(each) for each in self.nodes), default=0)
-            click.echo(f"{node.ljust(width)} | {text}")
+            shown = printable(text.removesuffix("\r"))
+            click.echo(f"{node.ljust(width)} | {shown}")
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -83,7 +92,8 @@ def exec_(
     """Run COMMAND on every node of TARGET; what it writes is printed as it comes, a node's name before each line.
 
     Options stand before TARGET.  Nodes out of reach are named, never left out.  Exits 0 only when the command did, on all
-    of them.  There is no shell unless COMMAND is one; for what is to stay so, there is `dislocate run`.
+    of them.  There is no shell unless COMMAND is one; for what is to stay so, there is `dislocate run`.  Ctrl-C ends it
+    everywhere: what runs is killed.
 
     \b
     dislocate exec dc:fra -- uptime
@@ -92,7 +102,7 @@ def exec_(
     """
     body = {"targets": target, "command": command, "at_once": at_once, "timeout": timeout, "confirm": confirm or 0}
     told = Told(as_json)
-    for line in operator(agent).lines("POST", "/api/exec", body):
+    for line in agent.lines("POST", "/api/exec", body):
         if line["event"] == "problem":
             fail(line["problem"]["detail"], as_json, EXIT_FAILED, line["problem"])
         told.take(line)
@@ -100,7 +110,7 @@ def exec_(
         words = f"{agent.where} ended before the command did; nobody knows of {those(told.missing())}"
         fail(words, as_json, EXIT_FAILED)
     if not as_json:
-        click.echo(_sum(told), err=True)
+        click.echo(printable(_sum(told)), err=True)
     if told.bad:
         click.get_current_context().exit(EXIT_FAILED)
 

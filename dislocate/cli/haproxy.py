@@ -43,8 +43,8 @@ def drive(
     dislocate haproxy drive --socket 127.0.0.1:9999 --backend web=shop.web --backend api=shop.api --once
     dislocate haproxy drive --socket /run/haproxy/admin.sock --backend web=shop.web --state-file /run/haproxy/state
     """
-    from dislocate.proxies.driver import Bond, Driver, NoProxy
-    from dislocate.proxies.runtime import Runtime
+    from dislocate.haproxy.driver import Bond, Driver, NoProxy
+    from dislocate.haproxy.runtime import Runtime
 
     found = tuple(Bond(*_bond(text)) for text in bonds)
     driver = Driver(agent, Runtime(admin), found, lambda words: _say(words, as_json), state_file)
@@ -91,7 +91,7 @@ def agent_check(agent: AgentConnection, as_json: bool, listen: str) -> None:
     dislocate haproxy agent-check --listen 127.0.0.1:49710
     echo 'shop.web 10.0.0.1:8080' | nc 127.0.0.1 49710
     """
-    from dislocate.proxies.agent_check import AgentCheckServer, Answers
+    from dislocate.haproxy.agent_check import AgentCheckServer, Answers
 
     host, port = split_address(listen, "--listen")
     try:

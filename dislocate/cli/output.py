@@ -2,10 +2,11 @@
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -15,7 +16,12 @@ from dislocate.core.errors import LocalError
 EXIT_FAILED = 1
 EXIT_NO_AGENT = 3
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
+
+T = TypeVar("T")
+
 _COMMANDS = {
+    "?consistency=local reads": "kv get --consistency local and run status --local read",
     "GET /api/servers lists": "dislocate servers list shows",
     "GET /api/members lists": "dislocate members shows",
     "GET /api/runs shows": "dislocate run list shows",
@@ -57,8 +63,21 @@ def _in_commands(words: str) -> str:
 
 def fail(words: str, as_json: bool, code: int, answer: dict[str, Any] | None = None) -> NoReturn:
     """Say what is wrong on standard error (as JSON where that was asked for) and end with `code`."""
-    click.echo(json.dumps(answer or {"error": words}) if as_json else words, err=True)
+    click.echo(json.dumps(answer or {"error": words}) if as_json else printable(words), err=True)
     sys.exit(code)
+
+
+def printable(value: T) -> T:
+    """A text, or each text in an answer, with control characters as '\\x1b': what nodes and files say is shown on a terminal,
+    and is not to command it."""
+    match value:
+        case str():
+            return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+        case dict():
+            return type(value)((printable(key), printable(each)) for key, each in value.items())
+        case list():
+            return type(value)(map(printable, value))
+    return value
 
 
 def about(path: Path, error: LocalError) -> str:
@@ -88,7 +107,7 @@ def show(
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns as wide as their widest cell, two spaces apart: greppable, the same in a pipe and on a terminal."""
-    texts = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
+    texts = [tuple(columns), *(tuple(printable(str(cell)) for cell in row) for row in rows)]
     widths = [max(len(row[index]) for row in texts) for index in range(len(columns))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts
@@ -116,4 +135,15 @@ def milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} ms"
 
 
-__all__ = ["AgentConnection", "about", "age", "agent_command", "behind", "fail", "milliseconds", "show", "table"]
+__all__ = [
+    "AgentConnection",
+    "about",
+    "age",
+    "agent_command",
+    "behind",
+    "fail",
+    "milliseconds",
+    "printable",
+    "show",
+    "table",
+]

@@ -1,6 +1,7 @@
 """`dislocate run`: plan, start, watch and steer a change of the fleet."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
 from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
 from dislocate.cli.run_simulate import simulate
-from dislocate.cli.run_spec import CONFIRM, body_of, operator, run_id
+from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
+
+LISTED = 20  # runs that a list has unless more are asked for
 
 
 @click.group()
@@ -55,11 +58,10 @@ def start(
     dislocate run start web.toml --plan plan.json
     dislocate run start web.toml --detach
     """
-    agent = operator(agent)
     body = body_of(file, confirm)
     if planned is not None:
         body["plan"] = bound_to(planned)
-    answer = agent.send("POST", "/api/runs", body, LOOK_TIMEOUT if planned is not None else STORE_TIMEOUT)
+    answer = send(agent, "/api/runs", file, body, LOOK_TIMEOUT if planned is not None else STORE_TIMEOUT)
     if detach:
         row = (answer["id"], body["name"], answer["targets"], answer["state"])
         show(as_json, answer, ("RUN", "NAME", "NODES", "STATE"), [row], next_command(answer["id"], answer["state"]))
@@ -77,11 +79,13 @@ def watch(agent: AgentConnection, as_json: bool, ident: str) -> None:
     dislocate run watch 7
     dislocate run watch web --json
     """
-    follow(operator(agent), run_id(agent, ident), as_json)
+    follow(agent, run_id(agent, ident), as_json)
 
 
 @run.command("list")
-@click.option("--limit", type=click.IntRange(1, 128), default=20, show_default=True, help="Look at the latest so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, LATEST), default=LISTED, show_default=True, help="Look at the latest so many."
+)
 @agent_command
 def list_(agent: AgentConnection, as_json: bool, limit: int) -> None:
     """Runs under way, and the latest that are over.
@@ -104,11 +108,12 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
     dislocate run status 7
     dislocate run status web --json | jq .nodes
     """
+    consistency = "local" if local else "linearizable"
     if ident is None:
-        _show_list(agent, as_json, 20)
+        _show_list(agent, as_json, LISTED, consistency)
         return
-    query = "?consistency=local" if local else ""
-    answer = agent.get(f"/api/runs/{segment(run_id(agent, ident))}{query}", STORE_TIMEOUT)
+    run = run_id(agent, ident, consistency)
+    answer = agent.get(f"/api/runs/{segment(run)}?consistency={consistency}", STORE_TIMEOUT)
     if as_json:
         click.echo(json.dumps(answer))
         return
@@ -120,8 +125,8 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
         click.echo(f"\n{hint}")
 
 
-def _show_list(agent: AgentConnection, as_json: bool, limit: int) -> None:
-    answer = agent.get(f"/api/runs?limit={limit}", STORE_TIMEOUT)
+def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: str = "linearizable") -> None:
+    answer = agent.get(f"/api/runs?limit={limit}&consistency={consistency}", STORE_TIMEOUT)
     rows = [
         (
             one["id"],
@@ -145,7 +150,6 @@ _VERSION = click.option("--version", type=int, default=0, metavar="N", help="Onl
 
 
 def _steer(agent: AgentConnection, as_json: bool, ident: str, verb: str, body: dict[str, Any]) -> None:
-    agent = operator(agent)
     name = run_id(agent, ident)
     answer = agent.send("POST", f"/api/runs/{segment(name)}/{verb}", body, STORE_TIMEOUT)
     hint = f"dislocate run {'status' if verb in ('pause', 'abort') else 'watch'} {name}"
@@ -246,6 +250,4 @@ def _entries(agent: AgentConnection) -> list[dict[str, Any]]:
 
 def _time(unix_ns: int) -> str:
     """In UTC: operators of several data centers read it."""
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(unix_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

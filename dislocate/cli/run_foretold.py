@@ -6,17 +6,18 @@ from statistics import median
 from typing import Any
 
 from dislocate.cli.output import table
-from dislocate.cli.run_plan import count
 from dislocate.cli.run_rehearsal import Rehearsals
 from dislocate.core.units import SECOND, format_duration, seconds
+from dislocate.core.words import count
 from sim.rehearsal import HELD, TROUBLES, Rehearsed
 
 
 def in_lines(found: Rehearsals) -> Iterator[str]:
     """For people."""
     rtt = f", up to {found.longest_rtt / 1e6:.0f} ms apart" if found.datacenters > 1 else ""
-    size = f"{found.agents} agents in {found.datacenters} data center{'s' if found.datacenters > 1 else ''}{rtt}"
-    yield f"{found.name}: {count(found.targets)} in {found.batches} batches; rehearsed on {size}, {found.servers} servers"
+    size = f"{count(found.agents, 'agent')} in {count(found.datacenters, 'data center')}{rtt}"
+    batches = count(found.batches, "batch", "batches")
+    yield f"{found.name}: {count(len(found.targets))} in {batches}; rehearsed on {size}, {count(found.servers, 'server')}"
     yield f"a node's part takes {_span(found.task_times)}, {found.because}"
     yield ""
     yield f"it takes {_took(found.calm)}" + _unless_done(found.calm)

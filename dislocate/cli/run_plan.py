@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from dislocate.cli.output import EXIT_FAILED, agent_command, table
-from dislocate.cli.run_spec import body_of, operator
+from dislocate.cli.output import EXIT_FAILED, agent_command, printable, table
+from dislocate.cli.run_spec import body_of, send
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import LocalError
+from dislocate.core.words import count
 
 LOOK_TIMEOUT = 3_600.0  # seconds: each node gets a minute, twenty at a time; who does not answer is named after that
 BOUND = ("spec_digest", "values_digest", "targets", "digests")
@@ -33,7 +34,8 @@ def plan(agent: AgentConnection, as_json: bool, file: Path, out: Path | None) ->
     dislocate run plan web.toml
     dislocate run plan web.toml --out plan.json
     """
-    answer = operator(agent).send("POST", "/api/runs/plan", body_of(file), LOOK_TIMEOUT)
+    answer = send(agent, "/api/runs/plan", file, body_of(file), LOOK_TIMEOUT)
+    has_failed = _has(answer, "failed")
     if out is not None:
         _write(out, answer)
     if as_json:
@@ -43,12 +45,16 @@ def plan(agent: AgentConnection, as_json: bool, file: Path, out: Path | None) ->
             (at + 1, batch["wave"], len(batch["nodes"]), those(batch["nodes"]))
             for at, batch in enumerate(answer["plan"])
         ]
-        click.echo(f"{answer['name']}: {count(answer['targets'])} in {len(rows)} batches\n")
+        batches = count(len(rows), "batch", "batches")
+        click.echo(f"{answer['name']}: {count(len(answer['targets']))} in {batches}\n")
         click.echo(table(("BATCH", "WAVE", "NODES", "WHO"), rows))
-        for line in looks(answer):
+        for line in looks(printable(answer)):
             click.echo(line)
-        click.echo(f"\ndislocate run start {file}" + (f" --plan {out}" if out is not None else ""))
-    _end_with(_has(answer, "failed"))
+        for doubt in answer["doubts"]:
+            click.echo(f"\nnote: {doubt}")
+        if not has_failed:
+            click.echo(f"\ndislocate run start {file}" + (f" --plan {out}" if out is not None else ""))
+    _end_with(has_failed)
 
 
 @click.command()
@@ -62,13 +68,15 @@ def check(agent: AgentConnection, as_json: bool, file: Path) -> None:
     \b
     dislocate run check web.toml
     """
-    answer = operator(agent).send("POST", "/api/runs/check", body_of(file), LOOK_TIMEOUT)
+    answer = send(agent, "/api/runs/check", file, body_of(file), LOOK_TIMEOUT)
     differs = _has(answer, "failed", "would change", "untold", "not reached") or bool(answer["unreachable"])
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(f"{answer['name']}: {count(answer['targets'])}, {'not all' if differs else 'all'} as they should be")
-        for line in looks(answer):
+        click.echo(
+            f"{answer['name']}: {count(len(answer['targets']))}, {'not all' if differs else 'all'} as they should be"
+        )
+        for line in looks(printable(answer)):
             click.echo(line)
         if differs:
             click.echo(f"\ndislocate run plan {file}")
@@ -98,7 +106,7 @@ def looks(answer: dict[str, Any]) -> Iterator[str]:
             yield f"  = {same} as it should be" if same == 1 else f"  = {same} as they should be"
     if answer["unreachable"]:
         yield ""
-        yield f"not known of {count(answer['unreachable'])}:"
+        yield f"not known of {count(len(answer['unreachable']))}:"
         for node, why in sorted(answer["unreachable"].items()):
             yield f"  {node}: {why}"
 
@@ -118,10 +126,6 @@ def those(nodes: Iterable[str]) -> str:
     if len(paths) <= NAMED:
         return ", ".join(paths)
     return f"{paths[0]} and {len(paths) - 1} more"
-
-
-def count(nodes: Any) -> str:
-    return "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
 
 
 def _has(answer: dict[str, Any], *results: str) -> bool:

@@ -8,13 +8,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail, table
+from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail, printable, table
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
+from dislocate.core.words import NAMED, count, first_line
 
 OVER = ("done", "failed", "aborted", "reverted", "revert failed")
 BAD = ("failed", "unreachable", "unknown", "revert failed")
@@ -22,7 +23,6 @@ IN_FLIGHT = ("granted", "started")
 RETRY = 1.0  # seconds between two attempts to see a run
 TRIES = 60  # in a row that find no agent, before the run is left to itself
 ROWS = 40  # nodes that a view has; those of most interest first
-NAMED = 5  # nodes that a sentence names
 WAITS = {
     "granted": "to begin",
     "started": "to report",
@@ -54,6 +54,7 @@ class Progress:
 
     def take(self, event: str, data: dict[str, Any]) -> list[str]:
         """Note an event; a line for each thing that is new by it."""
+        data = printable(data)
         if event == "node":
             return self._node(data["node"], data["part"])
         if event not in ("run", "status"):
@@ -100,18 +101,18 @@ class Progress:
             return []
         if before is not None:
             self._since[node] = time.monotonic()
-        return [f"{node}  {part['state']}{_details(part)}"]
+        return [f"{node}  {part['state']}{_details(part, _indented(part['words']))}"]
 
 
 def _state(run: dict[str, Any]) -> str:
     return f"{run['state']} ({run['hold']})" if run["hold"] else str(run["state"])
 
 
-def _details(part: dict[str, Any]) -> str:
-    """What became of a node, in short."""
+def _details(part: dict[str, Any], words: str) -> str:
+    """What became of a node; `words`: why it is bad, whole or in short."""
     if part["state"] in BAD:
         kind = f" ({part['kind']})" if part["kind"] else ""
-        return f"{kind}: {part['words']}" if part["words"] else kind
+        return f"{kind}: {words}" if words else kind
     changed = sum(step["result"] == "changed" for step in part["steps"])
     if part["state"] == "done":
         return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s"
@@ -121,7 +122,8 @@ def _details(part: dict[str, Any]) -> str:
 def headline(run: dict[str, Any]) -> str:
     batch = f"batch {min(max(run['batch'], 0) + 1, run['batches'])} of {run['batches']}, "
     where = "" if run["state"] in OVER else batch
-    return f"run {run['id']} of {run['name']}: {_state(run)}, {run['targets']} nodes, {where}started by {run['actor']}"
+    nodes = count(run["targets"])
+    return f"run {run['id']} of {run['name']}: {_state(run)}, {nodes}, {where}started by {run['actor']}"
 
 
 def reason(run: dict[str, Any]) -> str:
@@ -181,6 +183,7 @@ def overview(progress: Progress) -> Iterator[str]:
     yield table(("NODE", "STATE", "WAVE", "REACHABLE", "DETAILS"), rows)
     if len(progress.nodes) > len(rows):
         yield f"and {len(progress.nodes) - len(rows)} more: --json has all"
+    yield from _at_length(interesting(progress))
 
 
 def datacenters(progress: Progress) -> list[tuple[object, ...]]:
@@ -211,7 +214,19 @@ def _reach(part: dict[str, Any]) -> str:
 
 def _last(part: dict[str, Any]) -> str:
     """The details, on one line."""
-    return _details(part).strip().removeprefix(": ").replace("\n", " ") or "-"
+    return _details(part, first_line(part["words"])).strip().removeprefix(": ") or "-"
+
+
+def _indented(words: str) -> str:
+    return "\n    ".join(words.splitlines())
+
+
+def _at_length(rows: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[str]:
+    """What bad nodes said in more than a line, such as the end of a log."""
+    bad = [(node, part["words"]) for node, part in rows if part["state"] in BAD and len(part["words"].splitlines()) > 1]
+    for node, words in bad[:NAMED]:
+        yield ""
+        yield f"{node}: {_indented(words)}"
 
 
 def age_of(unix_seconds: float) -> float:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -19,20 +19,19 @@ import click
 import msgspec
 from msgspec import Struct
 
+from dislocate.cli.run_durations import part_times, past_of, targets_services
 from dislocate.cli.run_spec import spec_in
-from dislocate.cli.run_topology import describe, fleet_of, measured
+from dislocate.cli.run_topology import describe, fleet_of
 from dislocate.client.connection import AgentConnection
-from dislocate.core.boundary.spec import RunSpec
+from dislocate.core.boundary.spec import Process, RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.runs.plan import make_plan
-from dislocate.core.units import SECOND
-from dislocate.edge.run_targets import targets_among
+from dislocate.edge.run_targets import doubts, targets_among
 from sim.mirror import Names, mirrored
 from sim.rehearsal import Rehearsed, rehearse, troubled
 from sim.scenario import Scenario
 from sim.scenario_text import scenario_text
 
-A_PART = 1 * SECOND  # what a node's part takes when nobody knows
 WORTH_IT = 4  # rehearsals; for fewer the processes are not started
 
 
@@ -70,11 +69,11 @@ def rehearsed(agent: AgentConnection, file: Path, seeds: int, faults: bool, out:
     """All rehearsals of the run that `file` describes, the worst of them written to `out`.  Raises `LocalError` for a
     mistake in it, and for targets that nobody fits."""
     spec = spec_in(file)
-    run, times = measured(agent, spec.name)  # first: says so where nothing keeps runs
-    times, because = task_times(spec, run, times)
+    past = past_of(agent, spec)  # first: says so where nothing keeps runs
     described = describe(agent)
     targets = targets_among(described.candidates, spec.targets, len(described.members))
     fleet, note = fleet_of(described, targets, _services(spec), time.time_ns())
+    times, because = part_times(spec, past, targets_services(described.services, targets))
     scenario = mirrored(fleet, spec, targets, times)
     calm, hard = _rehearse_all(scenario, seeds, faults)
     names = Names(fleet)
@@ -90,28 +89,27 @@ def rehearsed(agent: AgentConnection, file: Path, seeds: int, faults: bool, out:
         because=because,
         calm=tuple(_named(one, names) for one in calm),
         troubled=tuple(_named(one, names) for one in hard),
-        notes=(*described.notes, *((note,) if note else ()), *left_out(spec)),
+        notes=(
+            *described.notes,
+            *((note,) if note else ()),
+            *left_out(spec, described.services),
+            *doubts(described.candidates, spec),
+        ),
     )
     if out is not None:
         _write(out, _scenario_of(found.worst, scenario, calm))
     return found
 
 
-def task_times(spec: RunSpec, run: str, times: Sequence[int]) -> tuple[tuple[int, ...], str]:
-    """What nodes' parts take, and how that is known."""
-    if times:
-        return tuple(times), f"as measured in run {run}"
-    if spec.task_time:
-        return (spec.task_time,), "as `task_time` says: no run of this name was measured yet"
-    return (A_PART,), "a guess: no run of this name was measured yet, and there is no `task_time`"
-
-
-def left_out(spec: RunSpec) -> Iterator[str]:
-    """What of the specification nobody can rehearse."""
+def left_out(spec: RunSpec, services: Collection[str]) -> Iterator[str]:
+    """What of the specification nobody can rehearse.  `services`: those that have an instance."""
     if spec.strategy.approvals:
         yield "approvals are not waited for"
-    if any(gate.utilization for gate in spec.gates):
-        yield "how busy instances are is not rehearsed: gates judge only whether they pass"
+    if any(gate.utilization or gate.errors or gate.p99 for gate in spec.gates):
+        yield "how busy instances are, and what callers say of them, is not rehearsed: gates judge only whether they pass"
+    for name in {gate.service: None for gate in spec.gates if gate.service not in services}:
+        if any(isinstance(each, Process) and each.service == name for each in spec.resources):
+            yield f"{name} has no instance before this run: its gates are not rehearsed"
 
 
 def _services(spec: RunSpec) -> tuple[str, ...]:

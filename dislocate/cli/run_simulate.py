@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command
-from dislocate.cli.run_spec import operator
 from dislocate.client.connection import AgentConnection
 
 SEEDS = 20
@@ -32,7 +31,7 @@ def simulate(agent: AgentConnection, as_json: bool, file: Path, seeds: int, faul
     from dislocate.cli.run_foretold import as_data, how_to_replay, in_lines  # the simulator takes its time
     from dislocate.cli.run_rehearsal import rehearsed
 
-    found = rehearsed(operator(agent), file, seeds, faults, out)
+    found = rehearsed(agent, file, seeds, faults, out)
     if as_json:
         click.echo(json.dumps(as_data(found)))
     else:

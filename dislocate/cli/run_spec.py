@@ -1,12 +1,12 @@
 """What the commands about runs share: the specification as it is sent, who asks, and which run is meant."""
 
-import getpass
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dislocate.client.connection import STORE_TIMEOUT, AgentConnection
+from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, Problem
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.nearest import nearest
@@ -34,20 +34,22 @@ def body_of(file: Path, confirm: int | None = None) -> dict[str, Any]:
     return body
 
 
-def operator(agent: AgentConnection) -> AgentConnection:
-    """The same, saying who asks."""
+def send(agent: AgentConnection, path: str, file: Path, body: dict[str, Any], timeout: float) -> Any:
+    """The answer to `body`, which is the specification in `file`.  Raises `Problem`; one in the specification names the
+    file, as one that is found here does."""
     try:
-        agent.speak_as(getpass.getuser())
-    except (KeyError, OSError, ImportError):
-        return agent
-    return agent
+        return agent.send("POST", path, body, timeout)
+    except Problem as problem:
+        place = re.split(r"[.\[]", problem.answer.get("field", ""))[0]
+        about = str(file) if place in RunSpec.__struct_fields__ else ""
+        raise Problem(problem.status, problem.answer, about) from None
 
 
-def run_id(agent: AgentConnection, text: str) -> str:
+def run_id(agent: AgentConnection, text: str, consistency: str = "linearizable") -> str:
     """The run that `text` means: its number, or the latest of that name.  Raises `LocalError`."""
     if text.isascii() and text.isdigit():
         return text
-    runs = agent.get(f"/api/runs?limit={LATEST}", STORE_TIMEOUT)["runs"]
+    runs = agent.get(f"/api/runs?limit={LATEST}&consistency={consistency}", STORE_TIMEOUT)["runs"]
     found = next((run["id"] for run in runs if run["name"] == text), None)
     if found is None:
         mend = nearest(text, [run["name"] for run in runs])

@@ -5,18 +5,16 @@ the first one answers.  Where that is closed (an API binds to loopback unless it
 two data centers is taken to be the one through ours, the longest that it can be, and that is said.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from dislocate.cli.run_progress import OVER
-from dislocate.cli.run_spec import LATEST
-from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, segment
+from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
 from dislocate.core.identity import Path
 from dislocate.core.runs.targeting import Candidate
-from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.core.units import MILLISECOND
 from sim.mirror import LiveFleet, Placed
 
 HTTP_PORT = 49700
@@ -162,24 +160,3 @@ def _row_of(agent: AgentConnection, datacenter: str, members: Sequence[dict[str,
 
 def _port(agent: AgentConnection) -> int:
     return (urlsplit(agent.where).port or HTTP_PORT) if agent.where.startswith("http") else HTTP_PORT
-
-
-# ---- how long a node's part takes
-
-
-def measured(agent: AgentConnection, name: str) -> tuple[str, tuple[int, ...]]:
-    """The latest run of that name that is over and in which nodes changed something: its id, and nanoseconds for each
-    node; ('', ()) for none.  Raises `Problem` where nothing keeps runs."""
-    runs = agent.get(f"/api/runs?limit={LATEST}", STORE_TIMEOUT)["runs"]
-    for run in runs:
-        if run["name"] == name and run["state"] in OVER:
-            answer = agent.get(f"/api/runs/{segment(run['id'])}", STORE_TIMEOUT)
-            if times := tuple(_changes(answer)):
-                return str(run["id"]), times
-    return "", ()
-
-
-def _changes(answer: dict[str, Any]) -> Iterator[int]:
-    for part in answer["nodes"].values():
-        if part["state"] == "done" and any(step["result"] == "changed" for step in part["steps"]):
-            yield max(1, round(part["took"] * SECOND))

@@ -3,15 +3,16 @@
 import sys
 from base64 import b64encode
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 from dislocate.cli.output import agent_command, show
 from dislocate.cli.run_plan import those
-from dislocate.cli.run_spec import CONFIRM, operator
+from dislocate.cli.run_spec import CONFIRM
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection
 from dislocate.core.errors import LocalError
+from dislocate.core.tunables import SECRET_BYTES
 
 
 @click.group()
@@ -45,7 +46,7 @@ def put(
     pwgen 32 1 | dislocate secret put db/password - --targets dc:fra
     """
     body: dict[str, Any] = {"targets": targets, "confirm": confirm or 0, **_value(source)}
-    answer = operator(agent).send("PUT", f"/api/secrets/{_path(name)}", body, STORE_TIMEOUT)
+    answer = agent.send("PUT", f"/api/secrets/{_path(name)}", body, STORE_TIMEOUT)
     row = (answer["name"], answer["version"], len(answer["nodes"]), those(answer["nodes"]))
     show(as_json, answer, ("SECRET", "VERSION", "NODES", "WHO CAN READ IT"), [row], "dislocate secret list")
 
@@ -73,7 +74,7 @@ def delete(agent: AgentConnection, as_json: bool, name: str) -> None:
     \b
     dislocate secret delete db/password
     """
-    answer = operator(agent).send("DELETE", f"/api/secrets/{_path(name)}", timeout=STORE_TIMEOUT)
+    answer = agent.send("DELETE", f"/api/secrets/{_path(name)}", timeout=STORE_TIMEOUT)
     show(as_json, answer, ("DELETED", "REVISION"), [(name, answer["revision"])])
 
 
@@ -88,10 +89,11 @@ def _value(source: str | None) -> dict[str, str]:
     if source is None:
         return {"value": click.prompt("value", hide_input=True, confirmation_prompt=sys.stdin.isatty(), err=True)}
     if source == "-":
-        data = sys.stdin.buffer.read().removesuffix(b"\n")
+        data = _bounded(sys.stdin.buffer, "standard input").removesuffix(b"\n")
     elif source.startswith("@"):
         try:
-            data = Path(source[1:]).read_bytes()
+            with Path(source[1:]).open("rb") as file:
+                data = _bounded(file, source)
         except OSError as error:
             raise LocalError("@FILE", got=source, expected=f"a readable file ({error.strerror})") from None
     else:
@@ -101,3 +103,11 @@ def _value(source: str | None) -> dict[str, str]:
         return {"value": data.decode()}
     except UnicodeDecodeError:
         return {"value": b64encode(data).decode(), "encoding": "base64"}
+
+
+def _bounded(file: BinaryIO, source: str) -> bytes:
+    """All of it, which may be a device without an end.  Raises `LocalError`."""
+    data = file.read(SECRET_BYTES + 2)  # with a line end that does not count
+    if len(data) > SECRET_BYTES + 1:
+        raise LocalError("[@FILE|-]", got=source, expected=f"at most {SECRET_BYTES // 1024} KiB")
+    return data

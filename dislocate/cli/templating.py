@@ -19,11 +19,12 @@ from msgspec import Struct
 
 from dislocate.cli.following import RETRY, Following
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
+from dislocate.client.pool import State, pool, scaled
 from dislocate.core.errors import LocalError
-from dislocate.host.paths import Seen, draft, replace, see_file
+from dislocate.host.drafts import Draft
+from dislocate.host.paths import Seen, see_file
 from dislocate.host.templates import RenderError, fill
 from dislocate.host.work import Failure
-from dislocate.proxies.pool import State, pool, scaled
 
 WEIGHTS = 100  # largest weight in a template; finer ones would only mean more reloads
 MODE = 0o644  # of a file that was not there
@@ -118,7 +119,9 @@ class Templates:
         if before is not None and before.content == text.encode():
             return False
         found = Seen(MODE, os.geteuid(), os.getegid()) if before is None else before
-        replace(path, draft(path, Seen(found.mode, found.uid, found.gid, text.encode())))
+        draft = Draft(None, path)
+        draft.write(Seen(found.mode, found.uid, found.gid, text.encode()))
+        draft.put()
         click.echo(f"{output.out} written", err=True)
         return True
 

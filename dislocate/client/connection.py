@@ -47,19 +47,25 @@ class NoAgent(DislocateError):
 
 
 class Problem(DislocateError):
-    """The agent refused (RFC 9457).  Nothing was changed."""
+    """The agent refused (RFC 9457).  Nothing was changed.  `about`: the file that the refused request came from."""
 
-    def __init__(self, status: int, answer: dict[str, Any]) -> None:
-        super().__init__(status, answer)
+    def __init__(self, status: int, answer: dict[str, Any], about: str = "") -> None:
+        super().__init__(status, answer, about)
         self.status = status
         self.answer = answer
+        self.about = about
 
     def __str__(self) -> str:
+        """A mistake that was found there reads as one that was found here: place, what stood there, the mend."""
         text = str(self.answer.get("detail") or self.answer.get("title") or f"HTTP {self.status}")
-        field, hint = self.answer.get("field", ""), self.answer.get("hint", "")
+        field, hint, expected = (str(self.answer.get(name, "")) for name in ("field", "hint", "expected"))
+        if text == f"{field}: expected {expected}" and "got" in self.answer:
+            text = f"{field}: got {self.answer['got']!r}, expected {expected}"
         if field and not text.startswith(f"{field}:"):
             text = f"{field}: {text}"
-        return f"{text}\n{hint}" if hint else text
+        mend = f"expected {expected}" if expected not in text else ""
+        about = f"{self.about}: " if self.about else ""
+        return "\n".join(line for line in (f"{about}{text}", mend, hint) if line)
 
 
 class Raw(Struct, frozen=True):
@@ -176,11 +182,6 @@ class AgentConnection:
             raise NoAgent(self.where, error) from error
         finally:
             connection.close()
-
-    def speak_as(self, actor: str) -> None:
-        """Say who asks, for records; a token's name counts more."""
-        if actor.isascii() and actor.isprintable():
-            self.headers["X-Dislocate-Actor"] = actor
 
     def connection(self, timeout: float | None) -> http.client.HTTPConnection:
         """A connection to it that is not open yet.  Raises `LocalError` for a place that cannot be one."""

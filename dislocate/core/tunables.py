@@ -190,6 +190,7 @@ GRANT_VALID = 10 * SECOND  # a node begins so long after it asked, or asks anew:
 RUN_TICK = 500 * MILLISECOND  # how often the controller looks at health and clocks; news wake it at once
 NODE_GONE = 5 * SECOND  # out of reach for so long: UNREACHABLE or UNKNOWN; shorter is a blip that would pause a run
 SPEC_BYTES = 192 * 1024  # of a specification with its sources: it is one value of the store, with room for its keys
+SECRET_BYTES = 16 * 1024  # of a secret: a key with its chain of certificates
 RUN_NODES = 5_000  # targets of one run: its plan is one value too
 RUNS_KEPT = 1_000  # that are over; the oldest go
 RUN_TASKS_KEPT = 50_000  # nodes' parts in runs that are over; with 5,000 targets each, ten runs

@@ -147,6 +147,7 @@ class PlanAnswer(CheckAnswer, frozen=True, kw_only=True):
     values_digest: str
     digests: dict[Path, str]
     revision: int
+    doubts: tuple[str, ...]  # what else it names and nobody has
 
 
 class AuditAnswer(Answer, frozen=True):

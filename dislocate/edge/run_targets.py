@@ -3,9 +3,10 @@
 Nodes that are dead or out of reach are meant too, so that they are told and never missing; those that left are not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dislocate.core.boundary.spec import Process, RunSpec
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
 from dislocate.core.nearest import nearest
@@ -36,3 +37,21 @@ def targets_among(fleet: Sequence[Candidate], text: str, confirm: int, field: st
         expected = f"{len(paths)}: so many nodes are meant, and more than {limit} must be confirmed"
         raise LocalError("confirm", got=confirm, expected=expected)
     return paths
+
+
+def doubts(fleet: Sequence[Candidate], spec: RunSpec) -> Iterator[str]:
+    """In words, each data center and service that `spec` names besides and nobody has, which may be so or be a slip.  Services
+    that it starts itself are none."""
+    datacenters = dict.fromkeys(candidate.datacenter for candidate in fleet)
+    own = [each.service for each in spec.resources if isinstance(each, Process)]
+    services = dict.fromkeys((*(name for candidate in fleet for name in candidate.services), *own))
+    for at, name in enumerate(spec.strategy.waves):
+        if name not in datacenters:
+            yield f"strategy.waves[{at}]: no node is in {name!r}{nearest(name, datacenters)}"
+    for name in spec.strategy.floor:
+        if name not in services:
+            yield f"strategy.floor: no node has an instance of {name!r}{nearest(name, services)}"
+    for at, gate in enumerate(spec.gates):
+        if gate.service not in services:
+            words = f"no node has an instance of {gate.service!r}{nearest(gate.service, services)}"
+            yield f"gates[{at}].service: {words}: a gate without data holds the run"

@@ -7,6 +7,7 @@ Pure but for that and `write`, which makes one directory for each agent with all
 
 import json
 import socket
+from hashlib import sha256
 from pathlib import Path as FilePath
 
 import msgspec
@@ -18,6 +19,7 @@ from dislocate.core.units import format_duration
 from dislocate.fleet.calling.words import CallersPlan
 from dislocate.io.keyring import generate_secret
 from dislocate.io.shaping import DirectedQuality, ShapingPlan
+from sim.operators import STEERER
 from sim.scenario import Scenario, Service, rtt_between
 from sim.selectors import Instance
 
@@ -27,6 +29,8 @@ WAN_JITTER = 0.02
 HTTP_PORT = 49700
 GOSSIP_PORT = 49701
 DNS_PORT = 49703
+TOKEN = "steerer.token"  # of another operator than the user who started the fleet, to approve what that one begins
+TOKENS = "tokens.toml"
 NETWORK = "127.0"  # the first two bytes of all addresses of a fleet
 STORY = "story"  # the file that says when the story began
 NETWORKS = 64  # tried until one is free
@@ -129,18 +133,30 @@ def shaping_plan(scenario: Scenario, plans: dict[Path, AgentPlan], own: Path, se
 def write(
     scenario: Scenario, directory: FilePath, seed: str = "fleet", network: str = NETWORK
 ) -> dict[Path, AgentPlan]:
-    """Make `directory` with the secret, and for each agent `DC/NAME/` with agent.toml, shaping.json and its state."""
+    """Make `directory` with its secrets, and for each agent `DC/NAME/` with agent.toml, shaping.json and its state."""
     plans = plan_agents(scenario, network)
     secret = directory / "secret"
-    if not secret.exists():
-        secret.touch(mode=0o600)
-        secret.write_text(generate_secret() + "\n")
+    _write_secret(secret)
+    _write_secret(directory / TOKEN)
+    (directory / TOKENS).write_text(_tokens((directory / TOKEN).read_text().strip()))
     for path, plan in plans.items():
         home = directory / path
         (home / "state").mkdir(parents=True, exist_ok=True)
         (home / "agent.toml").write_text(_config(plan, home, secret, scenario.servers))
         (home / "shaping.json").write_bytes(msgspec.json.encode(shaping_plan(scenario, plans, path, seed)))
     return plans
+
+
+def _write_secret(path: FilePath) -> None:
+    """Unless it is there."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(generate_secret() + "\n")
+
+
+def _tokens(secret: str) -> str:
+    digest = sha256(secret.encode()).hexdigest()
+    return f'[[token]]\nname = "{STEERER}"\nrole = "operate"\nsha256 = "{digest}"\n'
 
 
 def plan_callers(scenario: Scenario, plans: dict[Path, AgentPlan], directory: FilePath) -> dict[str, CallersPlan]:
@@ -187,6 +203,7 @@ def _config(plan: AgentPlan, home: FilePath, secret: FilePath, servers: tuple[Pa
         "",
         "[security]",
         f"secret_file = {json.dumps(str(secret))}",
+        f"tokens_file = {json.dumps(str(secret.parent / TOKENS))}",
     ]
     if servers:
         lines += ["", "[store]", f"servers = {json.dumps(servers)}"]

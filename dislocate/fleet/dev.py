@@ -71,7 +71,7 @@ def how_to_talk(fleet: Fleet, *, is_kept: bool) -> str:
     where = f" --dir {shlex.quote(str(fleet.directory))}" if is_kept else ""
     return f"""\
 the agent {path}, from another shell:
-  export DISLOCATE_AGENT={shlex.quote(f"unix:{state}/http.sock")}   # or {plan.http}
+  export DISLOCATE_AGENT={shlex.quote(f"unix:{state}/http.sock")}   # or, without runs and exec, {plan.http}
   dislocate members
   dislocate service shop.web
   dislocate history shop.web

@@ -15,7 +15,7 @@ import msgspec
 from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError, DislocateError
 from dislocate.core.identity import Path
-from dislocate.fleet.blueprint import STORY, AgentPlan, ServicePlan, claim_network, plan_callers, write
+from dislocate.fleet.blueprint import STORY, TOKEN, AgentPlan, ServicePlan, claim_network, plan_callers, write
 from dislocate.fleet.called import TROUBLE, CalledPlan, Trouble
 from dislocate.fleet.calling.words import CallersPlan
 from dislocate.fleet.observer import Observer
@@ -95,6 +95,11 @@ class Fleet:
     def home(self, path: Path) -> FilePath:
         """The directory of one agent: agent.toml, agent.log, state/."""
         return self.directory / path
+
+    @property
+    def token(self) -> str:
+        """Of `STEERER`: an operator who is not the user that started the fleet."""
+        return (self.directory / TOKEN).read_text(encoding="utf-8").strip()
 
     def living(self) -> list[Observer]:
         """The agents that can answer: running and not paused."""

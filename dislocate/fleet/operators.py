@@ -84,7 +84,7 @@ class Operators:
                 agent.send("POST", f"/api/runs/{run}/{fault.verb}", body, PATIENCE)
                 return True
 
-            self._insist(ask, _is_for_later, AGAIN)
+            self._insist(ask, _is_for_later, AGAIN, token=self._fleet.token)
 
     def _change_servers(self, method: str, path: str, body: object = None) -> None:
         """Also when it was refused: it may have to wait for a fault to end."""
@@ -95,19 +95,18 @@ class Operators:
 
         self._insist(ask, lambda _: True, SERVERS_AGAIN)
 
-    def _insist(self, ask: Ask, again: Callable[[Problem], bool], pause: float, by: Path = "") -> None:
+    def _insist(self, ask: Ask, again: Callable[[Problem], bool], pause: float, by: Path = "", token: str = "") -> None:
         def asking() -> None:
             for attempt in range(ATTEMPTS):
                 up = [one.path for one in self._fleet.living() if by in ("", one.path)]
-                if up and self._is_done(ask, again, up[attempt % len(up)]):
+                if up and self._is_done(ask, again, up[attempt % len(up)], token):
                     return
                 time.sleep(pause)
 
         threading.Thread(target=asking, daemon=True).start()
 
-    def _is_done(self, ask: Ask, again: Callable[[Problem], bool], path: Path) -> bool:
-        agent = AgentConnection(f"unix:{self._fleet.home(path) / 'state' / 'http.sock'}")
-        agent.speak_as("operator")
+    def _is_done(self, ask: Ask, again: Callable[[Problem], bool], path: Path, token: str) -> bool:
+        agent = AgentConnection(f"unix:{self._fleet.home(path) / 'state' / 'http.sock'}", token or None)
         try:
             return ask(agent)
         except NoAgent:

@@ -6,12 +6,14 @@ was nothing' is an image too.  Images are readable by the agent's own user only,
     state_dir/before/RUN/DIGEST     one image, MessagePack; DIGEST is of what the resource is about
     state_dir/secretive/DIGEST      a file that once held a secret: its old lines are not shown any more
 
-Images of the last `RUNS_KEPT` runs are kept.  Does not know how a thing is put back.
+Images of the last `RUNS_KEPT` runs are kept, and of any that was wanted in the last hour: what is looked at for drift each
+minute may be older than all of them.  Does not know how a thing is put back.
 """
 
 import logging
 import os
 import shutil
+import time
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path as FilePath
@@ -24,6 +26,7 @@ from msgspec import Struct
 from dislocate.core.boundary.spec import Process
 
 RUNS_KEPT = 20  # with images; a revert of an older one is a new run
+WANTED_WITHIN = 3600.0  # seconds: sixty looks for drift
 SIZE_LIMIT = 16 * 1024 * 1024  # bytes of one file: configuration is smaller, and what is larger is no configuration
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,12 @@ class Images:
         write_durably(directory / _name(about), msgspec.msgpack.encode(image))
         return True
 
+    def want(self, run: str) -> None:
+        """A task of this run is here: it is not over yet, or still says how this host is to be."""
+        if run:
+            with suppress(FileNotFoundError):
+                os.utime(self._directory(run))
+
     def find(self, run: str, about: str) -> Image | None:
         try:
             data = (self._directory(run) / _name(about)).read_bytes()
@@ -112,7 +121,8 @@ class Images:
     def _forget_oldest(self) -> None:
         runs = sorted(self._root.iterdir(), key=lambda run: run.stat().st_mtime_ns)
         for run in runs[:-RUNS_KEPT]:
-            shutil.rmtree(run, ignore_errors=True)
+            if time.time() - run.stat().st_mtime > WANTED_WITHIN:
+                shutil.rmtree(run, ignore_errors=True)
 
 
 def _name(about: str) -> str:

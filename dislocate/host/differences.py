@@ -6,7 +6,8 @@ any other may hold a secret of before, which is known to nobody here, and is hid
 """
 
 import difflib
-from hashlib import blake2b
+
+from dislocate.host.secrets import Keys
 
 SHOWN = 32 * 1024  # bytes
 _LINES = 20_000  # of both sides together; comparing more takes seconds
@@ -24,7 +25,7 @@ def difference(path: str, old: bytes | None, new: str) -> str:
     return unified(path, text, new)
 
 
-def secretive_difference(path: str, old: bytes | None, new: str, shown: str) -> str:
+def secretive_difference(path: str, old: bytes | None, new: str, shown: str, keys: Keys) -> str:
     """The same where `new` has secrets and `shown` has marks in their place."""
     if old is None:
         return unified(path, None, shown)
@@ -32,7 +33,7 @@ def secretive_difference(path: str, old: bytes | None, new: str, shown: str) -> 
     known = dict(zip(lines, shown_lines, strict=True)) if len(lines) == len(shown_lines) else {}
     for line in shown_lines:
         known.setdefault(line, line)
-    old_lines = [known.get(line) or _hidden(line) for line in old.decode(errors="replace").splitlines()]
+    old_lines = [known.get(line) or _hidden(line, keys) for line in old.decode(errors="replace").splitlines()]
     return unified(path, "".join(f"{line}\n" for line in old_lines), "".join(f"{line}\n" for line in shown_lines))
 
 
@@ -56,7 +57,7 @@ def cut(text: str) -> str:
     return kept[: kept.rfind("\n") + 1] + _CUT
 
 
-def _hidden(line: str) -> str:
+def _hidden(line: str, keys: Keys) -> str:
     if not line.strip():
         return line
-    return f"<hidden, it may hold a secret #{blake2b(line.encode(), digest_size=4).hexdigest()}>"
+    return f"<hidden, it may hold a secret #{keys.mark('line', line)}>"

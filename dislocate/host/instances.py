@@ -20,6 +20,7 @@ from msgspec import Struct
 from dislocate.core.boundary.spec import Process
 from dislocate.core.units import SECOND
 from dislocate.host.programs import kill_group, start_program
+from dislocate.host.secrets import Secrets
 
 MARK = "DISLOCATE_INSTANCE"  # names the record, in the environment of the process
 _POLL = 0.5  # seconds
@@ -47,6 +48,7 @@ class Instance:
     def __init__(self, directory: FilePath, record: Record) -> None:
         self._path = directory / f"{record.port}.json"
         self._log = directory / "log"
+        self._logged = 0  # bytes that were in it when this instance was started
         self._child: Popen[bytes] | None = None
         self._boot = _BOOT_ID.read_text().strip()
         self.id = f"{directory.name}-{record.port}"  # in the catalog
@@ -65,6 +67,7 @@ class Instance:
         self._note(pid=0, started=0)
         with self._log.open("ab") as log:  # appended to, so that it can be emptied while it is written
             self._log.chmod(0o600)
+            self._logged = log.tell()
             self._child = start_program(
                 command, directory=directory, environment={**environment, MARK: str(self._path)}, stdout=log
             )
@@ -117,12 +120,16 @@ class Instance:
             self.wait(_KILLED_WITHIN)
         self._path.unlink(missing_ok=True)
 
-    def last_words(self, size: int = 1_024) -> str:
-        """The end of the log, which all instances of a process share."""
+    def last_words(self, secrets: Secrets, size: int = 1_024) -> str:
+        """The end of what was logged since it was started, by all instances of the process, without secrets."""
         try:
             with self._log.open("rb") as log:
-                log.seek(max(0, self._log.stat().st_size - size))
-                return log.read().decode(errors="replace").strip()
+                end = log.seek(0, os.SEEK_END)
+                was_emptied = end < self._logged  # whatever stands at its beginning now may be cut
+                begin = max(end - size, min(secrets.longest, end) if was_emptied else self._logged)
+                lead = min(begin, secrets.longest)
+                log.seek(begin - lead)
+                return secrets.hide_part(log.read(lead + end - begin), lead).decode(errors="replace").strip()
         except OSError:
             return ""
 

@@ -1,13 +1,11 @@
-"""Paths: what stands at one, whom it belongs to, and putting something else in its place at once.
+"""Paths: what stands at one, whom it belongs to, and what the system's refusals mean.
 
-Invariant: a path has its old content or its new one, whole, with mode and owner, and after `replace` returned the new one
-survives a power cut.  Symbolic links are not followed in the last place: replacing one would leave its target as it was, and
-that is never what was meant.  Access control lists and extended attributes are not carried over.
+Symbolic links are not followed in the last place: replacing one would leave its target as it was, and that is never what was
+meant.  Access control lists and extended attributes are not carried over.
 """
 
 import os
 import stat
-from contextlib import suppress
 from grp import getgrnam
 from pathlib import Path as FilePath
 from pwd import getpwnam, getpwuid
@@ -40,16 +38,20 @@ def see_file(path: str) -> Seen | None:
         raise Failure("apply", f"{path} is a directory; name a file in it")
     if not stat.S_ISREG(found.st_mode):
         raise Failure("apply", f"{path} is no regular file but a device, pipe or socket; name another path")
-    if found.st_size > SIZE_LIMIT:
-        raise Failure(
-            "apply",
-            f"{path} has {found.st_size >> 20} MiB, more than the {SIZE_LIMIT >> 20} MiB that are kept for a revert; "
-            "move it away first",
-        )
     try:
-        content = FilePath(path).read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # what stands there may be exchanged
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            content = file.read(SIZE_LIMIT + 1) if stat.S_ISREG(found.st_mode) else b""
     except OSError as error:
         raise refusal(path, error) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise Failure("apply", f"{path} was exchanged while it was looked at; what else changes it?")
+    if len(content) > SIZE_LIMIT:
+        raise Failure(
+            "apply",
+            f"{path} has more than the {SIZE_LIMIT >> 20} MiB that are kept for a revert; move it away first",
+        )
     return Seen(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, content)
 
 
@@ -133,46 +135,6 @@ def _user_name(uid: int) -> str:
         return getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
-
-
-def draft(path: str, wanted: Seen) -> FilePath:
-    """`wanted` in a file beside `path`, durable, with mode and owner.  Raises `Failure`; nothing is left then."""
-    new = draft_path(path)
-    try:
-        new.unlink(missing_ok=True)  # of a process that died in the middle
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(wanted.content)
-            file.flush()
-            found = os.fstat(descriptor)  # a directory may give its group to what is made in it
-            if (found.st_uid, found.st_gid) != (wanted.uid, wanted.gid):
-                os.fchown(descriptor, wanted.uid, wanted.gid)
-            os.fchmod(descriptor, wanted.mode)  # after the owner: changing that takes setuid bits away
-            os.fsync(descriptor)
-    except OSError as error:
-        discard(new)
-        raise refusal(path, error) from None
-    return new
-
-
-def draft_path(path: str) -> FilePath:
-    directory, name = os.path.split(path)
-    return FilePath(directory, f".{name}.dislocate")
-
-
-def discard(new: FilePath) -> None:
-    with suppress(OSError):
-        new.unlink(missing_ok=True)
-
-
-def replace(path: str, new: FilePath) -> None:
-    """Put the draft in its place, durable.  Raises `Failure`."""
-    try:
-        new.rename(path)
-        sync_directory(FilePath(path).parent)
-    except OSError as error:
-        discard(new)
-        raise refusal(path, error) from None
 
 
 def remove_file(path: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import gevent
+import msgspec
 
 from dislocate.core.boundary.requests import Deregister, Refused, Register, Request, SetDraining
 from dislocate.core.boundary.spec import Process
@@ -19,7 +20,7 @@ from dislocate.core.identity import join_address
 from dislocate.core.units import SECOND
 from dislocate.host.checks import run_check
 from dislocate.host.instances import Instance
-from dislocate.host.work import Asks, Failure
+from dislocate.host.work import Asks, Failure, digest_of
 
 CHECK_EVERY = 2 * SECOND  # the catalog's check of an instance: a start is seen in two, and a death in three
 CHECK_WITHIN = 2 * SECOND
@@ -28,6 +29,15 @@ _POLL = 0.1  # seconds
 _UP = (Status.PASSING, Status.WARNING)
 
 log = logging.getLogger(__name__)
+
+
+class NotReady(Failure):
+    """A new instance ended, or did not pass in time; what ran before runs on."""
+
+    def __init__(self, resource: Process, instance: Instance, what: str) -> None:
+        words = f"{resource.name} on port {instance.port} {what}; the new version was ended and what ran before runs on"
+        super().__init__("verify", words)
+        self.instance = instance
 
 
 class Presence:
@@ -39,27 +49,27 @@ class Presence:
         self.address = address  # where others reach this host
 
     def await_health(self, resource: Process, instance: Instance, deadline: float) -> None:
-        """Until its check passes.  Raises `Failure` when it ends, or does not pass in time."""
+        """Until its check passes.  Raises `NotReady` when it ends, or does not pass in time."""
         spec = self._check(resource, instance.port)
         while True:
             outcome = run_check(spec)
             if outcome.status in _UP and instance.is_running:
                 return
             if not instance.is_running:
-                raise _not_ready(resource, instance, f"{instance.how_it_ended} before it was ready")
+                raise NotReady(resource, instance, f"{instance.how_it_ended} before it was ready")
             if time.monotonic() >= deadline:
-                raise _not_ready(resource, instance, f"was not ready in time: {outcome.output}")
+                raise NotReady(resource, instance, f"was not ready in time: {outcome.output}")
             gevent.sleep(_POLL)
 
     def await_catalog(self, resource: Process, instance: Instance, deadline: float) -> None:
-        """Until others are sent to it: before that, nobody may be taken away."""
+        """Until others are sent to it: before that, nobody may be taken away.  Raises `NotReady`."""
         if not resource.service or self._instances is None:
             return
         while not any(one.id == instance.id and one.status in _UP for one in self._instances(resource.service)):
             if not instance.is_running:
-                raise _not_ready(resource, instance, f"{instance.how_it_ended} before the catalog saw it pass")
+                raise NotReady(resource, instance, f"{instance.how_it_ended} before the catalog saw it pass")
             if time.monotonic() >= deadline:
-                raise _not_ready(resource, instance, "did not pass the checks of the catalog in time")
+                raise NotReady(resource, instance, "did not pass the checks of the catalog in time")
             gevent.sleep(_POLL)
 
     def register(self, resource: Process, instance: Instance) -> None:
@@ -71,7 +81,7 @@ class Presence:
             id=name,
             service=resource.service,
             port=instance.port,
-            meta={"process": resource.name, "version": instance.record.version[:12]},
+            meta={"process": resource.name, "version": _shown_version(resource)},
             check=self._check(resource, instance.port),
         )
         try:
@@ -118,7 +128,6 @@ class Presence:
             self._ask(request)
 
 
-def _not_ready(resource: Process, instance: Instance, what: str) -> Failure:
-    said = instance.last_words()
-    words = f"{resource.name} on port {instance.port} {what}; the new version was ended and what ran before runs on"
-    return Failure("verify", words + (f".  Its log ends: {said}" if said else ""))
+def _shown_version(resource: Process) -> str:
+    """Of what is written in the specification, so it is the same on all hosts and holds no secret."""
+    return digest_of("process", msgspec.json.encode((resource.run, sorted(resource.environment.items()))))[:12]

@@ -166,11 +166,12 @@ class _Ear:
                 self._waiting = self._waiting[cut:]
 
     def flush(self) -> None:
-        self._take(self._waiting)
+        """A program that is killed may have written half of a secret."""
+        self._take(self._secrets.hide_part(self._waiting))
         self._waiting = b""
 
     def kept(self) -> bytes:
-        return bytes(self._kept) + self._waiting
+        return bytes(self._kept) + self._secrets.hide_part(self._waiting)
 
     def _take(self, piece: bytes) -> None:
         self._kept += piece

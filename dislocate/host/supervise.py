@@ -16,6 +16,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path as FilePath
 
 import gevent
@@ -28,7 +29,8 @@ from dislocate.host.before import Definition, make_private, sync_directory, writ
 from dislocate.host.instances import Instance, Record, read_instances
 from dislocate.host.logs import rotate
 from dislocate.host.ports import choose_ports
-from dislocate.host.presence import Presence
+from dislocate.host.presence import NotReady, Presence
+from dislocate.host.secrets import Secrets
 from dislocate.host.work import Failure, in_thread
 
 BACKOFF_MIN = 1.0  # seconds before a process that died is started again, doubled each time
@@ -63,10 +65,18 @@ class _Change:
 class Supervisor:
     """All processes of one agent."""
 
-    def __init__(self, state_dir: FilePath, *, presence: Presence, fill_in: FillsIn) -> None:
+    def __init__(
+        self,
+        state_dir: FilePath,
+        *,
+        presence: Presence,
+        fill_in: FillsIn,
+        secrets_of: Callable[[Definition], Secrets],
+    ) -> None:
         self._root = state_dir / "processes"
         self._presence = presence
         self._fill_in = fill_in
+        self._secrets_of = secrets_of
         self._running: dict[str, Running] = {}
         self._locks: dict[str, RLock] = {}
         self._greenlets: set[gevent.Greenlet] = set()
@@ -122,11 +132,20 @@ class Supervisor:
                     self._forget(change)
                 else:
                     self._change(change, change.wanted)
+        except NotReady as failure:
+            said = failure.instance.last_words(self._secrets_in_log(change))
+            return Failure(failure.kind, failure.words + (f".  Its log ends: {said}" if said else ""))
         except Failure as failure:
             return failure
         except OSError as error:
             return Failure("apply", str(error))
         return None
+
+    def _secrets_in_log(self, change: _Change) -> Secrets:
+        """Of both versions, since both write to it."""
+        running = self._running.get(change.name)
+        definitions = [each for each in (change.wanted, running and running.definition) if each]
+        return reduce(Secrets.beside, map(self._secrets_of, definitions))
 
     def _change(self, change: _Change, wanted: Definition) -> None:
         """New instances first; when they pass it is decided, and those that are too many go."""

@@ -26,10 +26,11 @@ from dislocate.host.differences import cut
 from dislocate.host.places import as_written, placed
 from dislocate.host.presence import Presence
 from dislocate.host.programs import WORDS
+from dislocate.host.rendering import Renderer
 from dislocate.host.resources import carry_out
-from dislocate.host.secrets import Secrets
+from dislocate.host.secrets import Keys, Secrets
 from dislocate.host.supervise import Supervisor
-from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work
+from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work, in_thread
 
 AT_ONCE = 16  # tasks that are carried out; a run has one on a node, visits have some
 GRACE = 0.5  # seconds after its own time until a task is given up from outside
@@ -48,6 +49,7 @@ class Tasks:
         ask: Asks,
         deliver: Callable[[Input], object],
         open_secret: Callable[[bytes], bytes],
+        keys: Keys,
         instances: Callable[[str], tuple[InstanceView, ...]] | None = None,
         address: str = "127.0.0.1",
         systemd: FilePath = SYSTEMD,
@@ -56,8 +58,9 @@ class Tasks:
         that could be waited for); `address` is where others reach this host."""
         self._deliver = deliver
         self._open_secret = open_secret
+        self._keys = keys
         presence = Presence(ask=ask, instances=instances, address=address)
-        self._supervisor = Supervisor(state_dir, presence=presence, fill_in=self._fill_in)
+        self._supervisor = Supervisor(state_dir, presence=presence, fill_in=self._fill_in, secrets_of=self._secrets_of)
         self._house = House(
             state_dir=state_dir,
             images=Images(state_dir),
@@ -65,6 +68,8 @@ class Tasks:
             ask=ask,
             instances=instances or (lambda service: ()),
             processes=self._supervisor,
+            renderer=Renderer(),
+            keys=keys,
             shown_environment=self._fill_in_shown,
             systemd=systemd,
         )
@@ -104,11 +109,14 @@ class Tasks:
 
     def _work_on(self, definition: Definition) -> Work:
         task = Task(TaskVerb.LOOK, definition.resource, "", definition.values, definition.secrets)
-        return Work(self._house, task, Secrets(definition.secrets, self._open_secret))
+        return Work(self._house, task, self._secrets_of(definition))
+
+    def _secrets_of(self, definition: Definition) -> Secrets:
+        return Secrets(definition.secrets, self._open_secret, self._keys)
 
     def _carry_out(self, task_id: str, task: Task) -> None:
         began = time.monotonic_ns()
-        secrets = Secrets(task.secrets, self._open_secret)
+        secrets = Secrets(task.secrets, self._open_secret, self._keys)
 
         def tell(piece: bytes) -> None:
             self._deliver(TaskProgressed(task_id, TaskOutcome(TaskResult.OUTPUT, output=piece)))
@@ -130,6 +138,7 @@ class Tasks:
         try:
             with timeout, self._places:
                 resource = placed(task.resource, self._house.facts())
+                in_thread(self._house.images.want, task.run)
                 work = Work(self._house, msgspec.structs.replace(task, resource=resource), secrets, tell)
                 outcome = carry_out(work)
                 return msgspec.structs.replace(outcome, diff=as_written(outcome.diff, task.resource, resource))

@@ -2,15 +2,14 @@
 
 Decides what a text means on this host, and, for whoever starts a run, which keys and secrets it names.  Undefined names are
 errors (StrictUndefined).  A name is a literal, so that `references` knows it without rendering and keys can be read once, at
-one revision, for all nodes.  Bounded in size and time: a template of a run must not hold up the agent that renders it.
+one revision, for all nodes.  What is rendered is bounded in size.  A template that is plain does each of its steps once, so it
+is bounded in time and memory too; any other one is for `rendering`, since nothing here could end it.
 
 Reads no file, has no includes; what a secret is worth is the caller's affair.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -19,9 +18,27 @@ from dislocate.core.boundary.spec import Command, File, Process, References, Res
 from dislocate.core.errors import DislocateError, LocalError
 
 RENDERED = 1024 * 1024  # characters: four times what a key of the store may hold
-RENDER_TIME = 2.0  # seconds; a file takes a millisecond
-_REPEATED = RENDERED  # as long a thing may become by multiplication
 _FUNCTIONS = ("key", "secret")
+
+# What does each of its steps once and makes nothing larger: no loops, variables, calls of anything else, operators.
+_PLAIN = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Const,
+    nodes.Name,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.If,
+    nodes.CondExpr,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+)
+_PLAIN_FILTERS = ("default", "d")
+_PLAIN_TESTS = ("defined", "undefined")
 
 
 class RenderError(DislocateError):
@@ -35,31 +52,8 @@ class RenderError(DislocateError):
         return self.words
 
 
-class _Environment(SandboxedEnvironment):
-    """The sandbox, with an end to its patience."""
-
-    intercepted_binops = frozenset(("*", "**"))
-
-    def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, cache_size=0)
-        self.until = float("inf")
-
-    def call(self, *arguments: Any, **named: Any) -> Any:
-        if time.monotonic() > self.until:
-            raise RenderError(f"it takes more than {RENDER_TIME:g} s: take loops out of the template")
-        return super().call(*arguments, **named)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and not (_is_small(left) and _is_small(right)):
-            raise RenderError("a power of such numbers is too large for a template")
-        for thing, times in ((left, right), (right, left)):
-            if isinstance(thing, str | list | tuple) and isinstance(times, int) and len(thing) * times > _REPEATED:
-                raise RenderError(f"something repeated {times} times is too large for a template")
-        return super().call_binop(context, operator, left, right)
-
-
-def _is_small(number: Any) -> bool:
-    return isinstance(number, int | float) and abs(number) <= 1_000
+def _environment() -> SandboxedEnvironment:
+    return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, cache_size=0)
 
 
 def render(
@@ -84,10 +78,8 @@ def render(
 def fill(text: str, field: str, names: Mapping[str, object], mend: Callable[[str], str]) -> str:
     """`text` of `field` with `names` filled in.  Raises `RenderError` with place and, for a name that is not there, the mend,
     which `mend` makes of Jinja2's words."""
-    environment = _Environment()
     try:
-        template = environment.from_string(text)
-        environment.until = time.monotonic() + RENDER_TIME
+        template = _environment().from_string(text)
         return _joined(template.generate(names))
     except TemplateSyntaxError as error:
         raise RenderError(f"{field}, line {error.lineno}: {error.message}") from None
@@ -97,8 +89,29 @@ def fill(text: str, field: str, names: Mapping[str, object], mend: Callable[[str
         raise RenderError(f"{field}{_line(error)}: {error.words}") from None
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise RenderError(f"{field}{_line(error)}: {error or type(error).__name__}") from None
-    except (RecursionError, MemoryError):
+    except (RecursionError, MemoryError, SyntaxError):  # the last one of Python, which has limits of its own
         raise RenderError(f"{field}: it is nested too deep, or too large") from None
+
+
+def is_plain(text: str) -> bool:
+    """Whether rendering it ends soon, and takes no more memory than what it names; also of one that cannot be read at all."""
+    try:
+        return all(_is_plain(node) for node in _environment().parse(text).find_all(nodes.Node))
+    except TemplateSyntaxError:
+        return True
+    except (RecursionError, ValueError):
+        return False
+
+
+def _is_plain(node: nodes.Node) -> bool:
+    match node:
+        case nodes.Call(node=nodes.Name(name=name)):
+            return name in _FUNCTIONS
+        case nodes.Filter(name=name):
+            return name in _PLAIN_FILTERS
+        case nodes.Test(name=name):
+            return name in _PLAIN_TESTS
+    return isinstance(node, _PLAIN)
 
 
 def references(spec: RunSpec) -> References:
@@ -113,7 +126,16 @@ def references(spec: RunSpec) -> References:
 
 def references_of(resource: Resource, prefix: str = "") -> References:
     """The same of one resource, whose fields are named from `prefix` on."""
-    named = [pair for name, text in _templates(resource) for pair in _named(text, prefix + name)]
+    return _references(pair for name, text in _templates(resource) for pair in _named(text, prefix + name))
+
+
+def named_in(text: str, field: str) -> References:
+    """The same of one template."""
+    return _references(_named(text, field))
+
+
+def _references(pairs: Iterable[tuple[str, str]]) -> References:
+    named = tuple(pairs)
     return References(
         keys=tuple(sorted({name for function, name in named if function == "key"})),
         secrets=tuple(sorted({name for function, name in named if function == "secret"})),
@@ -133,11 +155,14 @@ def _templates(resource: Resource) -> Iterator[tuple[str, str]]:
 def _named(text: str, field: str) -> Iterator[tuple[str, str]]:
     """Each `key(...)` and `secret(...)` in `text`: which of them, and the name."""
     try:
-        tree = _Environment().parse(text)
+        tree = _environment().parse(text)
+        calls, names = list(tree.find_all(nodes.Call)), list(tree.find_all(nodes.Name))
     except TemplateSyntaxError as error:
         raise LocalError(f"{field}, line {error.lineno}", got=error.message, expected="a Jinja2 template") from None
+    except (RecursionError, ValueError) as error:  # too many brackets, or digits
+        raise LocalError(field, got=str(error), expected="a Jinja2 template that is nested less deep") from None
     called = set()
-    for call in tree.find_all(nodes.Call):
+    for call in calls:
         if not (isinstance(call.node, nodes.Name) and call.node.name in _FUNCTIONS):
             continue
         called.add(id(call.node))
@@ -151,7 +176,7 @@ def _named(text: str, field: str) -> Iterator[tuple[str, str]]:
                 expected=f"a name in quotes, such as {function}('config/color'): it is read once, before the run begins",
             )
         yield function, argument.value
-    for name in tree.find_all(nodes.Name):
+    for name in names:
         if name.name in _FUNCTIONS and id(name) not in called:
             raise LocalError(
                 f"{field}, line {name.lineno}",

@@ -20,8 +20,9 @@ from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import DislocateError
 from dislocate.core.units import SECOND
 from dislocate.host.before import Definition, Images
-from dislocate.host.secrets import Secrets
-from dislocate.host.templates import RenderError, render
+from dislocate.host.rendering import Renderer
+from dislocate.host.secrets import Keys, Secrets
+from dislocate.host.templates import RenderError, is_plain, render
 
 ABSENT = "absent"  # in place of a digest
 SYSTEMD = FilePath("/run/systemd/system")  # is there exactly where systemd runs: sd_booted(3)
@@ -66,6 +67,8 @@ class House(Struct, frozen=True, kw_only=True):
     ask: Asks
     instances: Callable[[str], tuple[InstanceView, ...]]  # of a service of the catalog, on this node
     processes: Processes
+    renderer: Renderer
+    keys: Keys
     shown_environment: Callable[[Definition], dict[str, str]]  # filled in, with marks in place of secrets
     systemd: FilePath = SYSTEMD
 
@@ -100,13 +103,11 @@ class Work:
         return {name: self.render_shown(text, f"environment.{name}") for name, text in texts.items()}
 
     def _render(self, text: str, field: str, secret: Callable[[str], str]) -> str:
-        facts = self.house.facts()
-
-        def rendered() -> str:
-            return render(text, field, facts=facts, values=self.task.values, secret=secret)
-
+        facts, values = self.house.facts(), self.task.values
         try:
-            return in_thread(rendered)  # a template may loop for a while, and the agent has others to listen to
+            if in_thread(is_plain, text):
+                return in_thread(lambda: render(text, field, facts=facts, values=values, secret=secret))
+            return self.house.renderer.render(text, field, facts=facts, values=values, secret=secret, within=self.left)
         except RenderError as error:
             raise Failure("render", str(error)) from error
 
@@ -130,9 +131,10 @@ def about(resource: Resource) -> str:
             return f"key {key}"
 
 
-def digest_of(*parts: str | bytes) -> str:
-    """Hex; each part with its length, so that no two sequences run into one."""
-    digest = blake2b(digest_size=16)
+def digest_of(*parts: str | bytes, key: bytes = b"") -> str:
+    """Hex; each part with its length, so that no two sequences run into one.  It goes to the store: what may hold a secret is
+    digested with a `key`, or guesses could be tried on it there."""
+    digest = blake2b(digest_size=16, key=key)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "big") + data)

@@ -17,6 +17,7 @@ import os
 import stat
 from collections import OrderedDict
 from enum import Enum
+from hashlib import blake2b
 from pathlib import Path as FilePath
 
 import zmq
@@ -104,6 +105,11 @@ def _secret(line: str, field: str, mend: str) -> bytes:
 def _warn_if_open(path: FilePath, mode: int) -> None:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         log.warning("%s may be read by others on this host; mend it with: chmod 600 %s", path, path)
+
+
+def derive_key(secret: bytes, purpose: str) -> bytes:
+    """32 bytes for digests; they tell nothing of the secret, nor of those for another purpose."""
+    return blake2b(f"dislocate {purpose}".encode(), key=secret, digest_size=32).digest()
 
 
 def key_id(secret: bytes) -> int:

@@ -122,7 +122,7 @@ class SilenceIsSuspectedFirst(Invariant):
 
 class DeathIsCorroborated(Invariant):
     """In a data center of four or more, death rests on two observers, or on a suspicion of this node's own that ran
-    for its whole minimum: one half-deaf node cannot kill the healthy."""
+    for its whole minimum: one half-deaf node cannot kill the healthy.  Where nobody else runs, nobody else can be asked."""
 
     name = "death is corroborated"
 
@@ -149,6 +149,8 @@ class DeathIsCorroborated(Invariant):
         if size < 5:  # with room: the node counts the living before its own window
             return
         self.exercised += 1
+        if event.refused and not self._witnesses(process, event.member):
+            return
         needed = REFUSAL_QUORUM if event.refused else 2
         if len(event.observers) >= needed:
             return
@@ -159,6 +161,12 @@ class DeathIsCorroborated(Invariant):
                 process.node_id.path,
                 f"declared {event.member} dead on the word of {', '.join(event.observers) or 'nobody'}",
             )
+
+    def _witnesses(self, process: Process, target: NodeId) -> list[Path]:
+        """Who else runs in this data center."""
+        own = process.node_id
+        others = (one for one in self.world.machines.values() if one.datacenter == own.datacenter and one.process)
+        return [one.path for one in others if one.path not in (own.path, target.path)]
 
 
 class IncarnationsGrow(Invariant):

@@ -14,7 +14,7 @@ from dislocate.core.identity import Path
 from dislocate.core.runs.agent.drift import DRIFT_PERIOD
 from dislocate.core.runs.agent.journal import Journal, Purpose, journal_key
 from dislocate.core.runs.records import AUDIT, counts_key, decode
-from dislocate.core.runs.spec import resource_id
+from dislocate.core.runs.resources import resource_id
 from dislocate.core.units import SECOND
 from sim.book import BookedRun, Moved
 from sim.host import digest_of

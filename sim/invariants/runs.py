@@ -10,7 +10,7 @@ from typing import Any
 from dislocate.core.boundary.events import NodeMoved, RunMoved, TaskBegun, TaskEnded
 from dislocate.core.boundary.runs import OVER, Direction, NodeState, RunState, TaskVerb
 from dislocate.core.identity import Path
-from dislocate.core.runs.spec import resource_id
+from dislocate.core.runs.resources import resource_id
 from sim.book import BAD, IN_FLIGHT, BookedRun, Moved
 from sim.host import Effect
 from sim.invariants.monitor import Invariant

@@ -22,6 +22,7 @@ from dislocate.core.boundary.inputs import Input
 from dislocate.core.boundary.requests import Request, Result
 from dislocate.core.boundary.values import CheckOutcome, Status
 from dislocate.core.identity import Address, NodeId, Path
+from dislocate.host.secrets import Keys
 from dislocate.host.tasks import Tasks
 from dislocate.io.disk import Disk
 from dislocate.io.keyring import Keyring
@@ -101,6 +102,7 @@ class Child:
             ask=no_node,
             deliver=self._said.put,
             open_secret=lambda sealed: sealed,
+            keys=Keys(marks=SECRET, digests=SECRET),
         )
         gevent.signal_handler(FILL, limit_pages, disk, 1, where / "unheard")  # as many as there are
         gevent.signal_handler(FREE, limit_pages, disk, 1_000_000, where / "unheard")

@@ -1,5 +1,6 @@
 """One agent as a process: how it starts, what it says when it cannot, how it ends."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 from dnslib import DNSRecord
 
 from dislocate.fleet.processes import die_with_parent
+from dislocate.host.drafts import Draft
+from dislocate.host.paths import Seen
 from dislocate.io.keyring import generate_secret
 from tests.support.live import PATIENCE
 
@@ -170,3 +173,11 @@ def test_a_start_after_a_kill_finds_its_way_back(host, started):
         assert srv_ports(host) == [8001]
         agent.signal(sign)
         agent.end()
+
+
+def test_an_agent_discards_the_draft_of_a_file_that_a_killed_one_left(directory, started):
+    draft = Draft(directory / "state", str(directory / "motd"))
+    draft.write(Seen(0o644, os.geteuid(), os.getegid(), b"half of a secret"))
+    assert draft.path.exists()
+    assert started().ready()
+    assert not draft.path.exists()

@@ -185,10 +185,10 @@ RUNS_MUTANTS = (
         module="dislocate.core.runs.agent.actions",
         original="""    if look is None:
         return Look(work)
-    is_done = """,
+    reverts = """,
         planted="""    if look is None:
         return Carry(work)
-    is_done = """,
+    reverts = """,
         invariant="a handler that is owed runs",
         scenario=rollout(24, "11.8 kill target=fra/a1 for=2s", resources=(BUILD, RELOAD)),
     ),

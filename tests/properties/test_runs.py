@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dislocate.core.boundary.runs import OVER, Direction, Hold, NodeState, RunState, Verb
 from dislocate.core.boundary.spec import Gate, OnFailure
-from dislocate.core.runs.control.picture import IN_FLIGHT
+from dislocate.core.runs.ledger.transitions import IN_FLIGHT
 from dislocate.core.runs.steps import OpenBatch, RunStep
 from dislocate.core.tunables import RUN_RETRY
 from dislocate.core.units import SECOND

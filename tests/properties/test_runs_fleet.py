@@ -12,6 +12,7 @@ from dislocate.core.boundary.spec import Command, File, OnFailure, RunSpec, Stra
 from dislocate.core.runs.records import active_key, decode
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from sim import faults
+from sim.book import IN_FLIGHT
 from sim.invariants import Monitor
 from sim.invariants.consensus import CONSENSUS
 from sim.invariants.run_outcomes import RUN_OUTCOMES
@@ -29,7 +30,6 @@ BEGINS = 6 * SECOND
 HAPPENS = 60 * SECOND  # from the begin on
 SETTLES = 180 * SECOND  # an agent that dials again, a report that is told again, and the run itself
 
-IN_FLIGHT = (NodeState.GRANTED, NodeState.STARTED, NodeState.UNKNOWN)
 ENDS = {
     RunState.DONE: (NodeState.DONE, NodeState.FAILED, NodeState.UNREACHABLE, NodeState.SKIPPED),
     RunState.REVERTED: (NodeState.PENDING, NodeState.REVERTED, NodeState.SKIPPED, NodeState.UNREACHABLE),

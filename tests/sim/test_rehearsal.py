@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dislocate.core.boundary.spec import Command, File, Freeze, Gate, OnFailure, RunSpec, Strategy
+from dislocate.core.boundary.spec import Command, File, Freeze, Gate, OnFailure, Process, RunSpec, Strategy
 from dislocate.core.errors import ConfigError
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.units import HOUR, MILLISECOND, SECOND
@@ -118,7 +118,7 @@ def test_a_node_that_fails_reverts_the_run_and_the_reason_names_it(scenario):
     failing = replaced(scenario, at=(*scenario.at, Fault(21 * SECOND, "task_fail", "ams/a3")))
     found = rehearse(checked(failing), 2, is_troubled=True)
     assert (found.ending, found.happened) == ("reverted", ((SECOND, "task_fail ams/a3"),))
-    assert found.words.startswith("3 nodes as before; taken back because 1 node (ams/a3), where 0 may, failed")
+    assert found.words.startswith("3 nodes as before; 1 node failed (ams/a3), and none may")
 
 
 def test_what_waits_for_an_operator_is_held_and_not_rehearsed_for_ever(scenario):
@@ -159,9 +159,16 @@ def test_a_freeze_window_holds_it_by_the_clock_of_the_live_fleet():
 
 def test_gates_and_approvals_that_nobody_can_rehearse_do_not_hold_it():
     gated = spec(
-        strategy=replaced(QUICK, approvals=2), gates=(Gate(service="shop.web", utilization=0.8, window=SECOND),)
+        strategy=replaced(QUICK, approvals=2),
+        gates=(Gate(service="shop.web", utilization=0.8, errors=0.1, p99=SECOND, control=2.0, window=SECOND),),
     )
     assert rehearse(mirrored(FLEET, gated, ("ams/web-10",), (SECOND,)), 1).ending == "done"
+
+
+def test_a_gate_on_what_the_run_itself_starts_does_not_hold_it():
+    pool = Process(name="pool", run=("pool",), service="shop.pool")
+    first = spec(resources=(pool,), strategy=QUICK, gates=(Gate(service="shop.pool", window=SECOND),))
+    assert rehearse(mirrored(FLEET, first, ("ams/web-10",), (SECOND,)), 1).ending == "done"
 
 
 # ---- as a file

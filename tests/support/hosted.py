@@ -13,6 +13,7 @@ from dislocate.core.boundary.requests import Done
 from dislocate.core.boundary.runs import Task, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.spec import Resource
 from dislocate.host.seal import open_sealed, seal
+from dislocate.host.secrets import Keys
 from dislocate.host.tasks import Tasks
 from dislocate.io.keyring import NodeKeys, load_node_keys
 
@@ -41,6 +42,7 @@ class Hosted:
             ask=ask,
             deliver=self.told.append,
             open_secret=lambda sealed: open_sealed(sealed, self.keys.secret),
+            keys=Keys(marks=options.pop("marks", b"of the fleet"), digests=self.keys.secret),
             **options,
         )
         self._asked = 0

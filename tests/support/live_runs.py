@@ -44,9 +44,7 @@ class Runs:
         self.fleet = fleet
 
     def agent(self, path: str) -> AgentConnection:
-        connection = AgentConnection(f"unix:{self.fleet.home(path)}/state/http.sock", timeout=PATIENCE)
-        connection.speak_as("ann")
-        return connection
+        return AgentConnection(f"unix:{self.fleet.home(path)}/state/http.sock", timeout=PATIENCE)
 
     def start(self, name: str, targets: str, *resources: dict[str, Any], by: str = "", **strategy: Any) -> str:
         """Its id.  Asked again while nobody leads; a run that began without an answer is found by its name."""

@@ -28,7 +28,8 @@ from dislocate.core.identity import NodeId, Path
 from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
 from dislocate.core.runs.control.leading import Leading
-from dislocate.core.runs.control.picture import IN_FLIGHT, Picture
+from dislocate.core.runs.control.picture import Picture
+from dislocate.core.runs.ledger.transitions import IN_FLIGHT
 from dislocate.core.runs.records import (
     active_key,
     decode,

@@ -5,6 +5,7 @@ For tests of what is in front of the store: no log, no servers, no time."""
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from socketserver import ThreadingMixIn
 from threading import Lock, Thread
 from typing import Any
@@ -37,12 +38,13 @@ from dislocate.core.boundary.store import (
     WatchKeys,
 )
 from dislocate.core.units import SECOND
-from dislocate.edge.http.access import Access, Role
+from dislocate.edge.http.access import Access, Role, Token
 from dislocate.edge.http.app import make_app
 from dislocate.edge.metrics import EdgeCounters
 from dislocate.host.templates import references
 from tests.support.fake_backend import SELF, FakeBackend
 
+TOKEN = "the token of ann"
 QUIET = 0.02  # seconds that a watch waits before it says that nothing happened
 
 
@@ -58,14 +60,19 @@ class TinyStore:
         self._lock = Lock()
 
     def __call__(self, request: Any) -> Any:
-        if self.missing and not (isinstance(request, ReadKeys) and request.consistency is Consistency.LOCAL):
-            return Refused("unavailable", "", f"2 of 5 servers answer; missing: {self.missing}")
+        if (refused := self.cut_off(request)) is not None:
+            return refused
         with self._lock:
             result = self._answer(request)
         if result is None:
             time.sleep(QUIET)
             raise TimeoutError
         return result
+
+    def cut_off(self, request: Any) -> Refused | None:
+        if not self.missing or (isinstance(request, ReadKeys) and request.consistency is Consistency.LOCAL):
+            return None
+        return Refused("unavailable", "", f"2 of 5 servers answer; missing: {self.missing}")
 
     def _answer(self, request: Any) -> Any:
         match request:
@@ -170,7 +177,8 @@ def served_store(role: Role = Role.OPERATE) -> Iterator[tuple[str, TinyStore, Fa
 @contextmanager
 def served(backend: FakeBackend, role: Role = Role.OPERATE, **options: Any) -> Iterator[str]:
     """The URL of the API in front of `backend`."""
-    app = make_app(backend, SELF, Access(loopback=role), EdgeCounters(), references=references, **options)
+    access = Access(loopback=role, tokens={sha256(TOKEN.encode()).hexdigest(): Token("ann", role)})
+    app = make_app(backend, SELF, access, EdgeCounters(), references=references, **options)
     with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

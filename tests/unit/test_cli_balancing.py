@@ -15,7 +15,7 @@ from dislocate.core.boundary.balance import Policy, Spill
 from dislocate.core.boundary.requests import SetDraining
 from dislocate.core.boundary.values import Status
 from dislocate.core.units import HOUR, MILLISECOND
-from dislocate.proxies.agent_check import AgentCheckServer, Answers
+from dislocate.haproxy.agent_check import AgentCheckServer, Answers
 from tests.support.fake_backend import datacenter, instance
 from tests.support.tiny_store import served_store
 from tests.unit.test_http_balancing import place
@@ -298,7 +298,7 @@ def test_a_template_without_a_file_goes_to_standard_output_or_to_the_command(she
 
 
 def test_an_agent_check_is_answered_over_tcp_and_the_last_answer_holds_without_an_agent(shell, monkeypatch):
-    monkeypatch.setattr("dislocate.proxies.agent_check.FRESH", 0.0)
+    monkeypatch.setattr("dislocate.haproxy.agent_check.FRESH", 0.0)
     shell.three()
     shell.flows.govern("shop.web", Policy(spill=Spill.LOAD))
     answers = Answers(AgentConnection(shell.url))

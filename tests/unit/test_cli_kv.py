@@ -131,7 +131,7 @@ def test_a_minority_says_who_is_missing_and_reads_locally_with_the_age(shell):
     shell.store.missing = "wdc/b1, wdc/b2, lon/c1"
     said = shell.says("kv", "put", "k", "2", code=1)
     assert "missing: wdc/b1, wdc/b2, lon/c1" in said
-    assert "consistency=local" in said
+    assert "--consistency local" in said
     shown = shell.run("kv", "get", "k", "--consistency", "local")
     assert (shown.stdout, shown.stderr) == ("1\n", "as it was at most 1.5 s ago\n")
 
@@ -144,7 +144,7 @@ def test_a_minority_says_who_is_missing_and_reads_locally_with_the_age(shell):
         (("put", "k", "x" * (VALUE_BYTES + 1)), "at most 262144 bytes"),
         (("put", "k", "@/no/such/file"), "VALUE: got '@/no/such/file', expected a readable file"),
         (("put", "k", "x", "--cas", "-1"), "an earlier answer"),
-        (("get", "k", "--max-age", "5"), "max_age: expected a duration"),
+        (("get", "k", "--max-age", "5"), "max_age: got '5', expected a duration"),
         (("get", "k", "--consistency", "bounded"), "max_age"),
         (("delete", "k", "--prefix", "--cas", "1"), "it compares one key"),
         (("delete", "", "--prefix"), "deleting everything is not offered"),

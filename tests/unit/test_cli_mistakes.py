@@ -95,6 +95,22 @@ def test_a_refusal_leads_with_its_field_once(detail, field, said):
     assert str(Problem(422, {"detail": detail, "field": field})) == said
 
 
+def test_a_refusal_says_what_stood_there_and_what_was_expected_as_a_mistake_found_here_does():
+    answer = {
+        "detail": "targets: expected nodes that are known",
+        "field": "targets",
+        "expected": "nodes that are known",
+    }
+    assert str(Problem(422, {**answer, "got": "fra/a9"})) == "targets: got 'fra/a9', expected nodes that are known"
+    assert str(Problem(422, {**answer, "got": 0})) == "targets: got 0, expected nodes that are known"
+    assert str(Problem(422, answer)) == "targets: expected nodes that are known"
+
+
+def test_a_refusal_says_the_mend_where_its_words_do_not():
+    answer = {"detail": "it needs the role 'operate'", "expected": "a token"}
+    assert str(Problem(403, answer)) == "it needs the role 'operate'\nexpected a token"
+
+
 def test_the_shape_and_the_meaning_of_a_port_have_the_same_bounds():
     with pytest.raises(LocalError) as shape:
         decode(b'{"service": "job", "port": 0}', InstanceBody)

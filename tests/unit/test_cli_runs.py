@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from dislocate.cli import run_progress
 from dislocate.cli.main import cli
-from dislocate.cli.run_progress import Progress, _follow_live, _picture, interesting
+from dislocate.cli.run_progress import Progress, _follow_live, _picture, headline, interesting, overview
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
@@ -16,8 +16,8 @@ from dislocate.core.runs.records import audit_key
 from dislocate.core.units import SECOND
 from dislocate.run_files import read_spec
 from tests.support.fake_backend import FakeBackend, member
-from tests.support.fake_runs import FakeRuns, seal
-from tests.support.tiny_store import served
+from tests.support.fake_runs import FLEET, FakeRuns, seal
+from tests.support.tiny_store import TOKEN, served
 
 SPEC = """
 name = "web"
@@ -56,7 +56,7 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     monkeypatch.setattr(run_progress, "RETRY", 0.01)
-    monkeypatch.setenv("LOGNAME", "ann")
+    monkeypatch.setenv("DISLOCATE_TOKEN", TOKEN)
     runs = FakeRuns(FakeBackend())
     with served(runs.backend, seal=seal) as url:
         yield Shell(url, runs, tmp_path)
@@ -89,10 +89,17 @@ def test_a_plan_shows_batches_and_each_difference_once(shell):
     assert not shell.runs.started
 
 
+def test_a_plan_says_what_nobody_has(shell):
+    said = shell.says("run", "plan", shell.spec(SPEC + '[strategy]\nwaves = ["frx"]\n'))
+    assert "\nnote: strategy.waves[0]: no node is in 'frx', did you mean 'fra'?\n" in said
+
+
 def test_a_template_error_is_shown_with_its_place_and_ends_with_1(shell):
     words = "content, line 1: 'facts.colour' is undefined, did you mean 'color'?"
     shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.FAILED, kind="render", words=words),)}
-    assert f"! file /etc/motd: failed (render): {words}" in shell.says("run", "plan", shell.file, code=1)
+    said = shell.says("run", "plan", shell.file, code=1)
+    assert f"! file /etc/motd: failed (render): {words}" in said
+    assert "dislocate run start" not in said
 
 
 def test_a_check_ends_with_0_only_when_all_is_as_it_should_be(shell):
@@ -138,7 +145,7 @@ def test_a_start_follows_the_run_and_ends_with_0_when_it_is_done(shell):
         lambda: runs.move("1", RunState.DONE, words="all nodes are done"),
     )
     said = shell.says("run", "start", shell.file)
-    assert "run 1 of web: running, 3 nodes, batch 1 of 3, started by ann@fra/a1" in said
+    assert "run 1 of web: running, 3 nodes, batch 1 of 3, started by ann" in said
     assert "fra/a1  done  1 of 1 changed, 0.0 s" in said
     assert "run 1: running -> done: all nodes are done" in said
     assert "run 1 is done: all nodes are done (1 done, 2 pending)" in said
@@ -196,7 +203,9 @@ def test_a_watch_goes_on_when_the_agent_comes_back(shell):
 def test_what_cannot_be_meant_is_refused_with_its_place(shell, old, new, says):
     assert old in SPEC
     for command in ("plan", "check", "start"):
-        assert says in shell.says("run", command, shell.spec(SPEC.replace(old, new)), code=1)
+        said = shell.says("run", command, shell.spec(SPEC.replace(old, new)), code=1)
+        assert said.startswith(f"{shell.file}: ")
+        assert says in said
     assert not shell.runs.started
     assert not shell.runs.visits
 
@@ -228,10 +237,20 @@ def test_a_status_shows_data_centers_nodes_and_what_it_waits_for(shell):
         ["fra", "1", "0", "1", "1", "0"],
         ["wdc", "0", "0", "2", "0", "0"],
     ]
-    assert "(validate): nginx: [emerg] unknown directive" in said
+    assert "(validate): nginx: [emerg] ...\n" in said
+    assert "a2: nginx: [emerg]\n    unknown directive\n" in said
     assert [line for line in said.splitlines() if line.startswith("wdc/b2") and " NO " in line]
     assert "dislocate run resume 1" in said
     assert shell.json("run", "status", "1", "--local")["nodes"]["fra/a1"]["state"] == "done"
+
+
+def test_a_status_by_name_is_told_in_a_data_center_that_is_cut_off(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    shell.runs.missing = "wdc/b1"
+    said = shell.says("run", "status", "web", code=1)
+    assert "run status --local" in said
+    assert "run 1 of web: running" in shell.says("run", "status", "web", "--local")
+    assert shell.says("run", "status", "--local").splitlines()[1].split()[:2] == ["1", "web"]
 
 
 def test_runs_are_listed_and_named_by_name(shell):
@@ -248,7 +267,7 @@ def test_a_run_is_steered(shell, verb):
     said = shell.says("run", verb, "web", "--why", "because", "--version", "1")
     assert said.splitlines()[1].split() == ["1", verb, "5"]
     (asked,) = shell.runs.steered
-    assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann@fra/a1")
+    assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann")
 
 
 @pytest.mark.parametrize("verb", ["skip", "retry"])
@@ -308,6 +327,25 @@ def test_a_command_that_all_did_ends_with_0(shell):
     assert [line["event"] for line in told] == ["start", "done", "done", "end"]
 
 
+def test_what_nodes_say_is_shown_to_the_terminal_and_does_not_command_it(shell):
+    escape = "\033]0;evil\007"
+    shell.runs.output = {"wdc/b1": (f"\tall\r\n{escape}\n".encode(),)}
+    failed = TaskOutcome(TaskResult.FAILED, kind="apply", words=escape, diff=f"+{escape}\n")
+    shell.runs.looks = {"wdc/b1": (failed,), "wdc/b2": (failed,)}
+    done = shell.run("exec", "dc:wdc", "--", "true", code=1)
+    assert done.stdout == "wdc/b1 | \tall\nwdc/b1 | \\x1b]0;evil\\x07\n"
+    shell.runs.looks |= dict.fromkeys(FLEET, (failed,))
+    for said in (
+        done.output,
+        shell.says("run", "plan", shell.file, code=1),
+        shell.says("run", "check", shell.file, code=1),
+    ):
+        assert "\\x1b]0;evil\\x07" in said
+        assert "\033" not in said
+    told = Progress().take("node", {"node": "a", "part": {"state": "failed", "kind": "", "words": escape, "steps": []}})
+    assert told == ["a  failed: \\x1b]0;evil\\x07"]
+
+
 def test_a_command_for_nobody_is_refused(shell):
     assert "fits no node" in shell.says("exec", "dc:fre", "--", "true", code=1)
     shell.runs.refusal = Refused("unavailable", "", "this agent is leaving")
@@ -333,6 +371,9 @@ def test_a_secret_comes_from_a_prompt_a_file_or_standard_input_and_never_from_an
     said = shell.says("secret", "put", "a", "s3cret", "--targets", "*", code=1)
     assert "arguments are seen by every user" in said
     assert "s3cret" not in said
+    assert "expected at most 16 KiB" in shell.says("secret", "put", "a", "@/dev/zero", "--targets", "*", code=1)
+    endless = "x" * 20_000
+    assert "expected at most 16 KiB" in shell.says("secret", "put", "a", "-", "--targets", "*", code=1, stdin=endless)
     shell.run("secret", "delete", "tls/key")
     assert "dislocate secret list shows" in shell.says("secret", "delete", "tls/ke", code=1)
 
@@ -420,6 +461,25 @@ def test_the_view_says_what_it_waits_for_and_for_how_long_it_has_and_what_may_be
     shown = picture(progress)
     assert "fra/a1 is out of reach" in shown
     assert "it goes on by itself; to take it back: dislocate run revert 7" in shown
+
+
+def test_one_node_is_no_nodes(shell):
+    said = shell.says("run", "plan", shell.spec(SPEC.replace("dc:fra", "id:fra/a1")))
+    assert "web: 1 node in 1 batch\n" in said
+    assert headline({**RUN, "targets": 1}).startswith("run 7 of web: running, 1 node, ")
+
+
+def test_the_end_of_a_log_is_told_once_and_whole():
+    progress = Progress()
+    progress.take("status", {**RUN, "nodes": {"fra/a1": part("started")}, "plan": []})
+    words = "apply web: not ready\nIts log ends: 1\n2"
+    assert progress.take("node", {"node": "fra/a1", "part": part("failed", words)}) == [
+        "fra/a1  failed: apply web: not ready\n    Its log ends: 1\n    2"
+    ]
+    shown = list(overview(progress))
+    assert shown[-1] == "fra/a1: apply web: not ready\n    Its log ends: 1\n    2"
+    assert "\n".join(shown).count("Its log ends") == 1
+    assert "apply web: not ready ...\n" in "\n".join(shown)
 
 
 def test_each_thing_is_told_once():

@@ -72,6 +72,11 @@ def test_the_published_example_of_a_skew():
     assert parts(rows["lon"]) == {"lon": 1.0}
 
 
+def test_where_nobody_calls_yet_the_next_request_stays_at_home_though_others_fill_it_with_what_they_spill():
+    rows = solve(places(fra=(5000, 2000), lon=(0, 2000), wdc=(0, 2000)), COSTS, DEFAULT)
+    assert parts(rows["lon"]) == {"lon": 1.0}
+
+
 def test_when_much_is_offered_everybody_is_loaded_more_and_equally():
     rows = solve(places(fra=(2400, 800), lon=(1000, 2000), wdc=(800, 2000)), COSTS, DEFAULT)
     assert rows["fra"].rho == pytest.approx(4200 / 4800 + 0.02)
@@ -253,21 +258,31 @@ def test_a_fresh_endpoint_grows_from_a_tenth_to_its_weight():
 
 
 def test_only_what_was_seen_to_come_up_is_warming():
-    warming, one = Warming(), instance()
+    warming, one, warm = Warming(), instance(), instance("a2")
     warming.start(0)
 
     def event(before, now):
         return InstanceChanged("fra/a1", "web", "orders.api", now, before, "")
 
     warming.changed(event(None, Status.PASSING), SECOND)  # it was there before this node
-    assert warming.weight([one], 2 * SECOND, DEFAULT) == 1.0
+    assert warming.weight([one, warm], 2 * SECOND, DEFAULT) == 2.0
     warming.changed(event(Status.CRITICAL, Status.PASSING), 10 * SECOND)
-    assert warming.weight([one], 10 * SECOND, DEFAULT) == pytest.approx(0.1)
+    assert warming.weight([one, warm], 10 * SECOND, DEFAULT) == pytest.approx(1.1)
     warming.changed(event(Status.PASSING, Status.WARNING), 20 * SECOND)
-    assert warming.weight([one], 25 * SECOND, DEFAULT) == pytest.approx(0.5)
+    assert warming.weight([one, warm], 25 * SECOND, DEFAULT) == pytest.approx(1.5)
     warming.changed(event(Status.WARNING, None), 30 * SECOND)
     warming.changed(event(None, Status.PASSING), 50 * SECOND)
-    assert warming.weight([one], 50 * SECOND, DEFAULT) == pytest.approx(0.1)
+    assert warming.weight([one, warm], 50 * SECOND, DEFAULT) == pytest.approx(1.1)
+
+
+def test_where_all_are_fresh_nobody_is():
+    """A fleet that starts has nobody warmer to spare it anything: counted as a tenth it would be in overload."""
+    warming, both = Warming(), [instance(), instance("a2")]
+    warming.start(0)
+    for owner in ("fra/a1", "fra/a2"):
+        warming.changed(InstanceChanged(owner, "web", "orders.api", Status.PASSING, Status.CRITICAL, ""), SECOND)
+    assert warming.weight(both, SECOND, DEFAULT) == pytest.approx(2.0)
+    assert warming.weight(both, 16 * SECOND, DEFAULT) == pytest.approx(2.0)
 
 
 def test_shares_of_those_who_cannot_answer_fall_to_the_others():

@@ -46,6 +46,16 @@ def test_only_those_of_the_last_runs_are_kept(tmp_path):
     assert kept == list(range(5, RUNS_KEPT + 5))
 
 
+def test_those_that_are_wanted_still_are_kept_however_many_there_are(tmp_path):
+    images = Images(tmp_path)
+    for run in range(RUNS_KEPT + 5):
+        images.keep(str(run), "file /a", image(str(run)))
+        os.utime(tmp_path / "before" / str(run), (run, run))
+        images.want("0")
+    assert images.find("0", "file /a") == image("0")
+    assert images.find("1", "file /a") is None
+
+
 def test_the_name_of_a_run_cannot_leave_its_directory(tmp_path):
     images = Images(tmp_path / "state")
     for run in ("../../x", "..", ".", "a/b"):

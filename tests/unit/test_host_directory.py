@@ -6,6 +6,7 @@ import pytest
 
 from dislocate.core.boundary.runs import TaskResult
 from dislocate.core.boundary.spec import Directory
+from dislocate.host.resources import directory
 from tests.support.hosted import Hosted
 
 
@@ -51,3 +52,20 @@ def test_what_is_no_directory_is_refused_with_the_mend(host, tmp_path):
     assert "symbolic link" in host.apply(Directory(path=str(tmp_path / "link"))).words
     assert "make it first" in host.apply(Directory(path=str(tmp_path / "a" / "b"))).words
     assert "no directory" in host.apply(Directory(path=str(tmp_path / "file" / "b"))).words
+
+
+def test_one_that_is_exchanged_for_a_link_in_the_last_moment_is_not_followed(host, tmp_path, monkeypatch):
+    target = tmp_path / "target"
+    target.mkdir(mode=0o700)
+    place = tmp_path / "conf.d"
+    place.mkdir(mode=0o700)
+    remember = directory._remember
+
+    def exchanged(*arguments) -> None:
+        remember(*arguments)
+        place.rmdir()
+        place.symlink_to(target)
+
+    monkeypatch.setattr(directory, "_remember", exchanged)
+    assert host.apply(Directory(path=str(place), mode="0777")).result is TaskResult.FAILED
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700

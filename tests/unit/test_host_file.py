@@ -9,6 +9,10 @@ import pytest
 from dislocate.core.boundary.runs import TaskResult
 from dislocate.core.boundary.spec import File
 from dislocate.host import paths
+from dislocate.host.before import RUNS_KEPT
+from dislocate.host.drafts import Draft, discard_drafts, draft_path
+from dislocate.host.paths import Seen
+from dislocate.host.work import Failure
 from dislocate.io.keyring import load_node_keys
 from tests.support.hosted import Hosted
 
@@ -111,6 +115,17 @@ def test_each_run_has_a_before_of_its_own(host, motd):
     assert motd.read_text() == "one"
 
 
+def test_a_run_that_is_looked_at_still_keeps_its_before_however_many_come_after(host, motd):
+    motd.write_text("original")
+    kept = File(path=str(motd), content="kept")
+    host.apply(kept, run="kept")
+    for run in range(RUNS_KEPT + 2):
+        host.look(kept, run="kept")  # as drift does
+        host.apply(File(path=str(motd.with_name("other")), content=str(run)), run=str(run))
+    host.revert(kept, run="kept")
+    assert motd.read_text() == "original"
+
+
 def test_a_revert_without_a_before_is_lost_and_touches_nothing(host, motd):
     motd.write_text("mine")
     outcome = host.revert(File(path=str(motd), content="new"), run="9")
@@ -136,12 +151,16 @@ def test_a_validation_that_fails_leaves_the_file_and_its_before_as_they_were(hos
     assert motd.read_text() == "mended by hand"
 
 
-def test_a_validation_sees_the_new_file_with_its_mode(host, motd):
-    program = (
-        "import os, sys; sys.exit(os.stat(sys.argv[1]).st_mode & 0o777 != 0o600 or open(sys.argv[1]).read() != 'new')"
-    )
-    resource = File(path=str(motd), content="new", mode="0600", validate=(sys.executable, "-c", program, "{path}"))
-    assert host.apply(resource).result is TaskResult.CHANGED
+def test_a_draft_is_for_the_agents_user_only_until_it_is_in_its_place(host, motd):
+    program = "import os, sys; sys.exit(f'{os.stat(sys.argv[1]).st_mode & 0o777:o} {open(sys.argv[1]).read()}')"
+    validate = (sys.executable, "-c", program, "{path}")
+    for mode, seen in (("0644", "600"), ("0755", "700"), ("0440", "600")):
+        outcome = host.apply(File(path=str(motd), content="new", mode=mode, validate=validate))
+        assert outcome.words.endswith(f"{seen} new")
+    for mode in (0o644, 0o755, 0o440):
+        resource = File(path=str(motd), content="new", mode=f"{mode:04o}", validate=("test", "-s", "{path}"))
+        assert host.apply(resource).result is TaskResult.CHANGED
+        assert stat.S_IMODE(motd.stat().st_mode) == mode
 
 
 def test_a_validation_that_never_ends_is_a_timeout_and_leaves_no_draft(host, motd):
@@ -160,10 +179,37 @@ def test_a_template_that_fails_leaves_the_file_as_it_was(host, motd):
 
 
 def test_a_draft_that_a_death_left_behind_is_replaced(host, motd):
-    paths.draft_path(str(motd)).write_text("half")
+    draft_path(str(motd)).write_text("half")
     host.apply(File(path=str(motd), content="whole"))
     assert motd.read_text() == "whole"
     assert names(motd.parent) == ["motd"]
+    draft_path(str(motd)).write_text("half")
+    host.revert(File(path=str(motd), content="whole"))
+    assert names(motd.parent) == []
+
+
+def test_a_draft_of_an_agent_that_was_killed_is_discarded_by_the_next_one(host, motd):
+    draft = Draft(host.state_dir, str(motd))
+    draft.write(Seen(0o644, os.geteuid(), os.getegid(), b"half"))
+    assert names(motd.parent) == [draft.path.name]
+    discard_drafts(host.state_dir)
+    assert names(motd.parent) == []
+    assert list((host.state_dir / "drafts").iterdir()) == []
+
+
+def test_a_draft_that_is_given_up_while_it_is_written_does_not_stay(host, motd):
+    draft = Draft(host.state_dir, str(motd))
+    draft.discard()  # as whoever is cancelled does at once, while the thread goes on
+    draft.write(Seen(0o644, os.geteuid(), os.getegid(), b"half"))
+    assert names(motd.parent) == []
+
+
+@pytest.mark.parametrize("length", [244, 245, 255])
+def test_a_name_may_be_as_long_as_the_system_takes(host, motd, length):
+    resource = File(path=str(motd.with_name("x" * length)), content="x")
+    assert host.apply(resource).result is TaskResult.CHANGED
+    assert host.revert(resource).result is TaskResult.CHANGED
+    assert names(motd.parent) == []
 
 
 def test_a_missing_directory_is_named_with_its_mend(host, tmp_path):
@@ -196,6 +242,22 @@ def test_a_file_too_large_to_be_kept_is_refused(host, motd):
         file.truncate(1 << 30)
     assert "move it away first" in host.apply(File(path=str(motd), content="x")).words
     assert motd.stat().st_size == 1 << 30
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/hostname")])
+def test_one_that_is_exchanged_while_it_is_looked_at_is_neither_followed_nor_waited_for(motd, monkeypatch, make):
+    motd.write_text("x")
+    lstat = paths._lstat
+
+    def exchanged(path: str) -> os.stat_result | None:
+        found = lstat(path)
+        motd.unlink()
+        make(motd)
+        return found
+
+    monkeypatch.setattr(paths, "_lstat", exchanged)
+    with pytest.raises(Failure):
+        paths.see_file(str(motd))
 
 
 def test_an_owner_who_is_not_there_is_named_and_nothing_is_changed(host, motd):
@@ -234,6 +296,7 @@ def test_a_secret_is_in_the_file_and_nowhere_else(host, motd, caplog):
     reverted = host.revert(resource, secrets=SECRETS)
     assert applied.result is TaskResult.CHANGED
     assert "<SECRET DB/PASSWORD #" in looked.diff
+    assert "every user of the host" not in looked.words
     for said in (looked, applied, reverted):
         assert "horse" not in f"{said.words} {said.diff}".lower()
     assert "horse" not in caplog.text.lower()
@@ -244,11 +307,29 @@ def test_a_secret_of_before_is_hidden_too(host, motd):
         path=str(motd), content="user = app\npassword = {{ secret('db/password') }}\nport = {{ key('port') }}\n"
     )
     host.apply(resource, secrets={"db/password": "old value"}, values={"port": "1"})
-    shown = host.look(resource, secrets=SECRETS, values={"port": "2"}).diff
+    looked = host.look(resource, secrets=SECRETS, values={"port": "2"})
+    assert "it holds a secret that every user of the host may read" in looked.words
+    shown = looked.diff
     assert "old value" not in shown
     assert " user = app\n" in shown
     assert "+password = <secret db/password #" in shown
     assert "-<hidden, it may hold a secret #" in shown
+
+
+def test_neither_a_difference_nor_a_digest_proves_a_guess_to_whoever_reads_the_store(tmp_path):
+    """Two hosts of a fleet and one of another: what is shown is alike in a fleet only, and what is stored on a host only."""
+    fleets = {"a": b"one", "b": b"one", "c": b"another"}
+    hosts = {name: Hosted(tmp_path / name, marks=fleet) for name, fleet in fleets.items()}
+    motd, looked = tmp_path / "motd", {}
+    resource = File(path=str(motd), content="{{ secret('pin') }}\n", mode="0600")
+    for name, host in hosts.items():
+        motd.unlink(missing_ok=True)
+        host.apply(resource, secrets={"pin": "1234"})
+        looked[name] = host.look(resource, secrets={"pin": "5678"})
+        host.stop()
+    assert looked["a"].diff == looked["b"].diff
+    assert not {*looked["a"].diff.split("#")[1:]} & {*looked["c"].diff.split("#")[1:]}
+    assert len({one.before for one in looked.values()} | {one.after for one in looked.values()}) == 6
 
 
 def test_a_line_with_the_same_secret_is_no_difference(host, motd):

@@ -458,6 +458,21 @@ def test_a_secret_reaches_the_process_and_nothing_else(agents, caplog):
     assert answers(agents) == {"correct horse"}
 
 
+def test_the_end_of_a_log_shows_no_part_of_a_secret_not_of_the_version_before_either(agents):
+    environment = {"TOKEN": "{{ secret('shop/token') }}", "KEY": "{{ secret('shop/key') }}"}
+    old, new, key = "0ld-v4lue-0f-it", "abcdefghijklmnopqrstuvwxyz0123", "f1rst l1ne\nxyz\nan0ther l1ne"
+    program = "while true; do echo old=$TOKEN; sleep 0.01; done & exec " + " ".join((*SERVICE, "v1"))
+    running = web("", run=("sh", "-c", program), count=1, environment=environment | web("").environment)
+    assert agents.host.apply(running, secrets={"shop/token": old, "shop/key": key}).result is TaskResult.CHANGED
+    for length in range(990, 1_030, 8):
+        script = f'echo "$TOKEN $KEY"; head -c {length} /dev/zero | tr "\\0" y; echo; sleep 0.1; exit 3'
+        failing = web("", run=("sh", "-c", script), count=1, environment=environment)
+        failed = agents.host.apply(failing, run=str(length), secrets={"shop/token": new, "shop/key": key})
+        assert "Its log ends: " in failed.words
+        for part in ("0ld", "v4lue", "-it", "abcdefgh", "0123", "f1rst", "xyz", "an0ther", "l1ne"):
+            assert part not in failed.words
+
+
 def accepts_any(agents) -> bool:
     try:
         return bool(answers(agents))

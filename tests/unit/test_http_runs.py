@@ -2,9 +2,11 @@
 
 from hashlib import sha256
 
+import gevent
 import msgspec
 import pytest
 
+from dislocate.core.boundary.events import VisitTold
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import (
     Hold,
@@ -21,13 +23,15 @@ from dislocate.core.boundary.store import ReadKeys, Uncertain
 from dislocate.core.runs.records import active_key, audit_key, node_key
 from dislocate.core.runs.spec import CONFIRM_ABOVE
 from dislocate.core.tunables import RECOVERY_RUNS
-from dislocate.core.units import SECOND
+from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.edge.http import exec as exec_
 from dislocate.edge.http.access import Access, Role, Token
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import FakeBackend, member
+from tests.support.fake_backend import NEVER, FakeBackend, member
 from tests.support.fake_runs import FLEET, SAME, FakeRuns, seal
 
 OPERATOR = {"dislocate.peer_uid": 0}
+NO_USER = 4_000_000_000  # of this host, as far as anybody knows
 SPEC = {
     "name": "web",
     "targets": "dc:fra",
@@ -61,7 +65,7 @@ def test_a_specification_with_durations_in_words_becomes_a_run(api, runs):
     (asked,) = runs.started
     assert asked.spec.resources[0].timeout == 5 * SECOND
     assert asked.plan.targets == ("fra/a1", "fra/a2", "fra/a3")
-    assert asked.actor == "loopback@fra/a1"
+    assert asked.actor == "somebody at 127.0.0.1 via fra/a1"
     assert asked.at > 0
 
 
@@ -161,19 +165,51 @@ def test_runs_need_the_role_operate(runs):
     assert not runs.started
 
 
-def test_who_did_it_is_the_token_or_the_user_who_says_so(runs):
-    secret = "0" * 64
+def test_who_did_it_is_the_token_or_the_user_at_the_socket_and_nobody_is_believed_on_his_word(runs):
     access = Access(loopback=Role.OPERATE, tokens={sha256(b"s").hexdigest(): Token("alice", Role.OPERATE)})
     api = ApiClient(runs.backend, access)
     api.ask("POST", "/api/runs", SPEC, X_Dislocate_Actor="bob")
     api.ask("POST", "/api/runs", SPEC, X_Dislocate_Actor="bob", Authorization="Bearer s")
-    api.ask("POST", "/api/runs", SPEC, X_Dislocate_Actor="not a name\t" + secret)
     api.environ |= OPERATOR
+    api.ask("POST", "/api/runs", SPEC, X_Dislocate_Actor="bob")
+    api.environ["dislocate.peer_uid"] = NO_USER
     api.ask("POST", "/api/runs", SPEC)
-    assert [asked.actor for asked in runs.started] == ["bob@fra/a1", "alice", "loopback@fra/a1", "root@fra/a1"]
+    assert [asked.actor for asked in runs.started] == [
+        "somebody at 127.0.0.1 via fra/a1",
+        "alice",
+        "root@fra/a1",
+        f"uid-{NO_USER}@fra/a1",
+    ]
+
+
+def test_who_has_no_name_neither_approves_nor_starts_what_others_are_to_approve(api, runs):
+    held = {**SPEC, "strategy": {"approvals": 1}}
+    for path, body in (("/api/runs", held), ("/api/runs/1/approve", {})):
+        problem = api.problem("POST", path, body)
+        assert (problem.status, problem.field) == (403, "Authorization")
+        assert "who asks is to have a name" in problem.detail
+    assert not runs.started
+    assert not runs.steered
+    api.environ |= OPERATOR
+    assert started(api, strategy={"approvals": 1})["state"] == "awaiting approval"
+    assert api.ask("POST", "/api/runs/1/approve", {}).status_code == 200
 
 
 # ---- plan and check
+
+
+def test_a_plan_names_what_nobody_has(api):
+    spec = {
+        **SPEC,
+        "strategy": {"waves": ["frx", "wdc"], "floor": {"shop.web": 0.5, "shop.wbe": 0.5}},
+        "gates": [{"service": "no.such"}, {"service": "shop.web"}, {"service": "new"}],
+        "resources": [{"kind": "process", "name": "new", "run": ["x"], "service": "new"}],
+    }
+    assert api.ask("POST", "/api/runs/plan", spec).json["doubts"] == [
+        "strategy.waves[0]: no node is in 'frx', did you mean 'fra'?",
+        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?",
+        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run",
+    ]
 
 
 def test_a_plan_has_its_batches_and_each_difference_once_for_those_that_share_it(api, runs):
@@ -306,11 +342,10 @@ def test_a_run_shows_every_target_with_its_part(api, runs):
 
 
 def test_what_a_run_waits_for_is_said_in_words(api, runs):
+    api.environ |= OPERATOR
     started(api, strategy={"approvals": 2})
-    assert (
-        api.get("/api/runs/1")["waits"]
-        == "waits for 2 approvals by others than loopback@fra/a1: 'dislocate run approve 1'"
-    )
+    waits = "waits for 2 approvals by others than root@fra/a1: 'dislocate run approve 1'"
+    assert api.get("/api/runs/1")["waits"] == waits
     runs.move("1", RunState.PAUSED, hold=Hold.BUDGET, words="fra/a2 is out of reach")
     assert api.get("/api/runs/1")["waits"].endswith("held (budget): fra/a2 is out of reach")
     runs.move("1", RunState.RUNNING, hold=None)
@@ -351,6 +386,7 @@ def test_a_run_that_does_not_exist_is_not_found(api):
 @pytest.mark.parametrize("verb", list(Verb), ids=lambda verb: verb.value)
 def test_every_verb_reaches_the_ledger(api, runs, verb):
     started(api)
+    api.environ |= OPERATOR
     body = {"version": 3, "words": "because"} | ({"node": "fra/a2"} if verb in (Verb.SKIP, Verb.RETRY) else {})
     assert api.ask("POST", f"/api/runs/1/{verb.value}", body).json == {"id": "1", "version": 5}
     (asked,) = runs.steered
@@ -488,7 +524,38 @@ def test_a_command_tells_what_each_node_writes_and_names_those_out_of_reach(api,
     assert {"event": "unreachable", "node": "fra/a3", "words": "dead"} in told
     assert told[-1] == {"event": "end", "nodes": 3, "ok": 1, "failed": 1, "unreachable": 1}
     (visit,) = runs.visits
-    assert (visit.at_once, visit.timeout, visit.tasks[0].resource.run) == (2, 7 * SECOND, ("uptime",))
+    (task,) = visit.tasks
+    assert (visit.at_once, task.resource.run, task.resource.timeout) == (2, ("uptime",), 7 * SECOND)
+    assert visit.timeout > task.resource.timeout + 500 * MILLISECOND  # the node is to say itself that its time is up
+
+
+def test_output_that_came_too_fast_is_missed_aloud(api, runs, monkeypatch):
+    monkeypatch.setattr(exec_, "QUEUE_LIMIT", 2)
+    runs.output = {"fra/a1": (b"one\n", b"two\n", b"three\n", b"four\n")}
+    told = lines(api.ask("POST", "/api/exec", {"targets": "name:a1", "command": ["true"]}))
+    assert [each["text"] for each in told if each["event"] == "output"] == ["one\n", "two\n"]
+    dropped = {"event": "dropped", "node": "fra/a1", "bytes": len(b"three\nfour\n")}
+    assert told.index(dropped) == [each["event"] for each in told].index("done") - 1
+
+
+def test_a_command_that_nobody_answers_is_given_up_however_much_other_commands_say(api, runs, monkeypatch):
+    monkeypatch.setattr(exec_, "MARGIN", 0.1)
+    monkeypatch.setattr(exec_, "VISIT_MARGIN", 0)
+    runs.backend.result = NEVER
+
+    def another_command() -> None:
+        while True:
+            piece = TaskOutcome(TaskResult.OUTPUT, output=b"x")
+            runs.backend.tell(VisitTold(99, "fra/a1", 0, piece, False))
+            gevent.sleep(0.001)
+
+    other = gevent.spawn(another_command)
+    try:
+        with gevent.Timeout(60):
+            told = lines(api.ask("POST", "/api/exec", {"targets": "name:a1", "command": ["true"], "timeout": "100ms"}))
+    finally:
+        other.kill()
+    assert [each["event"] for each in told] == ["start", "unreachable", "end"]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,25 @@ def test_an_endpoint_that_failed_once_is_back_within_ten_seconds():
     assert caller.calls(400, takes=10 * MILLISECOND)[failed] > 50
 
 
+def test_a_call_tried_again_leaves_a_data_center_that_nothing_reaches():
+    """Relays take ten seconds to say so, and each attempt there costs a connect timeout."""
+    caller = Caller(route([*fleet("fra", 4), *fleet("wdc", 4)], NEVER_EJECT, fra=0.5, wdc=0.5))
+    for _ in range(200):
+        picked = caller.picker.pick(caller.now)
+        is_lost = picked.endpoint.datacenter == "wdc"
+        caller.now += SECOND if is_lost else MILLISECOND
+        caller.picker.done(picked, caller.now, Outcome.REFUSED if is_lost else Outcome.OK)
+    for _ in range(200):
+        tried = caller.picker.pick(caller.now)
+        if tried.endpoint.datacenter == "wdc":
+            caller.picker.done(tried, caller.now, Outcome.REFUSED)
+            again = caller.picker.pick(caller.now, exclude=(tried.endpoint.key,))
+            assert again.endpoint.datacenter == "fra"
+            caller.picker.done(again, caller.now)
+        else:
+            caller.picker.done(tried, caller.now)
+
+
 def test_errors_that_all_make_alike_take_nobody_out():
     """One call in a hundred is a bad request: whoever gets it answers with an error."""
     caller = Caller(route(fleet("fra", 12), ALL))

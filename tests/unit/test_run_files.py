@@ -1,6 +1,7 @@
 """A specification from a file: one meaning in TOML, YAML and JSON, and every mistake with its place."""
 
 import json
+import os
 
 import msgspec
 import pytest
@@ -199,3 +200,12 @@ def test_what_is_written_in_words_is_read_as_it_was(spec):
 def test_a_file_has_its_content_from_one_place(read):
     with pytest.raises(ConfigError, match="either 'content' or 'source'"):
         read(TOML.replace('source = "motd.txt"', 'source = "motd.txt"\ncontent = "x"'))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "motd.txt")
+    (tmp_path / "web.toml").write_text(TOML)
+    with pytest.raises(ConfigError) as raised:
+        read_spec(tmp_path / "web.toml")
+    assert raised.value.field == "resources[0].source"
+    assert "a regular file" in raised.value.expected

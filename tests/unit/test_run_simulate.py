@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from dislocate.cli import run_rehearsal, run_topology
 from dislocate.cli.main import cli
+from dislocate.cli.run_durations import Past, part_times
 from dislocate.cli.run_foretold import in_lines, service_rows
-from dislocate.cli.run_rehearsal import Rehearsals, task_times
+from dislocate.cli.run_rehearsal import Rehearsals, left_out
 from dislocate.cli.run_topology import ALL_OF_THEM, Described, fleet_of
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import NodeState, RunState, Step
-from dislocate.core.boundary.spec import File, RunSpec
+from dislocate.core.boundary.spec import File, Gate, Process, RunSpec, Strategy
 from dislocate.core.units import MILLISECOND, SECOND
 from sim.rehearsal import Lowest, Rehearsed
 from tests.support.fake_backend import FakeBackend, datacenter
@@ -187,9 +188,46 @@ def test_of_a_large_fleet_only_those_are_rehearsed_whom_the_run_is_about():
 
 def test_where_task_times_come_from_is_said():
     spec = RunSpec(name="web", targets="*", resources=(File(path="/etc/motd"),))
-    assert task_times(spec, "7", (5, 6)) == ((5, 6), "as measured in run 7")
-    assert task_times(replace(spec, task_time=9), "", ())[0] == (9,)
-    assert "a guess" in task_times(spec, "", ())[1]
+    assert part_times(spec, Past("7", (5, 6)), ()) == ((5, 6), "as measured in run 7")
+    assert part_times(replace(spec, task_time=9), Past(), ())[0] == (9,)
+    assert part_times(spec, Past(), ())[1].startswith("a guess: no run of this name")
+
+
+def test_a_process_takes_its_start_and_where_it_replaces_one_the_drain():
+    process = Process(name="web", run=("web",), service="shop.web", drain_for=3 * SECOND)
+    spec = RunSpec(name="web", targets="*", resources=(process, File(path="/etc/motd")))
+    (first,), _ = part_times(spec, Past(), ())
+    (later,), _ = part_times(spec, Past(), ("shop.web",))
+    assert later - first > 3 * SECOND
+    assert part_times(spec, Past(resources={"process web": ("3", first)}), ("shop.web",))[0] == (later,)
+    assert part_times(spec, Past(resources={"process web": ("3", 9 * SECOND)}), ("shop.web",))[0] == (9 * SECOND,)
+    alone = replace(spec, resources=(replace(process, service=""),))
+    assert part_times(alone, Past(), ("shop.web",))[0][0] < first
+
+
+def test_what_is_left_out_is_said():
+    process, gate = Process(name="pool", run=("pool",), service="shop.pool"), Gate(service="shop.pool", utilization=0.8)
+    spec = RunSpec(name="web", targets="*", resources=(process,), gates=(gate,), strategy=Strategy(approvals=1))
+    assert list(left_out(spec, ())) == [
+        "approvals are not waited for",
+        "how busy instances are is not rehearsed: gates judge only whether they pass",
+        "shop.pool has no instance before this run: its gates are not rehearsed",
+    ]
+    assert len(list(left_out(spec, ("shop.pool",)))) == 2
+
+
+def test_what_a_resource_took_under_another_name_and_id_is_what_it_takes(shell):
+    pool = '[[resources]]\nkind = "process"\nid = "{}"\nname = "pool"\nrun = ["pool"]\n'
+    shell.file.write_text(SPEC.replace('"web"', '"other"') + pool.format("the pool"))
+    CliRunner().invoke(cli, ["run", "start", str(shell.file), "--detach", "--agent", shell.url])
+    for node, took in (("fra/a1", 4), ("fra/a2", 6), ("fra/a3", 5)):
+        steps = (Step("file /etc/motd", "same", took=9 * SECOND), Step("the pool", "changed", took=took * SECOND))
+        shell.runs.move_node("1", node, NodeState.DONE, took=took * SECOND, steps=steps)
+    shell.runs.move("1", RunState.DONE)
+    shell.file.write_text('name = "web"\ntargets = "dc:fra"\n' + pool.format("mine"))
+    found = shell.json("--seeds", "1", "--no-faults")["task_time"]
+    assert found["seconds"] == 5.0
+    assert found["because"].startswith("a guess from what its resources took in run 1: no run of this name")
 
 
 def test_the_lines_have_the_spread_the_chances_and_the_worst_in_words():

@@ -16,7 +16,8 @@ from dislocate.core.boundary.spec import (
     Strategy,
 )
 from dislocate.core.errors import LocalError
-from dislocate.core.runs.spec import check_spec, ordered, resource_id
+from dislocate.core.runs.resources import resource_id
+from dislocate.core.runs.spec import check_spec, ordered
 from dislocate.core.tunables import SPEC_BYTES
 from dislocate.core.units import HOUR
 
@@ -153,11 +154,16 @@ def test_a_resource_that_cannot_be_meant_is_refused(resource, field, mend):
     assert mend in error.expected
 
 
+def test_what_a_path_was_is_repeated_as_it_was_written():
+    assert mistake(File(path="{{ facts.state_dir }}/")).got == "{{ facts.state_dir }}/"
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "mend"),
     [
         ({"name": ""}, "name", "such as 'web'"),
         ({"name": "a/b"}, "name", "such as 'web'"),
+        ({"name": "17"}, "name", "not only digits, which are the number of a run"),
         ({"targets": "dcc:fra"}, "targets", "did you mean 'dc'?"),
         ({"resources": ()}, "resources", "1 to 200"),
         ({"strategy": Strategy(canary="x%")}, "strategy.canary", "such as '25%'"),

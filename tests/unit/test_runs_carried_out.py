@@ -136,4 +136,4 @@ def test_agents_that_are_no_servers_follow_nothing_more_for_a_run(fleet):
     fleet.run("1s")
     assert fleet.step(CloseBatch)
     fleet.run("1s")
-    assert fleet.hosts["fra/a4"].node.store.followed == ("system/",)
+    assert fleet.hosts["fra/a4"].node.store.followed == ("system/", "policy/")

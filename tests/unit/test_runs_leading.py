@@ -8,7 +8,7 @@ from dislocate.core.boundary.store import KeyValue
 from dislocate.core.outbox import NEVER
 from dislocate.core.runs.control import leading
 from dislocate.core.runs.steps import JoinNodes
-from dislocate.core.units import HOUR, SECOND
+from dislocate.core.units import HOUR, MINUTE, SECOND
 from tests.support import tiny_control
 from tests.support.tiny_control import TinyRun
 from tests.support.tiny_runs import instances, picture
@@ -177,7 +177,7 @@ def test_a_bad_configuration_is_caught_at_the_canary_and_taken_back():
     run.fleet.found = instances("fra/a1 critical, fra/a2 passing")
     assert run.run("1m") == ["open fra/a1", "revert", "open fra/a1", "close", "finish: reverted"]
     because = "a gate fails: 0 of 1 web passing, 1 wanted: fra/a1 critical"
-    assert run.store.picture().record.words == f"1 node as before; taken back because {because}"
+    assert run.store.picture().record.words == f"1 node as before; {because}"
 
 
 def until_reverting(run):
@@ -194,7 +194,7 @@ def test_a_revert_goes_through_the_batches_in_reverse_order():
     run = begun(strategy=QUICK)
     run.bad["tok/c2"] = "disk full"
     assert until_reverting(run) == [*ALL_OF_IT[:5], "revert", "open tok/c1 tok/c2"]
-    assert run.store.picture().record.words == "1 node (tok/c2), where 0 may, failed: tok/c2: apply disk full"
+    assert run.store.picture().record.words == "1 node failed (tok/c2), and none may: tok/c2: apply disk full"
     assert run.run("1m") == ["close", "open fra/a2 fra/a3", "close", "open fra/a1", "close", "finish: reverted"]
 
 
@@ -266,6 +266,15 @@ def test_a_freeze_window_begins_in_the_middle_and_ends():
     assert run.store.picture().record.hold is Hold.FREEZE
     run.now += HOUR
     assert run.run("1m") == ["release", *ALL_OF_IT]
+
+
+def test_harm_that_shows_in_a_freeze_window_is_taken_back_in_it():
+    hour = Freeze(begin="00:01", end="01:00")
+    run = begun(freezes=[hour], gates=[Gate(service="web")], strategy={**QUICK, "soak": 2 * MINUTE})
+    run.fleet.found = instances("fra/a1 passing, fra/a2 passing")
+    assert run.run("90s") == ["open fra/a1", "hold: freeze"]
+    run.fleet.found = instances("fra/a1 critical, fra/a2 passing")
+    assert run.run("1m") == ["revert", "open fra/a1", "close", "finish: reverted"]
 
 
 def test_the_floor_makes_more_turns_of_one_batch():

@@ -135,6 +135,14 @@ def test_approvals_come_from_others_and_each_counts_once(log):
     assert (log.run().state, log.run().approved_by) == (RunState.RUNNING, ("bob", "cid"))
 
 
+def test_one_user_at_two_agents_is_one_operator(log):
+    run = log.say(StartRun(spec(approvals=2), plan((A,)), {}, "ann@fra/a1", 5)).run
+    refused(log.steer(Verb.APPROVE, actor="ann@wdc/b1", run=run), "actor", "somebody else")
+    assert isinstance(log.steer(Verb.APPROVE, actor="bob@fra/a1", run=run), Done)
+    refused(log.steer(Verb.APPROVE, actor="bob@wdc/b1", run=run), "actor", "has approved")
+    assert isinstance(log.steer(Verb.APPROVE, actor="ann@example.org", run=run), Done)
+
+
 # ---- granting and reporting
 
 
@@ -266,7 +274,7 @@ def test_nothing_is_granted_while_the_budget_is_spent(log):
     log.open(A, B)
     log.ask(A)
     log.report(A, NodeState.FAILED)
-    refused(log.open(C), "budget", "1 nodes failed", "0 may")
+    refused(log.open(C), "budget", "1 node of run 1 failed", "none may")
     refused(log.ask(B), "budget")
 
 
@@ -319,7 +327,7 @@ def test_a_failure_waits_for_an_operator_who_mends_it(log):
     log.hold(Hold.FAILURE)
     refused(log.release(), "hold", "operator")
     refused(log.revert(), "hold")
-    refused(log.steer(Verb.RESUME), "verb", "1 nodes of run 1 failed and 0 may", "retry or skip")
+    refused(log.steer(Verb.RESUME), "verb", "1 node of run 1 failed, and none may", "retry or skip")
     log.steer(Verb.RETRY, A)
     assert isinstance(log.steer(Verb.RESUME), Done)
     log.carry(A)
@@ -364,7 +372,7 @@ def test_a_run_is_done_when_every_node_is_and_moves_where_only_who_asks_reads_it
     log.start((A,), (B,))
     log.carry(A)
     log.close()
-    refused(log.finish(RunState.DONE), "state", "1 nodes")
+    refused(log.finish(RunState.DONE), "state", "1 node of run 1")
     log.carry(B)
     log.close()
     log.finish(RunState.DONE)
@@ -439,6 +447,17 @@ def test_an_operator_who_pauses_a_held_run_keeps_it_paused(log):
     assert isinstance(log.steer(Verb.RESUME), Done)
 
 
+def test_a_freeze_window_does_not_keep_what_fails(log):
+    for name, end in (("web", log.revert), ("db", lambda run: log.finish(RunState.FAILED, run))):
+        run = log.start((A,), name=name)
+        log.open(A, run=run)
+        log.ask(A, run=run)
+        log.hold(Hold.FREEZE, run)
+        log.report(A, NodeState.FAILED, run=run)
+        assert isinstance(end(run), Done)
+        log.steer(Verb.ABORT, run=run)
+
+
 def test_a_verb_about_a_node_that_is_no_target_says_where_to_look(log):
     log.start()
     refused(log.steer(Verb.SKIP, "fra/nobody"), "node", "no target of run 1")
@@ -477,7 +496,7 @@ def test_one_that_cannot_be_reverted_does_not_stop_the_others_and_the_run_says_s
     log.close()
     log.carry(A, state=NodeState.REVERTED)
     log.close()
-    refused(log.finish(RunState.REVERTED), "state", "1 nodes could not be reverted")
+    refused(log.finish(RunState.REVERTED), "state", "1 node not reverted")
     log.finish(RunState.REVERT_FAILED)
     log.steer(Verb.REVERT)  # once more
     assert log.states() == {A: "reverted", B: "pending"}

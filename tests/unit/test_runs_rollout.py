@@ -1,6 +1,7 @@
 """What a leader does next about a run, rule by rule."""
 
 import pytest
+from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState
 from dislocate.core.boundary.spec import Freeze, Gate, OnFailure
@@ -169,10 +170,17 @@ def test_a_budget_spent_by_failures_does_what_the_strategy_says(on_failure, does
     assert line(after(run)) == does
 
 
+def test_of_the_end_of_a_log_the_run_repeats_one_line():
+    run = picture(FLEET, "fra/a1=failed")
+    task = replace(run.tasks["fra/a1"], kind="apply", words="web: not ready\nIts log ends: 1\n2")
+    step = after(replace(run, tasks={"fra/a1": task}))
+    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ..."
+
+
 def test_a_budget_spent_by_nodes_out_of_reach_pauses_and_names_them():
     step = after(picture("fra: fra/a1 fra/a2", "fra/a1=unreachable fra/a2=started"), away="fra/a1")
     assert line(step) == "hold: budget"
-    assert "1 node (fra/a1), where 0 may," in step.words
+    assert "1 node failed, out of reach or late (fra/a1), and none may be; it goes on by itself" in step.words
     assert "'dislocate run skip 7 fra/a1'" in step.words
 
 
@@ -200,9 +208,7 @@ def test_a_node_in_doubt_within_reach_keeps_the_hold_until_it_reports():
 
 
 def test_nodes_that_come_back_as_failed_end_the_hold_for_what_failures_lead_to():
-    nodes = "fra/a1=failed"
-    assert line(after(picture(FLEET, nodes, state=RunState.PAUSED, hold=Hold.BUDGET))) == "release"
-    assert line(after(picture(FLEET, nodes))) == "revert"
+    assert line(after(picture(FLEET, "fra/a1=failed", state=RunState.PAUSED, hold=Hold.BUDGET))) == "revert"
 
 
 # ---- holds
@@ -227,6 +233,49 @@ def test_a_freeze_window_holds_and_its_end_releases():
     held = picture(FLEET, freezes=night, state=RunState.PAUSED, hold=Hold.FREEZE)
     assert watch.after("7h").look(held) is None
     assert line(watch.after("1h").look(held)) == "release"
+
+
+def frozen(nodes="fra/a1=failed", hold=None, **fields):
+    """At night, which is frozen; held already where `hold` says why."""
+    state = RunState.RUNNING if hold is None else RunState.PAUSED
+    night = [Freeze(begin="22:00", end="06:00")]
+    return picture(FLEET, nodes, freezes=night, state=state, hold=hold, **fields)
+
+
+@pytest.mark.parametrize("hold", [None, Hold.FREEZE])
+@pytest.mark.parametrize(
+    ("on_failure", "does"),
+    [(OnFailure.REVERT, "revert"), (OnFailure.PAUSE, "hold: failure"), (OnFailure.ABORT, "finish: failed")],
+)
+def test_a_budget_spent_by_failures_counts_in_a_freeze_window_too(hold, on_failure, does):
+    run = frozen(hold=hold, strategy={"on_failure": on_failure})
+    assert line(Watch(MONDAY + 23 * HOUR).look(run)) == does
+
+
+@pytest.mark.parametrize("hold", [None, Hold.FREEZE])
+def test_a_gate_that_fails_reverts_in_a_freeze_window_too(hold):
+    run, watch = frozen("fra/a1=done", hold, gates=[WEB]), Watch(MONDAY + 23 * HOUR)
+    ill = instances("fra/a1 critical")
+    watch.look(run, instances=ill)
+    assert line(watch.after("2s").look(run, instances=ill)) == "revert"
+
+
+def test_a_freeze_window_holds_a_run_whose_gate_has_no_data_and_nodes_that_are_lost_do_not_revert_it():
+    run, watch = frozen("fra/a1=done", Hold.FREEZE, gates=[WEB]), Watch(MONDAY + 23 * HOUR)
+    watch.look(run)
+    watch.after("2s").look(run)
+    assert watch.after("1h").look(run) is None
+    assert Watch(MONDAY + 23 * HOUR).look(frozen("fra/a1=unknown", Hold.FREEZE), away="fra/a1") is None
+
+
+@pytest.mark.parametrize("hold", [Hold.GATE, Hold.DEADLINE])
+def test_no_hold_of_the_leader_keeps_what_fails(hold):
+    assert line(after(picture(FLEET, "fra/a1=failed", state=RunState.PAUSED, hold=hold))) == "revert"
+
+
+@pytest.mark.parametrize("hold", [Hold.OPERATOR, Hold.FAILURE])
+def test_what_an_operator_is_to_decide_is_left_to_him_though_it_fails(hold):
+    assert after(picture(FLEET, "fra/a1=failed", state=RunState.PAUSED, hold=hold), "1h") is None
 
 
 def test_a_revert_does_not_mind_a_freeze_window():

@@ -167,12 +167,11 @@ def _row(
         elif reached:
             own[reached[0]] += left
     whole = sum(own.values())
-    if whole <= LITTLE and reached:  # nobody calls yet: where the next request would go
-        free = next((name for name in reached if room[name] > LITTLE), None)
-        total = sum(capacity[name] for name in reached)
-        chosen = {free: 1.0} if free is not None else {name: capacity[name] / total for name in reached if total > 0.0}
-        shares = tuple(Share(name, part) for name, part in (chosen or {reached[0]: 1.0}).items() if part > 0.0)
-        return Row(shares, (), rho, overload)
+    if (
+        whole <= LITTLE and reached
+    ):  # nobody calls yet: home comes before what others spill there, others when they have room
+        free = [name for name in reached if name == source or room[name] > LITTLE]
+        return Row((Share((free or reached)[0], 1.0),), (), rho, overload)
     kept = [(name, flow) for name, flow in own.items() if flow > 0.0]
     return Row(tuple(Share(name, flow / whole) for name, flow in kept), tuple(kept), rho, overload)
 

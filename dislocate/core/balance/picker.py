@@ -217,6 +217,9 @@ class Picker:
             return self._chosen_by_key(key, exclude)
         self._turn = (self._turn + GOLDEN) % 1.0
         place = self._at(self._turn)
+        if exclude and place.hurt_part() > 0.5:  # perhaps nothing reaches it, though the row does not know that yet
+            order = in_order(place, self._known.route, self._places)
+            place = next((one for one in order if one.hurt_part() <= 0.5), place)
         for _ in range(DRAWS):
             first, second = place.table[self._bits(place.width)]
             if second.score() < first.score():

@@ -23,6 +23,7 @@ from dislocate.core.identity import Path
 
 ACTIVE = "system/runs/"
 RECORDS = "records/"
+RUNS = "records/runs/"
 LAST = "records/runs/last"
 AUDIT = "records/audit/"
 SECRETS = "records/secrets/"
@@ -35,27 +36,27 @@ def active_key(run: str) -> str:
 
 
 def over_key(run: str) -> str:
-    return f"records/runs/{run}/run"
+    return f"{RUNS}{run}/run"
 
 
 def spec_key(run: str) -> str:
-    return f"records/runs/{run}/spec"
+    return f"{RUNS}{run}/spec"
 
 
 def plan_key(run: str) -> str:
-    return f"records/runs/{run}/plan"
+    return f"{RUNS}{run}/plan"
 
 
 def counts_key(run: str) -> str:
-    return f"records/runs/{run}/counts"
+    return f"{RUNS}{run}/counts"
 
 
 def node_key(run: str, node: Path) -> str:
-    return f"records/runs/{run}/nodes/{node}"
+    return f"{RUNS}{run}/nodes/{node}"
 
 
 def nodes_prefix(run: str) -> str:
-    return f"records/runs/{run}/nodes/"
+    return f"{RUNS}{run}/nodes/"
 
 
 def audit_key(number: int) -> str:

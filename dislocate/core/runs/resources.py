@@ -34,12 +34,12 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:!_-]*", re.ASCII)
 
 def resource_id(resource: Resource) -> str:
     """Its id: the one that was given, else its kind and what it is about, such as 'file /etc/motd'."""
-    return resource.id or about(resource)[:ID_LENGTH]
+    return resource.id or about(resource)
 
 
 def about(resource: Resource) -> str:
-    """Its kind and what it is about, whatever its id: what two runs that set it have in common."""
-    return f"{resource.__struct_config__.tag} {_ABOUT[type(resource)](resource)}"
+    """Its kind and what it is about, whatever its id: for all runs, such a thing is the same on a node."""
+    return f"{resource.__struct_config__.tag} {_ABOUT[type(resource)](resource)}"[:ID_LENGTH]
 
 
 _ABOUT: dict[type, Callable[[Any], str]] = {
@@ -188,10 +188,10 @@ def check_words(text: str, field: str, length: int, *, may_be_empty: bool = Fals
 
 def check_path(path: str, field: str) -> None:
     """Raises `LocalError` unless `path` is absolute, or below a fact of the node, and says plainly where it leads."""
-    path = _FACT.sub("/fact", path, count=1)
-    parts = path.split("/")
-    is_plain = path == "/" or not any(part in ("", ".", "..") for part in parts[1:])
-    if not path.startswith("/") or not is_plain or len(path) > PATH_LENGTH or _CONTROL.search(path):
+    full = _FACT.sub("/fact", path, count=1)
+    parts = full.split("/")
+    is_plain = full == "/" or not any(part in ("", ".", "..") for part in parts[1:])
+    if not full.startswith("/") or not is_plain or len(full) > PATH_LENGTH or _CONTROL.search(full):
         expected = "an absolute path without '..', such as '/etc/motd', or one below '{{ facts.state_dir }}'"
         raise LocalError(field, got=path, expected=expected)
 

@@ -28,13 +28,15 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
 _CLOCK = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d", re.ASCII)
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-__all__ = ["CONFIRM_ABOVE", "amount", "check_spec", "is_owed_only", "ordered", "resource_id"]
-
 
 def check_spec(spec: RunSpec) -> None:
     """Raises `LocalError` naming the field and the mend unless `spec` can be run."""
     if not _NAME.fullmatch(spec.name):
         raise LocalError("name", got=spec.name, expected="1 to 100 of A-Z a-z 0-9 '.' '_' '-', such as 'web'")
+    if spec.name.isdigit():
+        raise LocalError(
+            "name", got=spec.name, expected="a name that is not only digits, which are the number of a run"
+        )
     check_words(spec.title, "title", TITLE_LENGTH, may_be_empty=True)
     parse_target(spec.targets)
     _check_resources(spec.resources)

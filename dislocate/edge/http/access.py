@@ -10,7 +10,6 @@ A name that is not ours in `Host` means DNS rebinding, so only IP literals, 'loc
 import hashlib
 import os
 import pwd
-import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -25,8 +24,6 @@ from msgspec import Struct
 from dislocate.core.errors import ConfigError
 from dislocate.edge.http.problems import Rejected, problem
 from dislocate.strict import one_of
-
-_ACTOR = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
 
 PEER_UID = "dislocate.peer_uid"  # in the WSGI environment of a connection on the unix socket; set by `server`
 
@@ -67,22 +64,20 @@ class Access(Struct, frozen=True, kw_only=True):
         header = environ.get("HTTP_AUTHORIZATION", "")
         if not header:
             return by_place
-        scheme, _, secret = header.partition(" ")
-        token = self.tokens.get(hashlib.sha256(secret.strip().encode("latin-1", "replace")).hexdigest())
-        if scheme.lower() != "bearer" or token is None:
+        token = self._token(environ)
+        if token is None:
             detail = "The token in 'Authorization' is not one of this agent's"
             raise _unauthorized(detail, "'Authorization: Bearer SECRET' with a token of security.tokens_file")
         return max(by_place or token.role, token.role)
 
-    def name_of(self, environ: Mapping[str, Any]) -> str:
-        """Who asks, for records: the name of the token; else of the user on the unix socket, or 'loopback', which may say
-        in `X-Dislocate-Actor` who it is, since whoever has this host could do anything anyway."""
-        secret = environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2]
-        token = self.tokens.get(hashlib.sha256(secret.strip().encode("latin-1", "replace")).hexdigest())
+    def name_of(self, environ: Mapping[str, Any], here: str) -> str:
+        """Who asks the agent `here`, for records: 'alice' by her token, else 'alice@dc/name' as the kernel knows the user at
+        the other end of the unix socket; empty where nobody can tell.  What a caller says of itself counts for nothing."""
+        token = self._token(environ)
         if token is not None:
             return token.name
-        claimed = environ.get("HTTP_X_DISLOCATE_ACTOR", "")
-        return claimed if _ACTOR.fullmatch(claimed) else _user(environ.get(PEER_UID))
+        uid = environ.get(PEER_UID)
+        return "" if uid is None else f"{_user(uid)}@{here}"
 
     def require(self, role: Role | None, needed: Role, what: str) -> None:
         """Raises `Rejected` unless `role` suffices; says which is needed and how to get it."""
@@ -125,6 +120,12 @@ class Access(Struct, frozen=True, kw_only=True):
                 )
             )
 
+    def _token(self, environ: Mapping[str, Any]) -> Token | None:
+        scheme, _, secret = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        return self.tokens.get(hashlib.sha256(secret.strip().encode("latin-1", "replace")).hexdigest())
+
     def _role_by_place(self, environ: Mapping[str, Any]) -> Role | None:
         uid = environ.get(PEER_UID)
         if uid is not None:
@@ -137,9 +138,7 @@ class Access(Struct, frozen=True, kw_only=True):
         return name == "localhost" or name in self.names or _is_ip(name)
 
 
-def _user(uid: int | None) -> str:
-    if uid is None:
-        return "loopback"
+def _user(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

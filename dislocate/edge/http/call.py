@@ -158,10 +158,22 @@ class Call:
 
     @property
     def actor(self) -> str:
-        """Who asks, for records of runs: 'alice' by her token, else 'user@dc/name' of this agent."""
-        name = self.agent.access.name_of(self._request.env)
-        is_token = bool(self._request.get_header("Authorization"))
-        return name if is_token else f"{name}@{self.agent.node.path}"
+        """Who asks, for records of runs; over TCP without a token nobody can tell."""
+        here = self.agent.node.path
+        return self._name or f"somebody at {self._request.env.get('REMOTE_ADDR', 'nowhere')} via {here}"
+
+    def require_name(self, what: str) -> None:
+        """Raises `Rejected` where nobody can tell who asks: he may be the one that somebody else is to check."""
+        if not self._name:
+            detail = f"{what}: who asks is to have a name"
+            expected = (
+                "a token in 'Authorization: Bearer SECRET' (security.tokens_file), or a user on the agent's http.sock"
+            )
+            raise Rejected(problem(HTTPStatus.FORBIDDEN, detail, field="Authorization", expected=expected))
+
+    @property
+    def _name(self) -> str:
+        return self.agent.access.name_of(self._request.env, self.agent.node.path)
 
     def is_abandoned(self) -> bool:
         """Whether the caller hung up, so that waiting on would only hold its connection."""

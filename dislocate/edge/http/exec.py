@@ -1,11 +1,13 @@
 """Commands on many nodes at once, outside of any run: what they write is told line by line, as it comes.
 
-The answer is one JSON object a line: 'start' with all nodes; 'output' of a node; 'done' or 'unreachable' once for each node,
-whatever happens; 'end' with the numbers.  Nobody is missing in silence: who is out of reach is named with the reason.
-A command is not repeated and not undone; for what is to be so, and to stay so, there are runs.
+The answer is one JSON object a line: 'start' with all nodes; 'output' of a node, and 'dropped' where some of it was not told;
+'done' or 'unreachable' once for each node, whatever happens; 'end' with the numbers.  Nothing is missing in silence: who is
+out of reach is named with the reason.  A command is not repeated and not undone; for what is to be so, and to stay so, there
+are runs.
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,12 +25,13 @@ from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Agent, Call, Operation
 from dislocate.edge.http.problems import encode, refused
 from dislocate.edge.http.run_looks import MARGIN, with_all
-from dislocate.edge.http.watch import KEEP_ALIVE
 from dislocate.edge.keys import text_of
 from dislocate.edge.run_bodies import ExecBody, check_timeout
 from dislocate.edge.run_targets import targets_of
 
 NDJSON = "application/x-ndjson"
+QUIET = 2.0  # seconds without a word, then an empty line: only by writing is it noticed that the reader has gone
+VISIT_MARGIN = 5 * SECOND  # for a node besides the time of its command, so that it says itself that the time was up
 QUEUE_LIMIT = 10_000  # pieces that may wait for a reader; a piece more and it is dropped
 
 log = logging.getLogger(__name__)
@@ -43,11 +46,13 @@ def post_exec(call: Call) -> "ExecStream":
     log.info("%s runs on %d nodes (%s): %s", call.actor, len(nodes), body.targets, " ".join(body.command)[:500])
     task = Task(TaskVerb.APPLY, command, "", stream=True)
     call.set_header("Cache-Control", "no-store")
-    return ExecStream(call.agent, Visit(nodes, (task,), body.at_once, timeout))
+    return ExecStream(call.agent, Visit(nodes, (task,), body.at_once, timeout + VISIT_MARGIN))
 
 
 class ExecStream:
-    """One command under way, as WSGI wants it: an iterator of bytes.  Whoever hangs up cancels what has not begun."""
+    """One command under way, as WSGI wants it: an iterator of bytes.
+
+    Whoever hangs up ends it: what has not begun does not begin, and what runs is killed."""
 
     def __init__(self, agent: Agent, visit: Visit) -> None:
         agent.streams.take()
@@ -56,10 +61,12 @@ class ExecStream:
         self._opening = _line(event="start", nodes=visit.nodes)
         self._pieces: Queue[VisitTold | Result] = Queue()
         self._ended: dict[Path, str] = {}  # by node what became of it
+        self._dropped: dict[Path, int] = {}  # by node, bytes that are not told
         self._is_over = False
         self._is_open = True
         turns = -(-len(visit.nodes) // visit.at_once)
-        self._left = turns * (visit.timeout / SECOND + MARGIN)  # seconds until it is given up
+        self._until = time.monotonic() + turns * (visit.timeout / SECOND + MARGIN)  # then it is given up
+        self._request_id: int | None = None
         self._unsubscribe = agent.backend.subscribe(self._hear)
         self._request_id = agent.backend.ask(visit, self._pieces.put)
 
@@ -72,11 +79,11 @@ class ExecStream:
             return opening
         if self._is_over:
             raise StopIteration
+        wait = min(QUIET, self._until - time.monotonic())
         try:
-            piece = self._pieces.get(timeout=KEEP_ALIVE)
+            piece = self._pieces.get(timeout=max(0.0, wait))
         except Empty:
-            self._left -= KEEP_ALIVE
-            return b"\n" if self._left > 0 else self._end()
+            return b"\n" if time.monotonic() < self._until else self._end()
         match piece:
             case VisitTold():
                 return self._told(piece)
@@ -96,12 +103,14 @@ class ExecStream:
             self._agent.streams.give_back()
 
     def _hear(self, event: Event) -> None:
-        """Also what is told before the id of the request is known: it is looked at when it is taken."""
-        if type(event) is VisitTold:
-            if self._pieces.qsize() < QUEUE_LIMIT or event.is_last:
-                self._pieces.put(event)
-            else:
-                self._agent.counters.count("streams_dropped")
+        """Also what is told before the id of the request is known: it is looked at again when it is taken."""
+        if type(event) is not VisitTold or self._request_id not in (None, event.request_id):
+            return
+        if self._pieces.qsize() < QUEUE_LIMIT or event.is_last:
+            self._pieces.put(event)
+        else:
+            self._dropped[event.node] = self._dropped.get(event.node, 0) + len(event.outcome.output)
+            self._agent.counters.count("streams_dropped")
 
     def _told(self, piece: VisitTold) -> bytes:
         if piece.request_id != self._request_id or piece.node in self._ended:
@@ -114,7 +123,7 @@ class ExecStream:
     def _done(self, node: Path, outcome: TaskOutcome) -> bytes:
         is_good = outcome.result is not TaskResult.FAILED and not outcome.code
         self._ended[node] = "ok" if is_good else "failed"
-        return _line(
+        return self._missing(node) + _line(
             event="done",
             node=node,
             ok=is_good,
@@ -123,6 +132,10 @@ class ExecStream:
             words=outcome.words,
             took=seconds(outcome.took),
         )
+
+    def _missing(self, node: Path) -> bytes:
+        dropped = self._dropped.get(node)
+        return _line(event="dropped", node=node, bytes=dropped) if dropped else b""
 
     def _end(self, results: tuple[VisitResult, ...] = ()) -> bytes:
         """What was not told yet, and the numbers."""
@@ -133,7 +146,7 @@ class ExecStream:
             if result.unreachable or not result.outcomes:
                 self._ended[result.node] = "unreachable"
                 words = result.unreachable or "it told nothing of what became of the command"
-                lines.append(_line(event="unreachable", node=result.node, words=words))
+                lines.append(self._missing(result.node) + _line(event="unreachable", node=result.node, words=words))
             else:
                 lines.append(self._rest_of(result))
         counts = list(self._ended.values())

@@ -19,7 +19,7 @@ from dislocate.edge.http.call import Call, Operation
 from dislocate.edge.http.run_reads import Named, read_named
 from dislocate.edge.run_answers import CheckAnswer, PlanAnswer, batch_answers, digests_of, groups_of, unreachable_of
 from dislocate.edge.run_bodies import AT_ONCE, RunBody, spec_of
-from dislocate.edge.run_targets import targets_of
+from dislocate.edge.run_targets import doubts, targets_of
 
 NODE_WITHIN = 60  # seconds that one node gets to look
 SIDE_BY_SIDE = 8  # visits of one node each: an agent makes 16, and others want theirs
@@ -42,6 +42,7 @@ def post_plan(call: Call) -> PlanAnswer:
         values_digest=names.digest,
         digests=digests_of(resources, results),
         revision=names.revision,
+        doubts=tuple(doubts(call.node.candidates, spec)),
     )
 
 

@@ -61,6 +61,8 @@ OF_A_NODE = (Verb.SKIP, Verb.RETRY)
 def post_run(call: Call) -> StartedAnswer:
     spec = spec_of(call.body)
     check_spec(spec)
+    if spec.strategy.approvals:
+        call.require_name("a run that others are to approve")
     targets = targets_of(call.node, spec.targets, spec.confirm)
     names = read_named(call, spec, targets)
     expected: dict[Path, str] = {}
@@ -157,6 +159,8 @@ def consistency_of(call: Call) -> Consistency:
 
 def _steer(call: Call, verb: Verb) -> SteeredAnswer:
     run, body = run_of(call), call.body
+    if verb is Verb.APPROVE:
+        call.require_name("an approval")
     if verb in OF_A_NODE:
         _check_node(call, run, body.node)
     elif body.node:

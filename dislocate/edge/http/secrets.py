@@ -16,7 +16,7 @@ from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path
 from dislocate.core.nearest import nearest
 from dislocate.core.runs import records
-from dislocate.core.tunables import VALUE_BYTES
+from dislocate.core.tunables import SECRET_BYTES, VALUE_BYTES
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation
 from dislocate.edge.http.problems import Rejected, not_found, problem
@@ -28,7 +28,6 @@ from dislocate.edge.run_targets import targets_of
 from dislocate.edge.store_answers import DeletedAnswer
 
 ROUTE = "/api/secrets/"
-SECRET_BYTES = 16 * 1024  # a key with its chain of certificates
 TRIES = 3  # of two operators who put the same secret at once, the second one is the next version
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9])?", re.ASCII)

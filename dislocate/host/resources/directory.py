@@ -79,11 +79,15 @@ def _make(path: str, wanted: Seen, is_new: bool) -> None:
     try:
         if is_new:
             os.mkdir(path, 0o700)
-        found = os.lstat(path)
-        if (found.st_uid, found.st_gid) != (wanted.uid, wanted.gid):
-            os.chown(path, wanted.uid, wanted.gid, follow_symlinks=False)
-        os.chmod(path, wanted.mode)
-        sync_directory(FilePath(path))
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # what stands there may be exchanged
+        try:
+            found = os.fstat(descriptor)
+            if (found.st_uid, found.st_gid) != (wanted.uid, wanted.gid):
+                os.fchown(descriptor, wanted.uid, wanted.gid)
+            os.fchmod(descriptor, wanted.mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         sync_directory(FilePath(path).parent)
     except OSError as error:
         raise paths.refusal(path, error) from None

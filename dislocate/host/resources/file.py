@@ -4,6 +4,8 @@ The digest is of content, mode and owner.  Order of an APPLY: draft, validate, b
 validation that fails leaves the file and the image as they were.
 """
 
+import stat
+
 from msgspec import Struct
 
 from dislocate.core.boundary.runs import TaskOutcome, TaskResult
@@ -11,6 +13,7 @@ from dislocate.core.boundary.spec import File
 from dislocate.host import paths
 from dislocate.host.before import FileImage, Nothing
 from dislocate.host.differences import difference, secretive_difference, unified
+from dislocate.host.drafts import Draft
 from dislocate.host.paths import OwnerUnknown, Seen
 from dislocate.host.programs import run_program
 from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
@@ -25,36 +28,38 @@ class _Wanted(Struct, frozen=True):
 
 def look(work: Work, resource: File) -> TaskOutcome:
     seen = in_thread(paths.see_file, resource.path)
-    before = _digest(seen)
+    before = _digest(work, seen)
     try:
         wanted = _wanted(work, resource)
     except OwnerUnknown as unknown:
         return TaskOutcome(TaskResult.WOULD_CHANGE, before=before, words=unknown.words)
-    after = _digest(wanted.seen)
+    after = _digest(work, wanted.seen)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
     shown = in_thread(_difference, work, resource, seen, wanted) if work.task.diff else ""
-    return TaskOutcome(
-        TaskResult.WOULD_CHANGE, before=before, after=after, words=_words(seen, wanted.seen, "would be"), diff=shown
-    )
+    words = _words(seen, wanted.seen, "would be")
+    if wanted.is_secretive and wanted.seen.mode & stat.S_IROTH:
+        words += "; it holds a secret that every user of the host may read: give it a `mode`, such as '0600'"
+    return TaskOutcome(TaskResult.WOULD_CHANGE, before=before, after=after, words=words, diff=shown)
 
 
 def apply(work: Work, resource: File) -> TaskOutcome:
     seen = in_thread(paths.see_file, resource.path)
     wanted = _wanted(work, resource)
-    before, after = _digest(seen), _digest(wanted.seen)
+    before, after = _digest(work, seen), _digest(work, wanted.seen)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
-    new = in_thread(paths.draft, resource.path, wanted.seen)
+    draft = Draft(work.house.state_dir, resource.path)
     try:
+        in_thread(draft.write, wanted.seen)
         if resource.validate:
-            _validate(work, resource, str(new))
+            _validate(work, resource, str(draft.path))
         in_thread(_remember, work, resource, seen, wanted.is_secretive)
-        in_thread(paths.replace, resource.path, new)
+        in_thread(draft.put)
     except BaseException:  # also when nobody waits any more
-        paths.discard(new)
+        draft.discard()
         raise
-    _verify(resource.path, after)
+    _verify(work, resource.path, after)
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted.seen, "was"))
 
 
@@ -62,17 +67,27 @@ def revert(work: Work, resource: File) -> TaskOutcome:
     image = in_thread(work.house.images.find, work.task.run, about(resource))
     if not isinstance(image, FileImage | Nothing):
         raise Failure("lost", f"how {resource.path} was before this run is not kept any more; put it back by hand")
+    in_thread(Draft(work.house.state_dir, resource.path).discard)
     seen = in_thread(paths.see_file, resource.path)
     wanted = Seen(image.mode, image.uid, image.gid, image.content) if isinstance(image, FileImage) else None
-    before, after = _digest(seen), _digest(wanted)
+    before, after = _digest(work, seen), _digest(work, wanted)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
     if wanted is None:
         in_thread(paths.remove_file, resource.path)
     else:
-        in_thread(paths.replace, resource.path, in_thread(paths.draft, resource.path, wanted))
-    _verify(resource.path, after)
+        _put(Draft(work.house.state_dir, resource.path), wanted)
+    _verify(work, resource.path, after)
     return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted, "was"))
+
+
+def _put(draft: Draft, wanted: Seen) -> None:
+    try:
+        in_thread(draft.write, wanted)
+        in_thread(draft.put)
+    except BaseException:  # also when nobody waits any more
+        draft.discard()
+        raise
 
 
 def _wanted(work: Work, resource: File) -> _Wanted:
@@ -103,13 +118,16 @@ def _remember(work: Work, resource: File, seen: Seen | None, is_secretive: bool)
     images.keep(work.task.run, about(resource), image)
 
 
-def _verify(path: str, after: str) -> None:
-    if _digest(in_thread(paths.see_file, path)) != after:
+def _verify(work: Work, path: str, after: str) -> None:
+    if _digest(work, in_thread(paths.see_file, path)) != after:
         raise Failure("verify", f"{path} is not as it was written; does something else write it too?")
 
 
-def _digest(seen: Seen | None) -> str:
-    return ABSENT if seen is None else digest_of("file", oct(seen.mode), f"{seen.uid}:{seen.gid}", seen.content)
+def _digest(work: Work, seen: Seen | None) -> str:
+    if seen is None:
+        return ABSENT
+    key = work.house.keys.digests
+    return digest_of("file", oct(seen.mode), f"{seen.uid}:{seen.gid}", seen.content, key=key)
 
 
 def _difference(work: Work, resource: File, seen: Seen | None, wanted: _Wanted) -> str:
@@ -117,7 +135,7 @@ def _difference(work: Work, resource: File, seen: Seen | None, wanted: _Wanted) 
     if old == wanted.seen.content:
         return unified(resource.path, "", "")
     if wanted.is_secretive or work.house.images.is_secretive(resource.path):
-        return secretive_difference(resource.path, old, wanted.text, wanted.shown)
+        return secretive_difference(resource.path, old, wanted.text, wanted.shown, work.house.keys)
     return difference(resource.path, old, wanted.text)
 
 

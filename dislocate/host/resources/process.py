@@ -58,6 +58,7 @@ def _wanted(work: Work, resource: Process) -> Definition:
         raise Failure("apply", f"{resource.health!r} is no path; write `health` from '/' on, such as '/health'")
     environment = work.render_environment(resource.environment)
     named = references_of(resource)
+    key = work.house.keys.digests
     version = digest_of(
         "process",
         resource.name,
@@ -65,6 +66,7 @@ def _wanted(work: Work, resource: Process) -> Definition:
         resource.health,
         resource.directory,
         msgspec.json.encode((resource.run, resource.ports, sorted(environment.items()))),
+        key=key,
     )
     times = (resource.ready_within, resource.drain_for, resource.stop_within)
     return Definition(
@@ -72,7 +74,7 @@ def _wanted(work: Work, resource: Process) -> Definition:
         {name: work.task.values[name] for name in named.keys if name in work.task.values},
         {name: work.task.secrets[name] for name in named.secrets if name in work.task.secrets},
         version,
-        digest_of("process", version, msgspec.json.encode((resource.count, times))),
+        digest_of("process", version, msgspec.json.encode((resource.count, times)), key=key),
     )
 
 

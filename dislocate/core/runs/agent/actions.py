@@ -175,25 +175,25 @@ def _go_on(intent: Entry, work: Work, look: TaskOutcome | None, fresh: str, owed
         return Settle(work, TaskOutcome(TaskResult.FAILED, kind="lost", words=LOST))
     if look is None:
         return Look(work)
-    is_done = _was_undone if work.verb is TaskVerb.REVERT else _was_done
-    if is_done(intent, work, look, work.name in owed):
+    reverts = work.verb is TaskVerb.REVERT
+    if _was_undone(intent, work, look) if reverts else _was_done(intent, look, work.name in owed):
         words = TaskOutcome(TaskResult.CHANGED, intent.before, look.before or intent.after, words=FOUND_DONE)
         return Settle(work, words)
-    if work.verb is TaskVerb.REVERT or look.before == intent.before or work.name in owed:
+    if reverts or look.before == intent.before or work.name in owed:
         return Carry(work)
     if look.result is TaskResult.FAILED:
         return Settle(work, look)
     return Settle(work, TaskOutcome(TaskResult.FAILED, look.before, kind="lost", words=LOST))
 
 
-def _was_done(intent: Entry, _work: Work, look: TaskOutcome, is_owed: bool) -> bool:
+def _was_done(intent: Entry, look: TaskOutcome, is_owed: bool) -> bool:
     is_as_meant = bool(intent.after) and look.before == intent.after
     if is_owed:
         return is_as_meant and intent.after != intent.before
     return is_as_meant or look.result is TaskResult.SAME
 
 
-def _was_undone(intent: Entry, work: Work, look: TaskOutcome, _is_owed: bool) -> bool:
+def _was_undone(intent: Entry, work: Work, look: TaskOutcome) -> bool:
     if isinstance(work.resource, Command):
         return look.result is TaskResult.WOULD_CHANGE  # its guard says that it is needed again
     return bool(intent.after) and look.before == intent.after and intent.after != intent.before

@@ -11,7 +11,8 @@ from dislocate.core.boundary.runs import Direction, NodeState, RunState
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
 from dislocate.core.runs.control.floor import openable
-from dislocate.core.runs.control.picture import Picture, count, names
+from dislocate.core.runs.control.picture import Picture
+from dislocate.core.words import count, names
 
 PHRASES = {
     NodeState.GRANTED: "to begin",
@@ -43,8 +44,12 @@ def explain(picture: Picture, instances: Instances = NOBODY, away: Collection[Pa
 def _where(picture: Picture) -> str:
     verb = "reverts " if picture.record.direction is Direction.REVERT else ""
     if picture.batch is None:
-        return f"{verb}all {len(picture.plan.batches)} batches are gone through"
+        return f"{verb}{_all(len(picture.plan.batches))} gone through"
     return f"{verb}batch {picture.record.batch + 1} of {len(picture.plan.batches)}, {picture.batch.wave}"
+
+
+def _all(batches: int) -> str:
+    return "the only batch is" if batches == 1 else f"all {batches} batches are"
 
 
 def _waits(picture: Picture, instances: Instances, away: Collection[Path]) -> str:

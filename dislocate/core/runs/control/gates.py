@@ -18,8 +18,9 @@ from dislocate.core.boundary.values import Load, Status
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
 from dislocate.core.runs.control.floor import least
-from dislocate.core.runs.control.picture import NAMED, Seen, names
+from dislocate.core.runs.control.picture import Seen
 from dislocate.core.units import SECOND
+from dislocate.core.words import NAMED, names
 
 
 class Verdict(Enum):

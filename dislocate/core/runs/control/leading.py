@@ -24,11 +24,9 @@ from dislocate.core.runs.control.gates import GAUGES, Gauge
 from dislocate.core.runs.control.picture import Picture, Seen
 from dislocate.core.runs.control.rollout import decide
 from dislocate.core.runs.door import FleetDoor, StoreDoor
-from dislocate.core.runs.records import ACTIVE, decode, nodes_prefix, plan_key, spec_key
+from dislocate.core.runs.records import ACTIVE, RUNS, decode, nodes_prefix, plan_key, spec_key
 from dislocate.core.store.keys import Keys
 from dislocate.core.tunables import RUN_NODES, RUN_RETRY, RUN_TICK
-
-RUNS = "records/runs/"  # where nodes' parts are: news of a run under way comes from there too
 
 JOIN_TRIES = 3  # each after RUN_RETRY
 

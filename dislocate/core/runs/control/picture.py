@@ -4,7 +4,6 @@ Both are facts of one moment and never change; what took how long is in `clocks`
 it reports: also while nobody knows what it does (UNKNOWN).
 """
 
-from collections.abc import Sequence
 from functools import cached_property
 
 from msgspec import Struct
@@ -14,12 +13,10 @@ from dislocate.core.boundary.runs import Frozen as FrozenSpec
 from dislocate.core.boundary.spec import RunSpec, Strategy
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
+from dislocate.core.runs.ledger.transitions import COUNTS_AS_BAD, IN_FLIGHT, LOST
 
-IN_FLIGHT = (NodeState.GRANTED, NodeState.STARTED, NodeState.UNKNOWN)
-LOST = (NodeState.UNREACHABLE, NodeState.UNKNOWN)  # with FAILED, what the budget is about
 REPORTED = (NodeState.DONE, NodeState.FAILED, NodeState.REVERTED, NodeState.REVERT_FAILED)
 CANARY = "canary"  # the wave of the first batch, where there are canaries
-NAMED = 5  # nodes that words name one by one
 
 
 class Picture(Struct, frozen=True, dict=True):
@@ -105,7 +102,7 @@ class Picture(Struct, frozen=True, dict=True):
     @property
     def is_spent(self) -> bool:
         """Whether the budget is, as the log counts."""
-        return len(self.failed) + len(self.lost) > self.record.budget
+        return len(self.those(*COUNTS_AS_BAD)) > self.record.budget
 
     @cached_property
     def waiting(self) -> tuple[Path, ...]:
@@ -145,14 +142,3 @@ class Seen(Struct, frozen=True, kw_only=True):
     instances: dict[str, tuple[InstanceView, ...]] = {}  # of the services that gates and the floor name
     changed: frozenset[Path] = frozenset()  # nodes that began: no control for those that are judged
     joiners: tuple[Path, ...] = ()  # nodes within reach that fit the targets and are not in the plan
-
-
-def names(nodes: Sequence[Path]) -> str:
-    """'fra/a1, fra/a2 and 3 more'."""
-    more = len(nodes) - NAMED
-    return ", ".join(nodes[:NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def count(number: int, what: str = "node") -> str:
-    """'1 node', '2 nodes'."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -2,7 +2,9 @@
 
 Invariant: at most one step, fit for the version that the picture shows; nothing is granted while the budget is spent, while
 the run is held, below the floor, or in two batches at once.  Each rule is one function, in the order in which they are asked;
-the first that has a step wins.  A revert has no gates and no budget: it goes on past what fails and waits for what is away.
+the first that has a step wins.  What fails comes before what holds, and is asked too while the leader holds the run: a freeze
+window lets nothing begin, and keeps no harm where it is.  A revert has no gates and no budget: it goes on past what fails and
+waits for what is away.
 
 Source: the design's section 6; Nomad's deployments and Argo's rollouts.  Whether a step is legal is judged again where it is
 applied (`ledger`): this decides what is wise, not what is allowed.
@@ -19,7 +21,7 @@ from dislocate.core.identity import Path
 from dislocate.core.runs.control.clocks import Clocks
 from dislocate.core.runs.control.floor import Opening, openable
 from dislocate.core.runs.control.freezes import frozen_until, weekday_time
-from dislocate.core.runs.control.picture import Picture, Seen, count, names
+from dislocate.core.runs.control.picture import Picture, Seen
 from dislocate.core.runs.steps import (
     CloseBatch,
     FinishRun,
@@ -34,6 +36,7 @@ from dislocate.core.runs.steps import (
 )
 from dislocate.core.tunables import NODE_GONE
 from dislocate.core.units import format_duration
+from dislocate.core.words import count, first_line, may, names
 
 
 class Case(Struct, frozen=True):
@@ -52,6 +55,11 @@ class Case(Struct, frozen=True):
     @property
     def id(self) -> str:
         return self.picture.record.id
+
+    @property
+    def is_for_an_operator(self) -> bool:
+        """Whether it is held until somebody decides what becomes of it."""
+        return self.picture.record.hold in (Hold.OPERATOR, Hold.FAILURE)
 
     def is_near(self, node: Path) -> bool:
         return node not in self.seen.away
@@ -92,10 +100,14 @@ def deadline(case: Case) -> RunStep | None:
 
 def failures(case: Case) -> RunStep | None:
     """More nodes failed than may: what the strategy says."""
+    if case.is_for_an_operator:
+        return None
     failed = case.picture.failed
     if len(failed) <= case.picture.record.budget:
         return None
-    words = f"{_spent(case, failed)} failed: {_why(case, failed[0])}"
+    words = (
+        f"{count(len(failed))} failed ({names(failed)}), and {may(case.picture.record.budget)}: {_why(case, failed[0])}"
+    )
     mend = f"'dislocate run retry {case.id} {failed[0]}' or 'run skip', then 'dislocate run resume {case.id}'"
     return _on_failure(case, words, mend)
 
@@ -105,17 +117,23 @@ def losses(case: Case) -> RunStep | None:
     if not case.picture.is_spent:
         return None
     bad = (*case.picture.failed, *case.picture.lost)
-    words = f"{_spent(case, bad)} failed, are out of reach or did not report; it goes on by itself once they are back"
-    return HoldRun(*case.head, Hold.BUDGET, f"{words}, or without them: 'dislocate run skip {case.id} {bad[-1]}'")
+    words = f"{count(len(bad))} failed, out of reach or late ({names(bad)}), and {may(case.picture.record.budget)} be"
+    mend = f"it goes on by itself when that changes, or with 'dislocate run skip {case.id} {bad[-1]}'"
+    return HoldRun(*case.head, Hold.BUDGET, f"{words}; {mend}")
 
 
-def gates(case: Case) -> RunStep | None:
-    """What was changed does not work, or nobody can tell."""
+def bad_gates(case: Case) -> RunStep | None:
+    """What was changed does not work."""
+    if case.picture.is_promoted or case.is_for_an_operator:
+        return None
+    bad = next((one for one in case.clocks.judged if one.has_failed(case.now)), None)
+    return None if bad is None else _on_bad_gate(case, f"a gate fails: {bad.reading.words}")
+
+
+def blind_gates(case: Case) -> RunStep | None:
+    """Nobody can tell whether what was changed works."""
     if case.picture.is_promoted:
         return None
-    for one in case.clocks.judged:
-        if one.has_failed(case.now):
-            return _on_bad_gate(case, f"a gate fails: {one.reading.words}")
     blind = next((one for one in case.clocks.judged if one.is_blind(case.now)), None)
     if blind is None:
         return None
@@ -130,8 +148,6 @@ def release(case: Case) -> RunStep | None:
             return ReleaseRun(*case.head, "the freeze window is over")
         case Hold.BUDGET if not case.picture.is_spent:
             return ReleaseRun(*case.head, "enough nodes are back")
-        case Hold.BUDGET if len(case.picture.failed) > case.picture.record.budget:
-            return ReleaseRun(*case.head, f"what was out of reach is back, and failed: {names(case.picture.failed)}")
         case Hold.GATE if case.picture.is_promoted or not any(one.is_blind(case.now) for one in case.clocks.judged):
             return ReleaseRun(*case.head, "the gates have data")
         case _:
@@ -245,10 +261,8 @@ def finish_reverted(case: Case) -> RunStep | None:
     failed = picture.those(NodeState.REVERT_FAILED)
     taken_back = count(len(picture.those(NodeState.REVERTED)))
     if not failed:
-        because = (
-            f"; taken back because {picture.record.words}" if picture.record.words else ""
-        )  # nobody else remembers it
-        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before{because}")
+        why = f"; {picture.record.words}" if picture.record.words else ""  # nobody else remembers it
+        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before{why}")
     words = f"{taken_back} as before, but not {names(failed)}: {_why(case, failed[0])}"
     return FinishRun(*case.head, RunState.REVERT_FAILED, words)
 
@@ -274,13 +288,10 @@ def _on_bad_gate(case: Case, words: str) -> RunStep:
     return HoldRun(*case.head, Hold.FAILURE, f"{words}; {mend}")
 
 
-def _spent(case: Case, bad: Sequence[Path]) -> str:
-    return f"{count(len(bad))} ({names(bad)}), where {case.picture.record.budget} may,"
-
-
 def _why(case: Case, node: Path) -> str:
+    """On one line: all of it, which may be the end of a log, is in the node's own part."""
     task = case.picture.tasks[node]
-    return " ".join(part for part in (f"{node}:", task.kind, task.words) if part)
+    return " ".join(part for part in (f"{node}:", task.kind, first_line(task.words)) if part)
 
 
 def _marked(case: Case, marks: Sequence[Mark]) -> RunStep | None:
@@ -305,19 +316,20 @@ def _opened(case: Case, wanted: Sequence[Path]) -> RunStep | None:
 
 RULES: dict[RunState, tuple[Rule, ...]] = {
     RunState.RUNNING: (
+        failures,
+        bad_gates,
         freeze,
         deadline,
         out_of_reach,
         back,
-        failures,
         losses,
-        gates,
+        blind_gates,
         close,
         open_,
         left_behind,
         finish,
     ),
-    RunState.PAUSED: (out_of_reach, back, release),
+    RunState.PAUSED: (failures, bad_gates, out_of_reach, back, release),
     RunState.REVERTING: (
         out_of_reach,
         finish_reverted,

@@ -30,6 +30,7 @@ from dislocate.core.runs.ledger.audit import next_entry
 from dislocate.core.runs.ledger.transitions import COUNTS_AS_BAD
 from dislocate.core.store.keys import Keys
 from dislocate.core.tunables import RUN_AUDIT_KEPT, RUN_WORDS
+from dislocate.core.words import count, may
 
 T = TypeVar("T")
 LEADER = "leader"  # who did what the controller did by itself
@@ -210,6 +211,11 @@ class Moving:
     def is_spent(self) -> bool:
         """The budget."""
         return self.bad() > self.record.budget
+
+    @property
+    def spent(self) -> str:
+        """By whom it is, in words."""
+        return f"{count(self.bad())} of run {self.id} failed or out of reach, and {may(self.record.budget)} be"
 
     def move(self, task: NodeTask, words: str = "") -> None:
         """A node's part is so now."""

@@ -47,10 +47,7 @@ def ask(draft: Draft, body: AskGrant) -> Granted:
     if task.state is NodeState.STARTED and (task.ask, task.epoch) == (body.ask, body.epoch):
         return granted  # the same asking once more
     if task.state is NodeState.GRANTED and record.direction is Direction.APPLY and moving.is_spent:
-        words = (
-            f"{moving.bad()} nodes of run {record.id} failed or are out of reach and {record.budget} may: nobody begins"
-        )
-        raise Illegal("budget", words)
+        raise Illegal("budget", f"{moving.spent}: nobody begins")
     moving.move(replace(task, state=NodeState.STARTED, epoch=body.epoch, ask=body.ask, touched=True, words=""))
     moving.save_nodes()
     return granted

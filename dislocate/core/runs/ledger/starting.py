@@ -15,6 +15,7 @@ from dislocate.core.runs import records
 from dislocate.core.runs.amounts import amount
 from dislocate.core.runs.ledger.draft import Draft, Illegal, claim
 from dislocate.core.tunables import RUN_NODES, RUNS_UNDER_WAY, VALUE_BYTES
+from dislocate.core.words import count
 
 
 def start(draft: Draft, body: StartRun) -> RunStarted:
@@ -49,7 +50,7 @@ def start(draft: Draft, body: StartRun) -> RunStarted:
     draft.write(records.plan_key(record.id), plan)
     draft.write(records.counts_key(record.id), {})
     draft.events.append(RunMoved(record.id, 1, "", record.state.value, record.words))
-    evidence = f"{record.state.value}; {record.name}, {record.targets} nodes, specification {record.spec_digest}"
+    evidence = f"{record.state.value}; {record.name}, {count(record.targets)}, specification {record.spec_digest}"
     draft.audit(body.at, body.actor, "start", record.id, evidence)
     return RunStarted(record.id, record.state)
 

@@ -14,6 +14,7 @@ from dislocate.core.runs.ledger.draft import Draft, Illegal, Moving, claim
 from dislocate.core.runs.ledger.starting import claim_alone
 from dislocate.core.runs.ledger.transitions import MENDS, RETRYABLE, SKIPPABLE, VERBS, goes_on_as
 from dislocate.core.tunables import RUN_WORDS
+from dislocate.core.words import count, may
 
 
 def steer(draft: Draft, body: SteerRun) -> int:
@@ -46,15 +47,22 @@ def _because(body: SteerRun, done: str) -> str:
 
 
 def _approve(moving: Moving, body: SteerRun) -> str:
-    record = moving.record
-    claim(body.actor != record.actor, "actor", f"{body.actor} started run {record.id}: somebody else is to approve it")
+    record, person = moving.record, _person(body.actor)
+    own = f"{body.actor} started run {record.id}: somebody else is to approve it"
+    claim(person != _person(record.actor), "actor", own)
     twice = f"{body.actor} has approved run {record.id} already: it waits for somebody else"
-    claim(body.actor not in record.approved_by, "actor", twice)
+    claim(all(person != _person(one) for one in record.approved_by), "actor", twice)
     approved, needed = (*record.approved_by, body.actor), moving.draft.spec(record.id).spec.strategy.approvals
     moving.change(approved_by=approved, words=_because(body, f"approved ({len(approved)} of {needed})"))
     if len(approved) >= needed:
         moving.change(state=RunState.RUNNING)
     return f"{len(approved)} of {needed}"
+
+
+def _person(actor: str) -> str:
+    """'root' for 'root@fra/a1' and 'root@wdc/b1': who can be one user at two agents is one person.  Names of tokens stay."""
+    user, _, place = actor.rpartition("@")
+    return user if "/" in place else actor
 
 
 def _pause(moving: Moving, body: SteerRun) -> str:
@@ -69,15 +77,11 @@ def _resume(moving: Moving, body: SteerRun) -> str:
     record = moving.record
     failed = moving.counts().get(NodeState.FAILED, 0)
     if record.direction is Direction.APPLY and record.hold is Hold.FAILURE and failed > record.budget:
-        words = (
-            f"{failed} nodes of run {record.id} failed and {record.budget} may: retry or skip some first, or revert it"
-        )
-        raise Illegal("verb", words)
+        words = f"{count(failed)} of run {record.id} failed, and {may(record.budget)}"
+        raise Illegal("verb", f"{words}: retry or skip some first, or revert it")
     if record.direction is Direction.APPLY and record.hold is Hold.BUDGET and moving.is_spent:
-        words = (
-            f"{moving.bad()} nodes of run {record.id} failed or are out of reach and {record.budget} may: it goes on "
-        )
-        raise Illegal("verb", words + "by itself when they are back; or retry or skip some, or revert it")
+        mend = "it goes on by itself when that changes; or retry or skip some, or revert it"
+        raise Illegal("verb", f"{moving.spent}: {mend}")
     moving.change(state=goes_on_as(record.direction), hold=None, words=_because(body, "resumed"))
     return ""
 

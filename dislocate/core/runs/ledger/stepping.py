@@ -43,6 +43,7 @@ from dislocate.core.runs.steps import (
     RunStep,
 )
 from dislocate.core.tunables import RUN_WORDS
+from dislocate.core.words import count, may
 
 
 def step(draft: Draft, body: RunStep) -> int:
@@ -72,8 +73,7 @@ def _open(moving: Moving, body: OpenBatch) -> str:
     record = moving.record
     claim(bool(body.nodes) and len(dict.fromkeys(body.nodes)) == len(body.nodes), "nodes", "nobody, or somebody twice")
     if record.direction is Direction.APPLY and moving.is_spent:
-        words = f"{moving.bad()} nodes failed or are out of reach and {record.budget} may: nobody is granted anything"
-        raise Illegal("budget", words)
+        raise Illegal("budget", f"{moving.spent}: nobody is granted anything")
     present = dict.fromkeys((*moving.present_nodes(), *record.retries))
     for node in body.nodes:
         task = moving.task(node)
@@ -137,7 +137,7 @@ def _release(moving: Moving, body: ReleaseRun) -> str:
     claim(record.hold in END_BY_THEMSELVES, "hold", f"run {record.id} waits for an operator to resume it")
     failed = moving.counts().get(NodeState.FAILED, 0)
     out_of_reach = record.hold is Hold.BUDGET and moving.is_spent and failed <= record.budget
-    claim(not out_of_reach, "budget", f"{moving.bad()} nodes failed or are out of reach and {record.budget} may")
+    claim(not out_of_reach, "budget", moving.spent)
     moving.change(state=goes_on_as(record.direction), hold=None, words=body.words[:RUN_WORDS])
     return "release"
 
@@ -154,7 +154,7 @@ def _finish(moving: Moving, body: FinishRun) -> str:
     record, counts = moving.record, moving.counts()
     if body.state is RunState.FAILED:
         failed = counts.get(NodeState.FAILED, 0)
-        claim(failed > record.budget, "budget", f"{failed} nodes failed, and {record.budget} may")
+        claim(failed > record.budget, "budget", f"{count(failed)} failed, and {may(record.budget)}")
         held = f"run {record.id} waits for an operator, who decides about it"
         claim(record.hold is None or record.hold in END_BY_THEMSELVES, "hold", held)
         moving.take_grants_back()
@@ -162,7 +162,7 @@ def _finish(moving: Moving, body: FinishRun) -> str:
     elif body.state is RunState.DONE:
         settled = sum(counts.get(state, 0) for state in SETTLED)
         all_of_it = record.batch == record.batches and not record.retries and settled == record.targets
-        claim(all_of_it, "state", f"{record.targets - settled} nodes of run {record.id} are still to come")
+        claim(all_of_it, "state", f"{count(record.targets - settled)} of run {record.id} still to come")
     else:
         _claim_reverted(moving, body.state)
     moving.change(state=body.state, hold=None, granted=(), words=body.words[:RUN_WORDS])
@@ -177,7 +177,7 @@ def _claim_reverted(moving: Moving, state: RunState) -> None:
     for task in left:
         claim(task.state is NodeState.REVERT_FAILED, "state", f"{task.node} is {task.state.value}")
     expected = RunState.REVERT_FAILED if left else RunState.REVERTED
-    claim(state is expected, "state", f"{len(left)} nodes could not be reverted: run {record.id} is {expected.value}")
+    claim(state is expected, "state", f"{count(len(left))} not reverted: run {record.id} is {expected.value}")
 
 
 def _join(moving: Moving, body: JoinNodes) -> str:
@@ -194,7 +194,7 @@ def _join(moving: Moving, body: JoinNodes) -> str:
     fault = plan_fault(grown)
     claim(not fault, "plan", fault)
     moving.draft.write(records.plan_key(record.id), grown)
-    words = f"{len(new)} nodes joined: {', '.join(new)}"[:RUN_WORDS]
+    words = f"{count(len(new))} joined: {', '.join(new)}"[:RUN_WORDS]
     promoted = -1 if record.batch == record.batches else record.promoted  # the end was meant, not who joins
     moving.change(targets=len(grown.targets), batches=len(grown.batches), promoted=promoted, words=words)
     return "join"

@@ -75,9 +75,10 @@ END_BY_THEMSELVES = (Hold.BUDGET, Hold.GATE, Hold.FREEZE, Hold.DEADLINE)
 # ---- nodes
 
 IN_FLIGHT = (_N.GRANTED, _N.STARTED, _N.UNKNOWN)  # something may be going on there
-COUNTS_AS_BAD = (_N.FAILED, _N.UNREACHABLE, _N.UNKNOWN)
+LOST = (_N.UNREACHABLE, _N.UNKNOWN)
+COUNTS_AS_BAD = (_N.FAILED, *LOST)  # against the budget
 SETTLED = (_N.DONE, _N.FAILED, _N.UNREACHABLE, _N.SKIPPED)  # while applying
-ASKABLE = (_N.GRANTED, _N.STARTED, _N.UNKNOWN)  # a node may ask: for the first time, or again after a restart
+ASKABLE = IN_FLIGHT  # a node may ask: for the first time, or again after a restart
 REPORTABLE = (_N.STARTED, _N.UNKNOWN)
 
 GRANTABLE: dict[Direction, tuple[NodeState, ...]] = {

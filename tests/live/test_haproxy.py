@@ -12,7 +12,7 @@ import pytest
 
 from dislocate.client.connection import AgentConnection
 from dislocate.fleet.processes import die_with_parent
-from dislocate.proxies.runtime import NoProxy, Runtime
+from dislocate.haproxy.runtime import NoProxy, Runtime
 from tests.support.addresses import free_port
 from tests.support.live import PATIENCE, command, until
 from tests.support.upstreams import Asking, upstream

@@ -11,8 +11,8 @@ from ipaddress import ip_address
 
 from msgspec import Struct
 
-from dislocate.proxies.pool import Server, State, scaled
-from dislocate.proxies.runtime import Slot
+from dislocate.client.pool import Server, State, scaled
+from dislocate.haproxy.runtime import Slot
 
 LARGEST = 256  # weight that HAProxy takes
 _STATES = {State.READY: "ready", State.DRAIN: "drain", State.MAINT: "maint", State.DOWN: "maint"}

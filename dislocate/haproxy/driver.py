@@ -12,10 +12,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from dislocate.client.connection import AgentConnection, Problem, segment
+from dislocate.client.pool import Server, pool
 from dislocate.core.errors import LocalError
-from dislocate.proxies.pool import Server, pool
-from dislocate.proxies.runtime import NoProxy, Runtime
-from dislocate.proxies.slots import Steps, steps
+from dislocate.haproxy.runtime import NoProxy, Runtime
+from dislocate.haproxy.slots import Steps, steps
 
 BATCH = 16  # commands in one line: HAProxy reads at most a buffer of 16 KiB
 

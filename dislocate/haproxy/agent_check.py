@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
-from dislocate.proxies.pool import Server, State, pool, scaled
+from dislocate.client.pool import Server, State, pool, scaled
 
 FRESH = 0.5  # seconds
 PATIENCE = 2.0  # seconds that a question may take to come

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dislocate.client.connection import NoAgent, Problem
+from dislocate.client.pool import Server, State, pool, scaled
 from dislocate.core.errors import LocalError
-from dislocate.proxies.agent_check import line
-from dislocate.proxies.driver import Bond, Driver
-from dislocate.proxies.pool import Server, State, pool, scaled
-from dislocate.proxies.runtime import Slot
-from dislocate.proxies.slots import steps
+from dislocate.haproxy.agent_check import line
+from dislocate.haproxy.driver import Bond, Driver
+from dislocate.haproxy.runtime import Slot
+from dislocate.haproxy.slots import steps
 
 ADDRESSES = [f"10.0.0.{at}" for at in range(1, 7)]
 
