@@ -17,6 +17,10 @@ demo: $(STAMP)
 test: $(STAMP) lint
 	$(BIN)/pytest -n 4 --dist loadfile
 
+# Two minutes with real processes: services, callers in three data centers, and all that may happen to them.
+fleet: $(STAMP)
+	$(BIN)/dislocate dev --scenario scenarios/balancing/whole-story.toml
+
 # The same tests with full counts: every seed, every round.
 prove: $(STAMP) lint
 	DISLOCATE_PROFILE=full $(BIN)/pytest -n 2 --dist loadfile -m "not live"

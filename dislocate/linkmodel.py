@@ -106,9 +106,9 @@ class Link:
         self._last_stream = max(self._last_stream, arrival)
         return self._last_stream
 
-    def segment(self, size: int, now: int) -> int | None:
+    def segment(self, size: int, now: int, channel: Channel = Channel.LINKS) -> int | None:
         """As `message`, for callers that carry several streams on one link and keep the order of each themselves."""
-        if self.is_cut(LINKS):
+        if self.is_cut(channel):
             return None
         arrival = self._pass(size, now)
         loss = self.quality.loss + self.extra_loss

@@ -50,7 +50,8 @@ class Server:
     `port` 0: any free one.  `host`: where to listen; everywhere, unless given.  `address`: what callers are told; empty: a
     given `host`, else what the agent advertises.  `instance_id`: 'NAME-PORT' unless given.  `workers`: requests at a time;
     what comes beyond waits, and beyond `queue` is answered 503.  `health`: a path that is answered here; '' for none.
-    `check`: 'ttl' (signs of life each second) or 'http' (the agent asks `health`).  `agent`, `token`: as of `Client`."""
+    `check`: 'ttl' (signs of life each second) or 'http' (the agent asks `health`, each `check_interval` such as '1s', and
+    waits for `check_timeout`; empty: its default).  `agent`, `token`: as of `Client`."""
 
     def __init__(
         self,
@@ -68,6 +69,8 @@ class Server:
         queue: int | None = None,
         health: str = "/health",
         check: str = "ttl",
+        check_interval: str = "1s",
+        check_timeout: str = "",
         agent: str | None = None,
         token: str | None = None,
     ) -> None:
@@ -93,7 +96,11 @@ class Server:
                 weight=weight,
                 check={"ttl": TTL}
                 if check == "ttl"
-                else {"http": f"http://{own}:{self.port}{health}", "interval": "1s"},
+                else {
+                    "http": f"http://{own}:{self.port}{health}",
+                    "interval": check_interval,
+                    **({"timeout": check_timeout} if check_timeout else {}),
+                },
             ),
             self._gate.meter.read,
         )

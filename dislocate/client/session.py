@@ -187,7 +187,7 @@ def _broken(error: HTTPError) -> Broken:
         case NewConnectionError():  # nobody accepted, for whatever reason: nothing was sent
             return Broken(Outcome.REFUSED, str(error.__cause__ or error), was_sent=False)
         case ConnectTimeoutError():
-            return Broken(Outcome.TIMED_OUT, "no connection in time", was_sent=False)
+            return Broken(Outcome.REFUSED, "no connection in time", was_sent=False)
         case ReadTimeoutError():
             return Broken(Outcome.TIMED_OUT, "no answer in time", was_sent=True)
     return Broken(Outcome.FAILED, str(error), was_sent=True)

@@ -8,9 +8,10 @@ import socket
 import time
 from types import TracebackType
 
-from dislocate.client.attempts import Call, Ended, broken_by
+from dislocate.client.attempts import Broken, Call, Ended
 from dislocate.client.caller import Client, Pick
 from dislocate.client.outcomes import outcome_of
+from dislocate.core.balance.picker import Outcome
 
 CONNECT_WITHIN = 1.0  # seconds: three times the longest round trip on earth, and one lost SYN is sent again after 1 s
 
@@ -40,7 +41,7 @@ class TcpCall:
         try:
             connection = socket.create_connection((picked.address, picked.port), min(seconds, CONNECT_WITHIN))
         except OSError as error:
-            raise broken_by(error, was_sent=False) from error
+            raise Broken(Outcome.REFUSED, str(error) or type(error).__name__, was_sent=False) from error
         self.picked, self._took = picked, time.monotonic() - began
         return Ended(connection)
 

@@ -16,10 +16,11 @@ from msgspec import Struct
 from dislocate.core.errors import ConfigError
 from dislocate.core.identity import Path
 from dislocate.core.units import format_duration
+from dislocate.fleet.calling.words import CallersPlan
 from dislocate.io.keyring import generate_secret
 from dislocate.io.shaping import DirectedQuality, ShapingPlan
 from sim.operators import STEERER
-from sim.scenario import Scenario, rtt_between
+from sim.scenario import Scenario, Service, rtt_between
 from sim.selectors import Instance
 
 FIRST_SERVICE_PORT = 18000
@@ -31,6 +32,7 @@ DNS_PORT = 49703
 TOKEN = "steerer.token"  # of another operator than the user who started the fleet, to approve what that one begins
 TOKENS = "tokens.toml"
 NETWORK = "127.0"  # the first two bytes of all addresses of a fleet
+STORY = "story"  # the file that says when the story began
 NETWORKS = 64  # tried until one is free
 
 
@@ -43,6 +45,7 @@ class ServicePlan(Struct, frozen=True):
     port: int
     interval: int
     timeout: int
+    called: Service | None = None  # somebody calls it: it registers itself, and serves as this says
 
 
 class AgentPlan(Struct, frozen=True):
@@ -87,11 +90,15 @@ def plan_agents(scenario: Scenario, network: str = NETWORK) -> dict[Path, AgentP
         for j, path in enumerate(paths, 1)
     }
     services: dict[Path, list[ServicePlan]] = {path: [] for path in hosts}
+    called = [workload.service for workload in scenario.workloads if workload.kind == "requests"]
     for service in scenario.services:
         for instance in layout.instances(service.name):
             owner = layout.owner(instance)
             port = FIRST_SERVICE_PORT + len(services[owner])
-            services[owner].append(ServicePlan(instance, owner, hosts[owner], port, service.interval, service.timeout))
+            kind = service if service.name in called else None
+            services[owner].append(
+                ServicePlan(instance, owner, hosts[owner], port, service.interval, service.timeout, kind)
+            )
     first = next(iter(hosts.values()))
     plans = {}
     for path, host in hosts.items():
@@ -152,6 +159,38 @@ def _tokens(secret: str) -> str:
     return f'[[token]]\nname = "{STEERER}"\nrole = "operate"\nsha256 = "{digest}"\n'
 
 
+def plan_callers(scenario: Scenario, plans: dict[Path, AgentPlan], directory: FilePath) -> dict[str, CallersPlan]:
+    """The processes that call, by 'WORKLOAD@dc/aJ': one for each workload and agent that it asks."""
+    layout, planned = scenario.layout(), {}
+    for workload in scenario.workloads:
+        if workload.kind != "requests":
+            continue
+        asked: dict[Path, list[str]] = {}
+        agents = layout.agents(workload.at)
+        for number in range(workload.clients):
+            asked.setdefault(agents[number % len(agents)], []).append(f"{workload.name}-{number + 1}")
+        for path, names in asked.items():
+            home = directory / plans[path].path
+            planned[f"{workload.name}@{path}"] = CallersPlan(
+                names=tuple(names),
+                path=path,
+                agent=f"unix:{home / 'state' / 'http.sock'}",
+                service=workload.service,
+                shaping=str(home / "shaping.json"),
+                steering=str(home / f"{workload.name}.sock"),
+                story=str(directory / STORY),
+                reports=str(home / f"{workload.name}.calls"),
+                rate=workload.rate,
+                users=workload.users,
+                think=workload.think,
+                keys=workload.keys if workload.keyed else 0,
+                timeout=workload.timeout,
+                begin=workload.begin,
+                until=workload.until,
+            )
+    return planned
+
+
 def _config(plan: AgentPlan, home: FilePath, secret: FilePath, servers: tuple[Path, ...]) -> str:
     datacenter, _, name = plan.path.partition("/")
     lines = [
@@ -169,6 +208,8 @@ def _config(plan: AgentPlan, home: FilePath, secret: FilePath, servers: tuple[Pa
     if servers:
         lines += ["", "[store]", f"servers = {json.dumps(servers)}"]
     for service in plan.services:
+        if service.called is not None:
+            continue
         check = (
             f'{{ http = "http://{service.host}:{service.port}/health", '
             f'interval = "{format_duration(service.interval)}", timeout = "{format_duration(service.timeout)}" }}'

@@ -12,15 +12,18 @@ from typing import Any, Self
 
 import msgspec
 
+from dislocate.client.connection import AgentConnection
 from dislocate.core.errors import ConfigError, DislocateError
 from dislocate.core.identity import Path
-from dislocate.fleet.blueprint import TOKEN, AgentPlan, ServicePlan, claim_network, write
+from dislocate.fleet.blueprint import STORY, TOKEN, AgentPlan, ServicePlan, claim_network, plan_callers, write
+from dislocate.fleet.called import TROUBLE, CalledPlan, Trouble
+from dislocate.fleet.calling.words import CallersPlan
 from dislocate.fleet.observer import Observer
-from dislocate.fleet.processes import FleetProcess, stop_all
+from dislocate.fleet.processes import FleetProcess, ProcessFailed, stop_all
 from dislocate.host.instances import end_processes
 from dislocate.host.leftovers import end_leftovers
 from dislocate.strict import one_of
-from sim.scenario import Scenario
+from sim.scenario import Scenario, Service
 
 STEERING_TIMEOUT = 10.0  # seconds: an agent takes it in its next turn, which a machine that starts a fleet may delay
 
@@ -43,6 +46,9 @@ class Fleet:
             for plan in self.plans.values()
             for service in plan.services
         }
+        (directory / STORY).unlink(missing_ok=True)  # of an earlier fleet in this directory
+        self.callers_plans = plan_callers(scenario, self.plans, directory)  # by 'WORKLOAD@dc/aJ'
+        self.callers = {name: _callers(name, plan, directory) for name, plan in self.callers_plans.items()}
         self.observers = {path: Observer(plan) for path, plan in self.plans.items()}
         self._paused: dict[str, None] = {}
 
@@ -60,12 +66,26 @@ class Fleet:
             service.start()
         for agent in self.agents.values():
             agent.start()
-        for agent in self.agents.values():
-            agent.wait_ready()
+        for callers in self.callers.values():
+            callers.start()
+        for process in (*self.agents.values(), *self.callers.values()):
+            process.wait_ready()
+
+    def tell_story(self, began: int) -> None:
+        """Let the callers begin, who wait for it: the story began at `began` of the monotonic clock."""
+        path = self.directory / STORY
+        path.with_suffix(".new").write_text(str(began))
+        path.with_suffix(".new").rename(path)
+
+    def check_callers(self) -> None:
+        """Raises `ProcessFailed` where callers have ended: they would have called on."""
+        for name, process in self.callers.items():
+            if not process.is_running:
+                raise ProcessFailed(name, "ended while it should call", process.log)
 
     def stop(self) -> None:
         """End every process."""
-        stop_all([*self.agents.values(), *self.services.values()])
+        stop_all([*self.callers.values(), *self.agents.values(), *self.services.values()])
         states = [self.home(path) / "state" for path in self.plans]
         end_processes(*states)  # what agents run outlives them
         for state in states:
@@ -137,18 +157,38 @@ class Fleet:
         data = msgspec.json.encode(command) + b"\n"
         for path, agent in self.agents.items():
             if agent.is_running:
-                self._steer_one(path, data)
+                self._steer_one(path, str(self.home(path) / "state" / "shaping.sock"), data)
+        for name, callers in self.callers.items():
+            if callers.is_running:
+                self._steer_one(name, self.callers_plans[name].steering, data)
 
-    def _steer_one(self, path: Path, data: bytes) -> None:
+    def trouble(self, name: str, slowness: float = 1.0, fails: float = 0.0) -> None:
+        """Let a service that is called ('dc/service#i') serve so much slower, or answer so many requests with an error.
+
+        One that does not run is started without trouble."""
+        plan = self.check_called(name, "target")
+        if self.is_running(name):
+            body = msgspec.json.encode(Trouble(slowness, fails))
+            AgentConnection(f"http://{plan.host}:{plan.port}").raw("PUT", TROUBLE, body)
+
+    def check_called(self, name: str, field: str) -> ServicePlan:
+        """The plan of a service.  Raises `ConfigError` for one that nobody calls: it serves nothing."""
+        plan = next(one for each in self.plans.values() for one in each.services if str(one.instance) == name)
+        if plan.called is None:
+            mend = 'a service that a workload of kind "requests" calls'
+            raise ConfigError(field, got=name, expected=mend)
+        return plan
+
+    def _steer_one(self, name: str, where: str, data: bytes) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
             control.settimeout(STEERING_TIMEOUT)
-            control.connect(str(self.home(path) / "state" / "shaping.sock"))
+            control.connect(where)
             control.sendall(data)
-            if path in self._paused:
+            if name in self._paused:
                 return
             answer = control.makefile("rb").readline()
         if not msgspec.json.decode(answer).get("ok"):
-            raise SteeringFailed(f"{path}: {answer.decode()}")
+            raise SteeringFailed(f"{name}: {answer.decode()}")
 
     def _process(self, name: str) -> FleetProcess:
         process = self.agents.get(name) or self.services.get(name)
@@ -167,5 +207,34 @@ class Fleet:
 
 def _service(plan: ServicePlan, directory: FilePath) -> FleetProcess:
     name = str(plan.instance)
-    log = directory / plan.owner / f"{plan.instance.id}.log"
-    return FleetProcess(name, ["-m", "dislocate.fleet.service", plan.host, str(plan.port), name], log)
+    home = directory / plan.owner
+    log = home / f"{plan.instance.id}.log"
+    if plan.called is None:
+        return FleetProcess(name, ["-m", "dislocate.fleet.service", plan.host, str(plan.port), name], log)
+    file = home / f"{plan.instance.id}.json"
+    file.write_bytes(msgspec.json.encode(_called(plan, plan.called, home)))
+    return FleetProcess(name, ["-m", "dislocate.fleet.called", str(file)], log)
+
+
+def _called(plan: ServicePlan, service: Service, home: FilePath) -> CalledPlan:
+    return CalledPlan(
+        name=str(plan.instance),
+        service=service.name,
+        id=plan.instance.id,
+        agent=f"unix:{home / 'state' / 'http.sock'}",
+        host=plan.host,
+        port=plan.port,
+        interval=plan.interval,
+        timeout=plan.timeout,
+        workers=service.workers,
+        takes=service.takes,
+        queue=service.queue,
+    )
+
+
+def _callers(name: str, plan: CallersPlan, directory: FilePath) -> FleetProcess:
+    workload = name.partition("@")[0]
+    file = directory / plan.path / f"{workload}.json"
+    file.write_bytes(msgspec.json.encode(plan))
+    FilePath(plan.reports).unlink(missing_ok=True)  # of an earlier fleet
+    return FleetProcess(name, ["-m", "dislocate.fleet.calling", str(file)], file.with_suffix(".log"))

@@ -18,7 +18,6 @@ from dislocate.fleet.operators import Operators, check_runs
 from sim.expectations import Judge, Verdict
 from sim.scenario import UNDO, Fault, PlannedRun, PlannedScale, Scenario
 from sim.selectors import as_tuple
-from sim.traffic.claims import REQUEST_CLAIMS
 
 ROUND = 0.25  # seconds between two rounds of questions
 
@@ -46,6 +45,9 @@ class LiveFaults:
             "leave": lambda fault: self._each(fault, self._leave),
             "drain": lambda fault: self._drain(fault, True),
             "undrain": lambda fault: self._drain(fault, False),
+            "serve_slow": self._trouble,
+            "serve_fail": self._trouble,
+            "serve_mend": self._trouble,
             "server_add": lambda fault: self._each(fault, operators.add_server),
             "server_remove": lambda fault: self._each(fault, operators.remove_server),
             "lead": lambda fault: self._each(fault, operators.transfer),
@@ -59,6 +61,9 @@ class LiveFaults:
         if fault.do not in self._verbs:
             known = ", ".join(sorted(self._verbs))
             raise ConfigError(field, got=fault.do, expected=f"one of {known}; or `dislocate sim run`")
+        if self._verbs[fault.do] == self._trouble:
+            for instance in self._layout.chosen_instances(fault.target):
+                self._fleet.check_called(str(instance), field)
 
     def do(self, fault: Fault) -> None:
         self._verbs[fault.do](fault)
@@ -91,6 +96,10 @@ class LiveFaults:
     def _drop(self, fault: Fault) -> None:
         self._between(fault, do="loss", loss=fault.loss)
 
+    def _trouble(self, fault: Fault) -> None:
+        for instance in self._layout.chosen_instances(fault.target):
+            self._fleet.trouble(str(instance), fault.factor or 1.0, fault.loss or 0.0)
+
     def _agent(self, path: str) -> AgentConnection:
         return AgentConnection(f"unix:{self._fleet.home(path) / 'state' / 'http.sock'}")
 
@@ -113,16 +122,17 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     tell: Say = (lambda _: None) if as_json else say
     scenario = fleet.scenario
     check_runs(scenario)
-    check_calls(scenario)
     operators = Operators(fleet)
     faults = LiveFaults(fleet, operators)
     observed = LiveObserved(fleet)
     judge = Judge(scenario.expect, observed)
     tell(f"{scenario.title}\n  {scenario.why}\n")
-    tell(f"starting {len(fleet.agents)} agents and {len(fleet.services)} services ...")
+    tell(_who_starts(fleet))
     fleet.start()
     due = _agenda(scenario)
     began = time.monotonic_ns()
+    fleet.tell_story(began)
+    operators.set_policies()
     while (now := time.monotonic_ns() - began) < scenario.duration:
         while due and due[0][0] <= now:
             _, _, happening = heappop(due)
@@ -138,6 +148,7 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
         judge.look(asked)
         pause = min(ROUND, (due[0][0] - (time.monotonic_ns() - began)) / SECOND if due else ROUND)
         time.sleep(max(0.0, pause))
+    fleet.check_callers()
     verdicts = judge.conclude(scenario.duration)
     if as_json:
         say(json.dumps([{"expectation": v.expectation, "holds": v.holds, "why": v.why} for v in verdicts]))
@@ -146,12 +157,9 @@ def play(fleet: Fleet, *, as_json: bool, say: Say) -> bool:
     return all(verdict.holds for verdict in verdicts)
 
 
-def check_calls(scenario: Scenario) -> None:
-    """Raises `ConfigError` for a claim about calls: their callers are simulated, and nobody would have called."""
-    for at, expect in enumerate(scenario.expect):
-        if expect.claim in REQUEST_CLAIMS:
-            expected = "a claim about what agents answer; calls are made and judged by `dislocate sim run`"
-            raise ConfigError(f"expect[{at}].claim", got=expect.claim, expected=expected)
+def _who_starts(fleet: Fleet) -> str:
+    callers = f", and {len(fleet.callers)} processes that call them" if fleet.callers else ""
+    return f"starting {len(fleet.agents)} agents and {len(fleet.services)} services{callers} ..."
 
 
 def _agenda(scenario: Scenario) -> list[tuple[int, int, Happening]]:

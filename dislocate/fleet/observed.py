@@ -4,6 +4,7 @@ One round asks every agent that can answer; between rounds the answers stand sti
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,10 +14,12 @@ from dislocate.client.connection import NoAgent, Problem
 from dislocate.core.boundary.values import MemberState, Status
 from dislocate.core.identity import Path
 from dislocate.core.units import SECOND
+from dislocate.fleet.calling.reports import Reports
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observer import Observer
 from sim.claims import ERRANDS
 from sim.scenario import Expect
+from sim.traffic.book import Seen
 
 
 class Member(Struct, frozen=True):
@@ -82,6 +85,7 @@ class LiveObserved:
     def __init__(self, fleet: Fleet) -> None:
         self.layout = fleet.scenario.layout()
         self._fleet = fleet
+        self._reports = Reports(fleet.callers_plans.values())
         self._rounds = 0
         self._now = 0
         self._answers: dict[Path, Answers] = {}
@@ -211,6 +215,10 @@ class LiveObserved:
     def happened(self, what: str) -> int:
         """How often an event has been told, by the agents' own counters."""
         return int(self._sums().get(f'dislocate_events_total{{kind="{what}"}}', 0))
+
+    def requests(self, services: Sequence[str], agents: Sequence[Path], since: int, until: int) -> Seen:
+        """What callers wrote down until now."""
+        return self._reports.seen(services, agents, since, until)
 
     def measured(self, what: str, since: int) -> float:
         """'messages' or 'bytes' sent by an agent in a second, from `since` to the last round; by how much 'terms' grew."""

@@ -62,6 +62,16 @@ class Operators:
 
         self._insist(ask, _is_for_later, AGAIN, "")
 
+    def set_policies(self) -> None:
+        """Those of the scenario, as soon as the store takes writes."""
+        for service, table in self._fleet.scenario.policies.items():
+
+            def ask(agent: AgentConnection, service: str = service, table: dict[str, Any] = table) -> bool:
+                agent.send("PUT", f"/api/policies/{service}", table, PATIENCE)
+                return True
+
+            self._insist(ask, _is_for_later, AGAIN)
+
     def steer(self, fault: Fault, nodes: tuple[Path, ...]) -> None:
         """Do `fault.verb` to the run, of that name, that began last."""
         for node in nodes or ("",):

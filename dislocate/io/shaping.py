@@ -224,6 +224,14 @@ class Shaping:
 
         self._line.put(pair.arrives, arrive)
 
+    # ---- an application's own streams
+
+    def links_with(self, address: Address) -> tuple[Link, Link] | None:
+        """The way to `address` and the way back, as they are steered; None: nothing lies between.  Their channel is
+        `APP`; who carries streams over them keeps the order of each."""
+        pair = self._pair_at(address)
+        return None if pair is None else (pair.out, pair.back)
+
     # ---- steering
 
     def steer(self, command: Steer) -> int:

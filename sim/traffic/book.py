@@ -4,7 +4,8 @@ Times are of the moment when a call began.  Where a call was first sent is compa
 then: retries go where they must.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -13,6 +14,8 @@ from dislocate.core.boundary.balance import Share
 from dislocate.core.identity import Path
 from dislocate.core.units import MILLISECOND, SECOND
 from sim.traffic.measures import percentile
+
+Number = TypeVar("Number", int, float)
 
 
 class Seen(Struct, frozen=True):
@@ -48,8 +51,16 @@ class CallerBook(Struct):
     attempted: dict[str, Attempted] = {}  # by key of the endpoint
     ends: list[tuple[int, int, bool]] = []  # (begun, took, failed)
     sent: dict[int, dict[str, int]] = {}  # by second: first attempts, by data center
-    published: dict[int, tuple[Share, ...]] = {}  # by second: what its agent published at its beginning
+    wanted: dict[
+        int, dict[str, float]
+    ] = {}  # by second: the same by the flows that its agent published as each was sent
     empty: list[int] = []  # when it got nobody, though its agent knew somebody
+
+    def first_sent(self, datacenter: str, published: Sequence[Share], second: int) -> None:
+        """A call was first sent there, while its agent published these shares; none: it did not answer."""
+        there = self.sent.setdefault(second, {})
+        there[datacenter] = there.get(datacenter, 0) + 1
+        add(self.wanted.setdefault(second, {}), {share.datacenter: share.share for share in published})
 
 
 class CallBook:
@@ -93,16 +104,19 @@ def _astray(chosen: list[CallerBook], since: int, until: int) -> tuple[float, st
     for (service, source), callers in sources.items():
         sent: dict[str, float] = {}
         wanted: dict[str, float] = {}
-        total = 0
+        total = begun = 0
         for one in callers:
             for second, there in one.sent.items():
-                if since <= second * SECOND < until and one.published.get(second):
-                    count = sum(there.values())
+                flows, count = one.wanted.get(second, {}), sum(there.values())
+                is_meant = since <= second * SECOND < until
+                is_known = abs(sum(flows.values()) - count) < 0.5  # else the agent was away for some of them
+                begun += count if is_meant else 0
+                if is_meant and is_known:
                     total += count
-                    for name, calls in there.items():
-                        sent[name] = sent.get(name, 0.0) + calls
-                    for share in one.published[second]:
-                        wanted[share.datacenter] = wanted.get(share.datacenter, 0.0) + share.share * count
+                    add(sent, there)
+                    add(wanted, flows)
+        if begun and not total:
+            return 1.0, f"{service} from {source}: nothing was published while {begun} calls were sent"
         for name in sorted({*sent, *wanted}):
             difference = abs(sent.get(name, 0.0) - wanted.get(name, 0.0)) / max(1, total)
             if difference > most:
@@ -110,3 +124,9 @@ def _astray(chosen: list[CallerBook], since: int, until: int) -> tuple[float, st
                 most = difference
                 where = f"{service} from {source} to {name}: {parts[0]:.1f} % sent, {parts[1]:.1f} % published"
     return most, where
+
+
+def add(sums: dict[str, Number], more: Mapping[str, Number]) -> None:
+    """Add `more` to `sums`, name by name."""
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0) + value

@@ -11,7 +11,7 @@ from itertools import count
 
 from dislocate.core.balance.errors import NoEndpoint
 from dislocate.core.balance.picker import Picker
-from dislocate.core.boundary.balance import ReportUsage
+from dislocate.core.boundary.balance import ReportUsage, Share
 from dislocate.core.boundary.events import Event, FlowsChanged
 from dislocate.core.boundary.requests import ReportLoad, Result
 from dislocate.core.boundary.values import Load, Status
@@ -52,7 +52,7 @@ class Hosted(Place):
 class Resident(Caller):
     """A caller on a host of the fleet."""
 
-    __slots__ = ("book", "machine", "name", "picker", "stream")
+    __slots__ = ("book", "machine", "name", "picker", "published", "stream")
 
     def __init__(self, at: int, name: str, machine: Machine, home: int, book: CallerBook, stream: Stream) -> None:
         super().__init__(at, machine.datacenter, home)
@@ -61,6 +61,7 @@ class Resident(Caller):
         self.book = book
         self.stream = stream
         self.picker = Picker(book.service, stream, name)
+        self.published: tuple[Share, ...] = ()  # by its agent, where that answers
 
 
 def place_requests(world: World) -> None:
@@ -148,7 +149,8 @@ class FleetPickers(Pickers):
         self._callers = {one.at: one for one in callers}
 
     def choose(self, call: Call, now: int, *, retry: bool) -> Place | None:
-        book = self._callers[call.caller.at].book
+        caller = self._callers[call.caller.at]
+        book = caller.book
         place = super().choose(call, now, retry=retry)
         if place is None:
             return None
@@ -161,8 +163,7 @@ class FleetPickers(Pickers):
         attempted.under_way += 1
         attempted.last = now
         if not call.tried:
-            there = book.sent.setdefault(now // SECOND, {})
-            there[place.datacenter] = there.get(place.datacenter, 0) + 1
+            book.first_sent(place.datacenter, caller.published, now // SECOND)
         return place
 
     def done(self, call: Call, now: int, ended: Ended) -> None:
@@ -250,23 +251,28 @@ class Requests:
 
     def _tell(self, caller: Resident, _: None, __: None) -> None:
         """Once a second: what was done, and the route anew."""
-        world, process, book = self._world, caller.machine.process, caller.book
+        world, process = self._world, caller.machine.process
         now = world.now
         usage = caller.picker.usage(now)
         if process is not None:
             if usage is not None:
                 world.request(caller.machine, ReportUsage(caller.name, (usage,)), _no_matter)
             self._ask(caller)
-        if process is not None and process.is_running and not process.is_paused:
-            flows = process.node.flows.of(book.service)
-            if flows is not None:
-                book.published[now // SECOND + 1] = flows.home.shares
+        self._look(caller)
         world.schedule.call(now - now % SECOND + PERIOD, self._tell, caller)
 
     def _heard(self, process: Process, event: Event) -> None:
         if isinstance(event, FlowsChanged) and event.service == self._workload.service:
             for caller in self._of.get(process.machine.path, ()):
+                self._look(caller)
                 self._world.schedule.call(self._world.now + WAKES, self._woken, caller)
+
+    def _look(self, caller: Resident) -> None:
+        """What its agent publishes."""
+        process, caller.published = caller.machine.process, ()
+        if process is not None and process.is_running and not process.is_paused:
+            flows = process.node.flows.of(self._workload.service)
+            caller.published = flows.home.shares if flows is not None else ()
 
     def _woken(self, caller: Resident, _: None, __: None) -> None:
         self._ask(caller)

@@ -7,7 +7,6 @@ import pytest
 from dislocate.core.boundary.balance import Share, Spill
 from dislocate.core.errors import ConfigError
 from dislocate.core.units import SECOND
-from dislocate.fleet.live import check_calls
 from sim.run import Run
 from sim.scenario import parse_scenario
 from sim.traffic.book import CallBook, CallerBook
@@ -147,12 +146,6 @@ def test_a_policy_that_means_nothing_is_told(table, field):
         parse_scenario(TEXT.format(more='[policies."shop.web"]\nspill = "never"', duration=20, rate=5))
 
 
-def test_claims_about_calls_are_refused_before_a_live_fleet_starts():
-    story = parse_scenario(TEXT.format(more='[[expect]]\nkind = "budget"\nclaim = "requests_ok"', duration=20, rate=20))
-    with pytest.raises(ConfigError, match="dislocate sim run"):
-        check_calls(story)
-
-
 # ---- claims
 
 
@@ -181,10 +174,23 @@ def test_claims_hold_up_to_their_budget_and_never_where_nobody_called():
 
 def test_astray_is_the_most_that_a_part_differs_from_what_was_published():
     book, shares = CallBook(), (Share("fra", 0.5), Share("lon", 0.5))
-    caller = CallerBook("one", "fra/a1", "shop.web", sent={1: {"fra": 80, "lon": 20}, 2: {"fra": 40, "lon": 60}})
-    caller.published = {1: shares, 2: shares}
+    caller = CallerBook("one", "fra/a1", "shop.web")
+    for second, there in ((1, ("fra",) * 8 + ("lon",) * 2), (2, ("fra",) * 4 + ("lon",) * 6)):
+        for datacenter in there:
+            caller.first_sent(datacenter, shares, second)
+    for published in (shares, ()):  # a second in which the agent was away for some
+        caller.first_sent("fra", published, 3)
     book.callers.append(caller)
-    assert book.seen((), ("fra/a1",), 0, 3 * SECOND).astray == pytest.approx(0.1)
+    assert book.seen((), ("fra/a1",), 0, 4 * SECOND).astray == pytest.approx(0.1)
     assert book.seen((), ("fra/a1",), 0, 2 * SECOND).astray == pytest.approx(0.3)
     assert "80.0 % sent" in book.seen(("shop.web",), ("fra/a1",), 0, 2 * SECOND).where
     assert book.seen(("shop.db",), ("fra/a1",), 0, 3 * SECOND).ended == 0
+
+
+def test_where_nothing_was_published_no_call_went_where_it_should():
+    book, caller = CallBook(), CallerBook("one", "fra/a1", "shop.web")
+    caller.first_sent("fra", (), 1)
+    book.callers.append(caller)
+    seen = book.seen((), ("fra/a1",), 0, 4 * SECOND)
+    assert seen.astray == 1.0
+    assert "nothing was published" in seen.where

@@ -166,3 +166,17 @@ def is_alive(pid: int) -> bool:
         return (FilePath("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def processes_named(text: str) -> list[int]:
+    """Living processes whose command line has `text`."""
+    found = []
+    for entry in FilePath("/proc").iterdir():
+        if entry.name.isdigit() and is_alive(int(entry.name)):
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it ended meanwhile
+            if text.encode() in line and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found

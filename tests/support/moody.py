@@ -81,3 +81,15 @@ def nobody() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
         yield taken.getsockname()[1]
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """A port where connections are neither made nor refused, as behind a link that is cut: its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as waiting:
+        port: int = listener.getsockname()[1]
+        for _ in range(3):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        yield port

@@ -10,7 +10,7 @@ from dislocate.client import CallFailed, Client, DeadlineExceeded, NoEndpoint, T
 from dislocate.core.boundary.balance import Policy, Retries
 from dislocate.core.units import MILLISECOND
 from tests.support.agent_thread import PATIENCE, AgentThread, at
-from tests.support.moody import Moody, moody_services, nobody
+from tests.support.moody import Moody, moody_services, nobody, silent
 
 NO_THROTTLE = Policy(throttle=0.0)
 
@@ -73,6 +73,27 @@ def test_a_refused_connection_is_tried_elsewhere_at_no_cost_whatever_the_method(
         for _ in range(10):
             assert client.http("orders.api").request(method, "/").status == 200
     assert requests(well) == 10
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_connection_that_is_not_made_in_time_is_tried_elsewhere_at_no_cost_too(agent, client, method, monkeypatch):
+    monkeypatch.setattr("dislocate.client.session.CONNECT_WITHIN", 0.05)
+    policy = Policy(retries=Retries(ratio=0.0, per_second=0.0, attempts=1), throttle=0.0)
+    with moody_services(1) as (well,), silent() as port:
+        agent.put(at(port, "cut-off"), at(well.port, "well"), policy=policy)
+        for _ in range(10):
+            assert client.http("orders.api").request(method, "/").status == 200
+    assert requests(well) == 10
+
+
+def test_a_tcp_connection_that_is_not_made_in_time_is_tried_elsewhere_at_no_cost_too(agent, client, monkeypatch):
+    monkeypatch.setattr("dislocate.client.tcp.CONNECT_WITHIN", 0.05)
+    policy = Policy(retries=Retries(ratio=0.0, per_second=0.0, attempts=1), throttle=0.0)
+    with moody_services(1) as (well,), silent() as port:
+        agent.put(at(port, "cut-off"), at(well.port, "well"), policy=policy)
+        for _ in range(10):
+            with client.tcp("orders.api") as connection:
+                assert connection.getpeername()[1] == well.port
 
 
 def test_where_all_refuse_the_error_names_each_attempt(agent, client):

@@ -93,10 +93,12 @@ def test_it_is_registered_and_says_that_it_lives_and_how_busy_it_is(agent):
 
 
 def test_it_may_be_checked_over_http_instead(agent):
-    with serving(hello, agent.where, check="http", instance_id="web-1") as server:
+    how = {"check": "http", "check_interval": "3s", "check_timeout": "2s"}
+    with serving(hello, agent.where, **how, instance_id="web-1") as server:
         until(lambda: asked(agent, ReportLoad))
         (spec,) = [register.instance for register in asked(agent, Register)]
         assert (spec.id, spec.check.http) == ("web-1", f"http://127.0.0.1:{server.port}/health")
+        assert (spec.check.interval, spec.check.timeout) == (3 * SECOND, 2 * SECOND)
         assert Caller(server).get("/health")[:2] == (200, "ok\n")
         assert asked(agent, Heartbeat) == []
 
