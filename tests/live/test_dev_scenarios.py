@@ -121,6 +121,7 @@ def story_of_a_run(directory, place, more=""):
     return str(story)
 
 
+@pytest.mark.full
 def test_dev_plays_config_runs_and_whoever_steers_them(tmp_path):
     done = command("dev", "--scenario", story_of_a_run(tmp_path, "{{ facts.state_dir }}", STEERED), "--json")
     assert [one["holds"] for one in json.loads(done.stdout)] == [True] * 2, done.stdout

@@ -11,7 +11,7 @@ from sim.scenario import read_scenario
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 STORIES = sorted(SCENARIOS.glob("**/*.toml"))
 FULL = os.environ.get("DISLOCATE_PROFILE") == "full"
-A_FEW = (  # of config runs, each some seconds; the others are told by `make prove`
+A_FEW = (  # of the store and of config runs, each some seconds; the others are told by `make prove`
     "bad-config-breaks-the-service",
     "budget-spent-by-unreachable-nodes",
     "controller-lost-during-revert",
@@ -20,8 +20,13 @@ A_FEW = (  # of config runs, each some seconds; the others are told by `make pro
     "once-command-is-lost",
     "rollout",
     "two-operators-at-once",
+    "behind-compaction",
+    "disk-goes-back",
+    "leaders-datacenter-cut",
+    "leaders-die-in-turn",
+    "servers-change-under-faults",
 )
-TOLD = [path for path in STORIES if FULL or path.parent.name != "runs" or path.stem in A_FEW]
+TOLD = [path for path in STORIES if FULL or path.parent.name not in ("runs", "store") or path.stem in A_FEW]
 MORE = {"rollout": 200}  # seeds of the story that stands for its issue
 
 
