@@ -2,7 +2,7 @@
 
 A thread reads the agent's event stream and puts the names that changed into a queue; whoever takes them decides how often,
 and what to do when nothing comes.  An agent that is gone is asked again every `RETRY`: what was known stays.  Only the first
-connection may fail: then `take` raises `NoAgent`, or what the agent refused.
+connection may fail, of an agent that has not answered before: then `take` raises `NoAgent`, or what the agent refused.
 """
 
 import time
@@ -21,8 +21,9 @@ RETRY = 2.0  # seconds, as the agent asks of event streams
 class Following:
     """Names of services that changed, of those that match `patterns`."""
 
-    def __init__(self, agent: AgentConnection, patterns: Iterable[str]) -> None:
+    def __init__(self, agent: AgentConnection, patterns: Iterable[str], *, has_answered: bool = False) -> None:
         self._agent = agent
+        self._has_answered = has_answered
         self._path = f"/api/watch?flows=true&service={','.join(segment(pattern) for pattern in patterns)}"
         self._queue: Queue[str | DislocateError] = Queue()
         Thread(target=self._read, name="following", daemon=True).start()
@@ -41,14 +42,13 @@ class Following:
             return list(names)
 
     def _read(self) -> None:
-        is_known = False
         while True:
             try:
                 for _, data in self._agent.events(self._path):
-                    is_known = True
+                    self._has_answered = True
                     self._queue.put(data["service"])
             except (NoAgent, Problem) as error:
-                if not is_known:
+                if not self._has_answered:
                     self._queue.put(error)
                     return
             click.echo(f"{self._agent.where} ended the watch; asking again", err=True)

@@ -57,7 +57,7 @@ def drive(
         fail(str(error), as_json, 1)
     if once:
         return
-    following = Following(agent, services)
+    following = Following(agent, services, has_answered=True)
     told = ""
     while True:
         changed = following.take(LOOK_EACH)

@@ -8,15 +8,17 @@ from threading import Thread
 import pytest
 from click.testing import CliRunner
 
+from dislocate.cli.following import Following
 from dislocate.cli.main import cli
 from dislocate.cli.templating import Templates, outputs
-from dislocate.client.connection import AgentConnection
+from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.balance import Policy, Spill
 from dislocate.core.boundary.requests import SetDraining
 from dislocate.core.boundary.values import Status
 from dislocate.core.units import HOUR, MILLISECOND
 from dislocate.haproxy.agent_check import AgentCheckServer, Answers
 from tests.support.fake_backend import datacenter, instance
+from tests.support.live import until
 from tests.support.tiny_store import served_store
 from tests.unit.test_http_balancing import place
 
@@ -318,3 +320,16 @@ def test_an_agent_check_is_answered_over_tcp_and_the_last_answer_holds_without_a
         assert ask(b"shop.web 10.1.0.1:8080\n") == b"up ready 100%\n"
         server.shutdown()
         thread.join()
+
+
+# ---- following
+
+
+def test_an_agent_that_never_answered_ends_what_follows_it_and_one_that_did_is_asked_again(monkeypatch, capsys):
+    monkeypatch.setattr("dislocate.cli.following.RETRY", 0.01)
+    nobody = AgentConnection("http://127.0.0.1:1")
+    with pytest.raises(NoAgent):
+        Following(nobody, ("shop.web",)).take(60)
+    known = Following(nobody, ("shop.web",), has_answered=True)
+    assert known.take(0.05) == []
+    until("it asks again", lambda: "asking again" in capsys.readouterr().err)
