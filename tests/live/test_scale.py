@@ -91,6 +91,7 @@ def is_sized(fleet, desired):
     return found if found["desired"] == desired == found["passing"] else None
 
 
+@pytest.mark.full
 def test_processes_grow_and_shrink_under_load_and_no_caller_sees_an_error(fleet):
     socket = f"unix:{fleet.home(next(iter(fleet.agents)))}/state/http.sock"
     until("the store takes a policy", lambda: api(fleet).send("PUT", f"/api/scale/{NAME}", POLICY))
