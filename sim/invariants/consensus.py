@@ -127,16 +127,22 @@ class SameState(LogInvariant):
 
 
 class LeadersHaveWhatWasApplied(LogInvariant):
-    """Who is elected has every entry that anybody has applied."""
+    """Who is elected has every entry that anybody has applied; but for who counts its votes late, when a later term has its
+    leader: what that one committed it need not have, and nobody follows it."""
 
     name = "leaders are complete"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._latest = 0  # term that had a leader
 
     def handlers(self) -> Handlers:
         return {LeaderElected: self._elected}
 
     def _elected(self, process: Process, event: LeaderElected) -> None:
         agreed = self.world.wiretap.agreed
-        if not agreed:
+        self._latest = max(self._latest, event.term)
+        if not agreed or event.term < self._latest:
             return
         self.exercised += 1
         last, path = agreed[-1].entry, process.node_id.path

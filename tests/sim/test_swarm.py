@@ -9,7 +9,8 @@ from sim.swarm import swarm_scenario
 
 A_FEW = (277,)  # a leader whose disk is slow applies what a majority of others has written: the tap looks at theirs
 # Others that were found: 69 and 567, a refusal that had lost a word on its way hid an earlier sending that was done; 110, a
-# simulated disk out of order; 245 and 311, the tap's view of joint changes; 346, who is left alone may condemn alone.
+# simulated disk out of order; 245 and 311, the tap's view of joint changes; 346, who is left alone may condemn alone;
+# 778, a leader of an earlier term that counts its votes late.
 SEEDS = range(1, 1001) if os.environ.get("DISLOCATE_PROFILE") == "full" else A_FEW
 
 
