@@ -61,7 +61,7 @@ class Wan:
         self.is_relay = False
         # Told the digest of each heartbeat; the node sets it.
         self.compare: Callable[[NodeId, Address | None, int], None] = lambda _peer, _source, _digest: None
-        # Told when a relay of this data center said something; the node sets it.
+        # Told when a relay of this data center said something material; the node sets it.
         self.reported: Callable[[], None] = lambda: None
         self._node = settings.node
         self._path = settings.node.path
@@ -188,9 +188,9 @@ class Wan:
         before = [self._reach.said(fact.relay, datacenter) for datacenter in told]
         if not self._reach.reported(fact):
             return False
-        self.reported()
         if fact.rows and not any(map(is_material, fact.rows, before)):
             return True  # it only drifted: the relay itself tells everybody
+        self.reported()
         for datacenter in told:
             self._hold(datacenter, f"{fact.relay.path} stepped down")
         self._out.rumors.put(f"w/{fact.relay.path}/{fact.rows[0].datacenter if fact.rows else ''}", fact)
