@@ -125,7 +125,7 @@ def test_a_command_is_run_by_one_relay_and_its_exit_code_is_known(fleet, tmp_pat
         "driver": {"kind": "command", "run": ["sh", "-c", f'echo "$DISLOCATE_EPOCH {{desired}}" >> {told}; exit 7']},
         "datacenters": [next(iter(fleet.agents)).partition("/")[0]],
     }
-    api(fleet).send("PUT", "/api/scale/other.api", policy)
+    until("the store takes a policy", lambda: api(fleet).send("PUT", "/api/scale/other.api", policy))
 
     def failed():
         found = api(fleet).get("/api/scale/other.api")["datacenters"][0]
