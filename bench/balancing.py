@@ -1,4 +1,4 @@
-"""Balancing beside what others ship, request by request in virtual time: `python -m bench.balancing [--quick]`.
+"""Balancing beside what others ship, request by request in virtual time.
 
 Three data centers of ten instances with four workers each, 20 ms exponential service (2,000 requests a second a data
 center), round trips of 20, 80 and 70 ms, 18 callers; each story under each policy with seeds that no tuning used.  What is
@@ -6,7 +6,6 @@ in the table is the median of the seeds.  The peers are our re-implementations o
 told of deaths and drains after 200 ms: ratios above 2 mean something, 5 % does not.  The oracle sees every queue.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -15,7 +14,7 @@ from statistics import fmean, median
 
 from msgspec import Struct
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from sim.traffic.balancer import Balancer, Setting
 from sim.traffic.engine import Traffic
 from sim.traffic.measures import Measured
@@ -147,15 +146,3 @@ def measure(quick: bool = False) -> Iterable[Table]:
         yield table(story, found)
     seeds = len(QUICK_SEEDS if quick else SEEDS)
     yield Table("balancing: every policy", "", (), f"medians over seeds: {seeds}\n\n{markdown(found)}")
-
-
-def main() -> None:
-    tables = []
-    for one in measure("--quick" in sys.argv):
-        print(render(one) + "\n", flush=True)
-        tables.append(one)
-    sys.exit(0 if all(one.holds for one in tables) else 1)
-
-
-if __name__ == "__main__":
-    main()

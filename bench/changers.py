@@ -9,14 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from statistics import mean
 from types import TracebackType
 from typing import Protocol, Self
 
+from bench.opened import Opened
 from bench.peers import name_of
 from bench.stores import MIB, PEERS, ask, free_ports
 from dislocate.fleet.blueprint import claim_network
@@ -72,32 +71,18 @@ def check_files(files: list[Path], content: str) -> None:
 # ---- ours
 
 
-class DislocateFleet:
+class DislocateFleet(Opened):
     """Agents of one data center, the first three of them servers of the store."""
 
     def __init__(self, size: int) -> None:
+        super().__init__()
         self.size = size
-        self._opened = ExitStack()
-        self._directory = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="dislocate-bench-")))
         self._agents: list[FleetProcess] = []
         self._hosts: list[str] = []
 
-    def __enter__(self) -> Self:
-        try:
-            self._found()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
     def change(self, content: str, strategy: str = AT_ONCE) -> float:
         """And until every agent that is asked answers so: its own view of the store, as every observer has one."""
-        spec = self._directory / "bench.toml"
+        spec = self.directory / "bench.toml"
         spec.write_text(
             f'name = "bench"\ntargets = "*"\nconfirm = {self.size}\n[[resources]]\nkind = "file"\n'
             f'path = "{{{{ facts.state_dir }}}}/bench.txt"\ncontent = "{content}"\n[strategy]\n{strategy}'
@@ -113,7 +98,7 @@ class DislocateFleet:
                 "--agent",
                 f"unix:{self._state(0)}/http.sock",
             ],
-            self._directory,
+            self.directory,
         )
         began = time.monotonic()
         run = ask(f"{self._url(0)}/api/runs?limit=1")["runs"][0]["id"]
@@ -139,25 +124,25 @@ class DislocateFleet:
         return f"http://{self._hosts[at]}:49700"
 
     def _state(self, at: int) -> Path:
-        return self._directory / name_of(at)
+        return self.directory / name_of(at)
 
-    def _found(self) -> None:
+    def found(self) -> None:
         network, claim = claim_network()
-        self._opened.callback(claim.close)
+        self.opened.callback(claim.close)
         self._hosts = [f"{network}.1.{at + 1}" for at in range(self.size)]
-        secret = self._directory / "secret"
+        secret = self.directory / "secret"
         secret.touch(mode=0o600)
         secret.write_text(generate_secret() + "\n")
         servers = ", ".join(f'"{DATACENTER}/{name_of(at)}"' for at in range(SERVERS))
         for at, host in enumerate(self._hosts):
-            config = self._directory / f"{name_of(at)}.toml"
+            config = self.directory / f"{name_of(at)}.toml"
             seeds = ", ".join(f'"{seed}:49701"' for seed in self._hosts[:SERVERS] if seed != host)
             config.write_text(
                 f'[node]\nname = "{name_of(at)}"\ndatacenter = "{DATACENTER}"\nbind = "{host}"\nseeds = [{seeds}]\n'
                 f'state_dir = "{self._state(at)}"\n[store]\nservers = [{servers}]\n[security]\nsecret_file = "{secret}"\n'
             )
             command = ["-m", "dislocate", "agent", "--config", str(config)]
-            self._agents.append(FleetProcess(name_of(at), command, self._directory / f"{name_of(at)}.log"))
+            self._agents.append(FleetProcess(name_of(at), command, self.directory / f"{name_of(at)}.log"))
             self._agents[-1].start()
         for agent in self._agents:
             agent.wait_ready(STARTED_WITHIN)
@@ -168,9 +153,8 @@ class DislocateFleet:
         knows_leader = bool(store.get("leader")) or at >= SERVERS  # others may hear of one only with the first write
         return knows_leader and sum(one["state"] == "alive" for one in members) == self.size
 
-    def _end(self) -> None:
+    def end(self) -> None:
         stop_all(self._agents)
-        self._opened.close()
 
 
 # ---- Salt
@@ -187,33 +171,17 @@ def salt_version() -> str:
     return said.split()[1]
 
 
-class SaltFleet:
+class SaltFleet(Opened):
     """One master and its minions, each with directories of its own; keys are accepted before anything is measured."""
 
     def __init__(self, size: int) -> None:
+        super().__init__("salt-")  # short, as paths of sockets have to be
         self.size = size
-        self._opened = ExitStack()
-        self._directory = Path(
-            self._opened.enter_context(tempfile.TemporaryDirectory(prefix="salt-"))
-        )  # sockets: short
         self._processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Self:
-        try:
-            self._found()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
 
     def change(self, content: str) -> float:
         self._write_state(content)
-        took = typed([*self._salt(), "--timeout=120", "*", "state.apply", "bench"], self._directory)
+        took = typed([*self._salt(), "--timeout=120", "*", "state.apply", "bench"], self.directory)
         check_files([self._file(at) for at in range(self.size)], content)
         return took
 
@@ -224,20 +192,18 @@ class SaltFleet:
         return _group_memory(self._processes[0].pid)
 
     def _salt(self) -> list[str]:
-        return [str(_SALT / "salt"), "-c", str(self._directory / "master")]
+        return [str(_SALT / "salt"), "-c", str(self.directory / "master")]
 
     def _file(self, at: int) -> Path:
-        return self._directory / name_of(at) / "bench.txt"
+        return self.directory / name_of(at) / "bench.txt"
 
     def _write_state(self, content: str) -> None:
-        path = f"{self._directory}/{{{{ grains['id'] }}}}/bench.txt"
-        (self._directory / "states" / "bench.sls").write_text(
-            f"{path}:\n  file.managed:\n    - contents: '{content}'\n"
-        )
+        path = f"{self.directory}/{{{{ grains['id'] }}}}/bench.txt"
+        (self.directory / "states" / "bench.sls").write_text(f"{path}:\n  file.managed:\n    - contents: '{content}'\n")
 
-    def _found(self) -> None:
+    def found(self) -> None:
         publish, returns = free_ports(2)
-        (self._directory / "states").mkdir()
+        (self.directory / "states").mkdir()
         common = {"root_dir": "", "log_level": "error", "publish_port": publish, "user": "root"}
         self._start(
             "master",
@@ -247,7 +213,7 @@ class SaltFleet:
                 "interface": "127.0.0.1",
                 "ret_port": returns,
                 "auto_accept": True,
-                "file_roots": {"base": [str(self._directory / "states")]},
+                "file_roots": {"base": [str(self.directory / "states")]},
             },
         )
         for at in range(self.size):
@@ -273,7 +239,7 @@ class SaltFleet:
         _await(all_answer, "a minion does not answer")
 
     def _start(self, name: str, program: str, config: dict[str, object]) -> None:
-        home = self._directory / name
+        home = self.directory / name
         home.mkdir()
         (home / program.removeprefix("salt-")).write_text(json.dumps(config | {"root_dir": str(home)}))  # which is YAML
         with (home / "log").open("ab") as log:
@@ -288,7 +254,7 @@ class SaltFleet:
                 )
             )
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Each with what it started, by its own session."""
         for process in self._processes:
             try:
@@ -298,7 +264,6 @@ class SaltFleet:
         for process in self._processes:
             process.wait()
         time.sleep(0.5)  # what they were writing
-        self._opened.close()
 
 
 def _group_memory(leader: int) -> float:

@@ -1,4 +1,4 @@
-"""DNS answers a second beside dnsmasq, on one core each, in one run: `python -m bench.dns`.
+"""DNS answers a second beside dnsmasq, on one core each, in one run.
 
 100 names; half of the questions are A with three records, half SRV with three records and three additional.  Ours is a whole
 agent as `dislocate agent` starts it, with the names as registered services; the peer has them in its files.  Each server is
@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from dnslib import QTYPE, DNSRecord
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from dislocate.io.keyring import generate_secret
 
 NAMES = 100
@@ -182,14 +182,3 @@ def measure(quick: bool) -> Iterator[Table]:
         ),
         "one core each, dnsperf on another; the median of rounds in turn",
     )
-
-
-def main() -> int:
-    tables = list(measure(quick="--quick" in sys.argv))
-    for table in tables:
-        print(render(table))
-    return 0 if all(table.holds for table in tables) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

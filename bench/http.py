@@ -1,5 +1,5 @@
 """HTTP a second: a `serve()`d hello beside the same function under gunicorn's gevent worker, and picks of an agent, in one
-run: `python -m bench.http`.
+run.
 
 Each server is one process pinned to one core, wrk, with the same options for all, to another; the peers take turns in short
 rounds, and the median counts for each.  One kept connection tells of stalls, 32 of throughput.  gevent.pywsgi as shipped is
@@ -22,7 +22,7 @@ from shutil import which
 from statistics import median
 from typing import NamedTuple
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from dislocate.client.connection import AgentConnection
 from dislocate.io.keyring import generate_secret
 
@@ -212,14 +212,3 @@ def picking(load: Load | None) -> Table:
         ),
         f"{CONNECTIONS} kept connections; the agent on one core with all else that it does",
     )
-
-
-def main() -> int:
-    tables = list(measure(quick="--quick" in sys.argv))
-    for table in tables:
-        print(render(table))
-    return 0 if all(table.holds for table in tables) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Membership of real agents beside serf, at 3, 20 and 60: `python -m bench.membership [--quick] [--out FILE]`.
+"""Membership of real agents beside serf, at 3, 20 and 60.
 
 How long joining takes, how soon a killed agent and a vanished host are known everywhere, what a stopped process suffers, and
 what an idle agent costs.  Both systems run with shipped defaults, one after the other, each fleet in network and process
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from bench.cluster import Cluster, Observation
 from bench.peers import SYSTEMS, Fact, System, name_of
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from tests.support.switch import why_impossible
 
 STARTED_WITHIN = 120.0  # seconds for all processes, on few cores
@@ -239,10 +239,8 @@ def measure(quick: bool) -> Iterator[Table]:
 def _examine_apart(system: System, size: int, quick: bool) -> Findings:
     """In namespaces of their own: the network is theirs alone, and whatever ends this process ends all agents."""
     namespaces = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command = [sys.executable, "-m", "bench.membership", "--system", system.name, "--size", str(size)]
-    output = subprocess.run(
-        [*namespaces, *command, *(["--quick"] if quick else [])], stdout=subprocess.PIPE, check=True
-    ).stdout
+    command = [sys.executable, "-m", "bench.membership", system.name, str(size), "quick" if quick else "full"]
+    output = subprocess.run([*namespaces, *command], stdout=subprocess.PIPE, check=True).stdout
     return msgspec.msgpack.decode(output, type=Findings)
 
 
@@ -290,25 +288,7 @@ def _figures(ours: Findings, peer: Findings | None) -> Iterator[Figure]:
     yield figure("memory (PSS)", "MiB an agent", lambda found: found.memory_mib, Bound(40.0))
 
 
-@click.command()
-@click.option("--quick", is_flag=True, help="Small fleets and few trials: to see that it works.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the figures to FILE, as JSON.")
-@click.option("--system", type=click.Choice(list(SYSTEMS)), hidden=True, help="Examine one fleet, here.")
-@click.option("--size", type=int, hidden=True)
-def main(quick: bool, out: Path | None, system: str | None, size: int) -> None:
-    """Membership of real agents beside serf."""
-    if system is not None:
-        findings = examine(SYSTEMS[system], size, QUICK if quick else FULL)
-        os.write(sys.stdout.fileno(), msgspec.msgpack.encode(findings))
-        return
-    tables = []
-    for table in measure(quick):
-        tables.append(table)
-        click.echo(render(table) + "\n")
-    if out is not None:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode(tables)))
-    sys.exit(0 if all(table.holds for table in tables) else 1)
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # one fleet, in a process of its own
+    system, size, plan = sys.argv[1:4]
+    found = examine(SYSTEMS[system], int(size), QUICK if plan == "quick" else FULL)
+    os.write(sys.stdout.fileno(), msgspec.msgpack.encode(found))

@@ -1,4 +1,4 @@
-"""What a pick and its report cost a caller: `python -m bench.pick [--quick]`.
+"""What a pick and its report cost a caller.
 
 CPU time of this thread, in rounds of 500 calls; what a round costs at best says what the code costs, the mean says what
 it cost here, among whatever else ran, with what is done once a second.  Durations of calls are drawn beforehand, one
@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import click
 from msgspec import Struct, structs
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from dislocate.core.balance.picker import Picker
 from dislocate.core.boundary.balance import Algorithm, Policy, Route, Share
 from dislocate.core.boundary.values import Status
@@ -176,15 +175,3 @@ def _updates(quick: bool) -> Iterator[Figure]:
         picker.update(after, now + at * SECOND)
         costs.append((time.thread_time_ns() - began) / 1e6)
     yield Figure("one of 1,000 instances changed", "ms", min(costs), note=f"mean {sum(costs) / len(costs):.2f}")
-
-
-@click.command()
-@click.option("--quick", is_flag=True, help="Small counts.")
-def main(quick: bool) -> None:
-    """Measure picks."""
-    for table in measure(quick):
-        click.echo(render(table) + "\n")
-
-
-if __name__ == "__main__":
-    main()

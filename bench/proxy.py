@@ -1,4 +1,4 @@
-"""`dislocate proxy` beside haproxy (mode tcp, one thread) in front of one nginx, in one run: `python -m bench.proxy`.
+"""`dislocate proxy` beside haproxy (mode tcp, one thread) in front of one nginx, in one run.
 
 wrk asks nginx through each in turn, in many short rounds, of which the median counts: for a page of 1 KiB over connections
 that stay, for the same over a connection a request, and for files of 1 MiB.  Ours runs as anybody would start it, fed by an
@@ -20,7 +20,7 @@ from statistics import median
 from time import clock_gettime, monotonic, sleep
 from typing import NamedTuple
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from dislocate.io.keyring import generate_secret
 
 ROUNDS = 9
@@ -231,15 +231,3 @@ def table(load: Load, rounds: list[list[Round]], is_judged: bool) -> Table:
         ),
         f"wrk and nginx on the same {os.cpu_count()} cores; the median of rounds in turn",
     )
-
-
-def main() -> int:
-    tables = []
-    for each in measure(quick="--quick" in sys.argv):
-        tables.append(each)
-        print(render(each) + "\n")
-    return 0 if all(each.holds for each in tables) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

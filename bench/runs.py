@@ -1,4 +1,4 @@
-"""Config runs beside Salt: one new file on every host, real processes on loopback: `python -m bench.runs [--quick]`.
+"""Config runs beside Salt: one new file on every host, real processes on loopback.
 
 Ours is a run in the replicated store of three servers, typed as `dislocate run start` and over when every agent, asked for
 what it knows, answers that all are done; Salt's is `salt '*' state.apply` of one `file.managed`, over when the command has
@@ -7,7 +7,6 @@ heard of every minion.  Both at once everywhere: ours with a strategy of no cana
 itself.  The two fleets of the smaller size run side by side and take turns; files are read after each round.
 """
 
-import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from statistics import median
@@ -15,7 +14,7 @@ from statistics import median
 from msgspec import Struct
 
 from bench.changers import AS_SHIPPED, DislocateFleet, SaltFleet, salt_version
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 
 FASTER = 0.2  # of Salt's time, at the smaller size
 SHIPPED_GROWTH = 1.25  # times as long for three times the nodes in as many batches
@@ -117,15 +116,3 @@ def growth(plan: Plan, few: Findings, many: Findings) -> Table:
         Figure("memory after that (PSS)", "MiB an agent", many.memory, few.memory, Bound(MEMORY)),
     )
     return Table(title, f"{plan.few} agents", figures, "the shipped strategy has five batches at either size")
-
-
-def main() -> None:
-    tables = []
-    for table in measure("--quick" in sys.argv):
-        print(render(table), flush=True)
-        tables.append(table)
-    sys.exit(0 if all(table.holds for table in tables) else 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,13 @@
-"""Scaling beside Kubernetes' HPA and AWS' target tracking, in the fluid model of `sim.scaling`: `python -m bench.scaling`.
+"""Scaling beside Kubernetes' HPA and AWS' target tracking, in the fluid model of `sim.scaling`.
 
 The peers are written from their documentation and run with their defaults; all see the same demand; booting takes a minute.
 What is dropped is compared where the slower rule drops anything worth a figure: two that drop less than a thousandth of a
 percent are equal.  The seeds are none that the constants of the rule were chosen on (1 to 12, and after a look at 101 to 110).
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from sim.scaling import RULES, SHAPES, Outcome, run, trace
 
 SEEDS = tuple(range(201, 211))
@@ -63,15 +62,3 @@ def _table(shape: str, seeds: Sequence[int], found: dict[str, list[Outcome]], pe
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def main() -> None:
-    tables = []
-    for table in measure("--quick" in sys.argv):
-        print(render(table), flush=True)
-        tables.append(table)
-    sys.exit(0 if all(table.holds for table in tables) else 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""How fast the simulator is: messages and node-seconds a second, at 10, 100 and 1,000 nodes: `python -m bench.simulator`.
+"""How fast the simulator is: messages and node-seconds a second, at 10, 100 and 1,000 nodes.
 And the store in it: how long 10,000 operations of clients on five voters take, while leaders are killed and cut off.
 
 Each size runs in a process of its own, on one core: the fleet is built and joins, is quiet, loses an agent to SIGKILL, loses
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from itertools import cycle
 from time import process_time
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from dislocate.core.boundary.events import Event, MemberDied
 from dislocate.core.units import SECOND, seconds
 from sim.faults import do
@@ -139,7 +139,7 @@ def measure(quick: bool = False) -> Iterable[Table]:
     """A table for each size, then what they say together."""
     costs: dict[int, float] = {}
     for nodes in list(FLEETS)[: 2 if quick else 3]:
-        command = [sys.executable, "-m", "bench.simulator", str(nodes), *(["--quick"] if quick else [])]
+        command = [sys.executable, "-m", "bench.simulator", str(nodes), "quick" if quick else "full"]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         steady = found["parts"]["steady"]
         costs[nodes] = steady["cpu"] / steady["virtual"] / nodes
@@ -242,17 +242,5 @@ def _table(nodes: int, found: dict[str, dict[str, dict[str, float]]]) -> Table:
     return Table(f"simulator: {nodes:,} nodes in {FLEETS[nodes][0]} data centers", "", tuple(figures))
 
 
-def main() -> None:
-    tables = []
-    for table in measure("--quick" in sys.argv):
-        print(render(table), flush=True)
-        tables.append(table)
-    sys.exit(0 if all(table.holds for table in tables) else 1)
-
-
-if __name__ == "__main__":
-    sizes = [argument for argument in sys.argv[1:] if argument.isdigit()]
-    if sizes:
-        print(json.dumps(live(int(sizes[0]), "--quick" in sys.argv)))
-    else:
-        main()
+if __name__ == "__main__":  # one size, in a process of its own: its peak of memory is a figure
+    print(json.dumps(live(int(sys.argv[1]), sys.argv[2] == "quick")))

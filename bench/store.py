@@ -1,4 +1,4 @@
-"""The replicated store beside etcd and PySyncObj, three servers of each on loopback: `python -m bench.store [--quick]`.
+"""The replicated store beside etcd and PySyncObj, three servers of each on loopback.
 
 Values of 256 bytes, every write durable on a majority (PySyncObj fsyncs nothing: that is its default).  Clients ask again as
 soon as they are answered, and take the servers in turn, as etcd's own client does; ours are on the agents' unix sockets, and
@@ -7,7 +7,6 @@ SIGKILL of the leader to the first write that a client of the others had acknowl
 shaped WAN, with the links of the built-in regions.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from statistics import median
 
 from msgspec import Struct
 
-from bench.report import Bound, Figure, Table, render
+from bench.report import Bound, Figure, Table
 from bench.stores import (
     SERVERS,
     Asker,
@@ -220,15 +219,3 @@ def await_leader(fleet: Fleet, servers: tuple[str, ...]) -> str:
             return leader
         time.sleep(0.2)
     return ""
-
-
-def main() -> None:
-    tables = []
-    for table in measure("--quick" in sys.argv):
-        print(render(table), flush=True)
-        tables.append(table)
-    sys.exit(0 if all(table.holds for table in tables) else 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,9 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
@@ -23,6 +21,7 @@ from urllib.request import urlopen
 
 from msgspec import Struct
 
+from bench.opened import Opened
 from bench.peers import name_of
 from dislocate.fleet.blueprint import claim_network
 from dislocate.fleet.processes import die_with_parent
@@ -112,35 +111,16 @@ class Process:
         return int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[1]) * 1024 / MIB
 
 
-class Processes(ABC):
-    """Three of them, in a directory that goes with them."""
+class Processes(Opened):
+    """Three of them."""
 
     def __init__(self) -> None:
-        self._opened = ExitStack()
-        self.directory = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="dislocate-bench-")))
+        super().__init__()
         self.servers: list[Process] = []
-
-    def __enter__(self) -> Self:
-        try:
-            self.found()
-        except BaseException:
-            self.end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
-
-    @abstractmethod
-    def found(self) -> None:
-        """Start all servers; returns when they have a leader."""
 
     def end(self) -> None:
         for server in self.servers:
             server.kill()
-        self._opened.close()
 
     def start(self, command: list[str]) -> Process:
         server = Process(command, self.directory / f"{len(self.servers)}.log")
@@ -175,7 +155,7 @@ class DislocateGroup(Processes):
 
     def found(self) -> None:
         network, claim = claim_network()
-        self._opened.callback(claim.close)
+        self.opened.callback(claim.close)
         self.hosts = [f"{network}.1.{at + 1}" for at in range(SERVERS)]
         secret = self.directory / "secret"
         secret.touch(mode=0o600)

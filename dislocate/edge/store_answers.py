@@ -6,6 +6,8 @@ watch carry the store's own revision: where to watch on from.  Durations are flo
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from dislocate.core.boundary.store import KeysRead, KeyValue, LeaseStanding, ServerView, StoreView, Transacted
 from dislocate.core.identity import Path
 from dislocate.core.store.replica import UNKNOWN_AGE
@@ -126,18 +128,7 @@ def key_answer(found: KeyValue) -> KeyAnswer:
 
 
 def key_read_answer(found: KeyValue, age: int) -> KeyReadAnswer:
-    text, encoding = text_of(found.value)
-    return KeyReadAnswer(
-        key=found.key,
-        value=text,
-        encoding=encoding,
-        revision=found.modified,
-        created=found.created,
-        modified=found.modified,
-        version=found.version,
-        lease=found.lease,
-        age=seconds(age),
-    )
+    return KeyReadAnswer(**structs.asdict(key_answer(found)), age=seconds(age))
 
 
 def keys_answer(read: KeysRead) -> KeysAnswer:

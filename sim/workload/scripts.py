@@ -72,17 +72,25 @@ def _interval(workload: Workload, stream: Stream) -> Pause:
     return Pause(stream.between(mean // 2, mean * 3 // 2))
 
 
-# ---- kv
-
-
-class KeyClient:
-    """Reads and writes a few keys that it shares with others."""
+class Scripted:
+    """What every client has: its world, what it is to do, its name, and dice of its own."""
 
     def __init__(self, world: World, workload: Workload, name: str, stream: Stream) -> None:
         self._world = world
         self._workload = workload
         self._name = name
         self._stream = stream
+        self._clients = world.truth.clients
+
+
+# ---- kv
+
+
+class KeyClient(Scripted):
+    """Reads and writes a few keys that it shares with others."""
+
+    def __init__(self, world: World, workload: Workload, name: str, stream: Stream) -> None:
+        super().__init__(world, workload, name, stream)
         self._written = 0
         self._known: dict[str, KeyValue | None] = {}  # as last seen
         self._keys = [f"{workload.prefix}k{number}" for number in range(1, workload.keys + 1)]
@@ -107,7 +115,7 @@ class KeyClient:
 
     def _do(self, action: Action, request: Transact | ReadKeys) -> Told:
         """Ask, and put what came of it into the history."""
-        history = self._world.truth.clients.history
+        history = self._clients.history
         invoked = history.invoke(self._name, action)
         answer = yield Ask(request, elsewhere=self._stream.chance(ROAMS))
         if isinstance(answer, Transacted):
@@ -121,7 +129,7 @@ class KeyClient:
         elif isinstance(answer, Refused) or answer is None:
             history.complete(invoked, Outcome.FAILED)
             kind = answer.kind if isinstance(answer, Refused) else "nobody was there"
-            refusals = self._world.truth.clients.refusals
+            refusals = self._clients.refusals
             refusals[kind] = refusals.get(kind, 0) + 1
         else:
             history.complete(invoked, Outcome.UNCERTAIN)
@@ -180,7 +188,7 @@ class KeyClient:
         answer = yield Ask(ReadKeys(key, consistency=Consistency.LOCAL))
         if isinstance(answer, KeysRead):
             value = answer.keys[0].value if answer.keys else None
-            clients = self._world.truth.clients
+            clients = self._clients
             read = LocalRead(self._name, self._world.now, key, value, answer.revision, answer.age)
             clients.local_reads.append(read)
         return answer
@@ -201,15 +209,11 @@ def _only(found: tuple[KeyValue, ...]) -> Value:
 # ---- locks
 
 
-class LockClient:
+class LockClient(Scripted):
     """Takes a lock, writes what the lock guards as long as it holds it, and lets go or is gone."""
 
     def __init__(self, world: World, workload: Workload, name: str, stream: Stream) -> None:
-        self._world = world
-        self._workload = workload
-        self._name = name
-        self._stream = stream
-        self._clients = world.truth.clients
+        super().__init__(world, workload, name, stream)
         self._written = 0
 
     def script(self) -> Script:
@@ -280,15 +284,11 @@ class LockClient:
 # ---- watch
 
 
-class WatchClient:
+class WatchClient(Scripted):
     """Reads what is there, and wants to hear of every change after it."""
 
     def __init__(self, world: World, workload: Workload, name: str, stream: Stream) -> None:
-        self._world = world
-        self._workload = workload
-        self._name = name
-        self._stream = stream
-        self._clients = world.truth.clients
+        super().__init__(world, workload, name, stream)
         self._prefix = f"{PREFIX}{workload.of}/" if workload.of else PREFIX
 
     def script(self) -> Script:

@@ -16,13 +16,12 @@ from typing import Annotated, Any
 from msgspec import Meta, field
 
 from dislocate.core.boundary.balance import Outcomes, ReportUsage, Route, Usage
-from dislocate.core.boundary.values import Status
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import LocalError
-from dislocate.core.identity import Path, check_service_name
+from dislocate.core.identity import check_service_name
 from dislocate.core.nearest import nearest
 from dislocate.core.units import SECOND
-from dislocate.edge.answers import Answer, LoadAnswer, age_of
+from dislocate.edge.answers import Answer, InstanceAnswer, LoadAnswer, age_of
 from dislocate.edge.bodies import Body, Duration, Number, duration
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation
@@ -82,21 +81,9 @@ class ShareAnswer(Answer, frozen=True):
     share: float
 
 
-class RoutedInstance(Answer, frozen=True):
+class RoutedInstance(InstanceAnswer, frozen=True):
     """One instance, as far as picking goes."""
 
-    id: str
-    node: Path
-    datacenter: str
-    address: str
-    port: int
-    status: Status
-    tags: tuple[str, ...]
-    meta: dict[str, str]
-    weight: int
-    load: LoadAnswer | None
-    age: float
-    reachable: bool
     suspected: bool  # its agent is: picked last
 
 
