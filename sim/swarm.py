@@ -162,9 +162,10 @@ def _clock(stream: Stream, at: int, servers: Paths) -> list[Fault]:
     return [Fault(at, "clock", _some(stream, servers), offset=offset, behind=behind)]
 
 
-def _replace(stream: Stream, at: int, servers: Paths) -> list[Fault]:
-    """A disk is lost, and its server added again: one at a time, as an operator would."""
-    victim = stream.choice(servers)
+def _lost_disk(stream: Stream, at: int, servers: Paths) -> list[Fault]:
+    """A disk is lost, and its server added again, as an operator would.  Always the same one: what was acknowledged may be
+    gone when a majority of the disks is."""
+    victim = servers[-1]
     again = at + _lasting(stream)
     return [Fault(at, "wipe", victim), Fault(again, "restart", victim), Fault(again + SECOND, "server_add", victim)]
 
@@ -190,6 +191,7 @@ KINDS: dict[str, Draw] = {
     "stalled disks": _stalled_disk,
     "full disks": _full_disk,
     "failed disks": _failed_disk,
+    "lost disks": _lost_disk,
     "restarts": _restart,
     "clocks": _clock,
     "members": _members,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from dislocate.core.boundary.balance import FlowRow, PlaceInput, Policy, Share, Spill
-from dislocate.core.tunables import FLOW_FRESH, REPORT_HALVES, SHARE_STEP
+from dislocate.core.tunables import FLOW_FRESH, MEASURED_FROM, REPORT_HALVES, SHARE_STEP
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 
 _SPILL = {
@@ -21,8 +21,8 @@ def explain(
     lines = [_whose(row, now), _SPILL[policy.spill]]
     if not is_known:
         lines.append(
-            f"Nobody reports load in {row.source} or elsewhere, so that nobody knows what instances can carry: all goes to "
-            "the nearest data center that has somebody."
+            f"No instance anywhere is loaded above {MEASURED_FROM:.0%}, and the policy says no capacity, so that nobody knows what "
+            "one can carry: all goes to the nearest data center that has somebody."
         )
     else:
         lines.append(_whole(row, told, policy))

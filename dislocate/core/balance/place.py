@@ -1,7 +1,7 @@
 """A place: the endpoints of one data center that a caller may use, what it learned of each, and the table it draws from.
 
-Invariant: whoever stands in
-`table` is usable by the catalog's word and not ejected, save where all that is usable would be ejected otherwise.
+Invariant: whoever stands in `table` is usable by the catalog's word and not ejected, save where all that is usable would be
+ejected otherwise.
 """
 
 from collections.abc import Iterator, Sequence
