@@ -27,11 +27,13 @@ REGIONS = ("fra", "wdc", "lon", "tok", "syd")
 
 Paths: TypeAlias = tuple[str, ...]
 Draw: TypeAlias = Callable[[Stream, int, Paths], list[Fault]]  # (stream, when, servers)
+LOST = "lost disks"  # never together with "members": of a group that is a server short, one disk may be the majority
 
 
 def swarm_scenario(seed: int, faulty: int = 45 * SECOND) -> Scenario:
     """The scenario of `seed`, with `faulty` nanoseconds of trouble."""
-    stream = Streams(f"swarm/{seed}")["scenario"]
+    streams = Streams(f"swarm/{seed}")
+    stream = streams["scenario"]
     shape, agents = stream.choice(FLEETS)
     is_wan = len(shape) > 1
     names = stream.sample(REGIONS, len(shape)) if is_wan else ["fra"]
@@ -39,11 +41,13 @@ def swarm_scenario(seed: int, faulty: int = 45 * SECOND) -> Scenario:
         f"{name}/a{number}" for name, count in zip(names, shape, strict=True) for number in range(1, count + 1)
     )
     kinds = stream.sample(tuple(KINDS), stream.between(2, 5))
+    if "members" not in kinds and streams[LOST].chance(0.3):  # dice of their own: the others fall as before
+        kinds.append(LOST)
     pace = stream.between(2, 8) * SECOND
     faults: list[Fault] = []
     at = BEGIN
     while at < BEGIN + faulty:
-        faults += KINDS[stream.choice(kinds)](stream, at, servers)
+        faults += ALL[stream.choice(kinds)](stream, at, servers)
         at += stream.between(pace // 4, pace * 2)
     end = BEGIN + faulty
     faults = [_within(fault, end) for fault in faults]
@@ -163,8 +167,8 @@ def _clock(stream: Stream, at: int, servers: Paths) -> list[Fault]:
 
 
 def _lost_disk(stream: Stream, at: int, servers: Paths) -> list[Fault]:
-    """A disk is lost, and its server added again, as an operator would.  Always the same one: what was acknowledged may be
-    gone when a majority of the disks is."""
+    """A disk is lost, and its server added again, as an operator would.  Always the same one, for what was acknowledged may
+    be gone when a majority of the disks is; see `LOST`."""
     victim = servers[-1]
     again = at + _lasting(stream)
     return [Fault(at, "wipe", victim), Fault(again, "restart", victim), Fault(again + SECOND, "server_add", victim)]
@@ -191,9 +195,9 @@ KINDS: dict[str, Draw] = {
     "stalled disks": _stalled_disk,
     "full disks": _full_disk,
     "failed disks": _failed_disk,
-    "lost disks": _lost_disk,
     "restarts": _restart,
     "clocks": _clock,
     "members": _members,
     "transfers": _lead,
 }
+ALL = KINDS | {LOST: _lost_disk}

@@ -153,18 +153,33 @@ class Wiretap:
 
 def has_durably(disk: Disk, index: int, term: int) -> bool:
     """Whether the disk has the entry for sure: in its log, or as a part of the applied state."""
-    return durable_term(disk, index) == term or durably_applied(disk) >= index
+    return _has(disk.durable, index, term)
+
+
+def had_durably(disk: Disk, index: int, term: int) -> bool:
+    """Whether the disk before this one had it when it was lost."""
+    return _has(disk.durable_before, index, term)
+
+
+def _has(durable: Callable[[str], bytes | None], index: int, term: int) -> bool:
+    return _term(durable(log_key(index))) == term or _applied(durable(APPLIED_KEY)) >= index
 
 
 def durable_term(disk: Disk, index: int) -> int | None:
     """The term of the entry that the disk's log has for sure; None: it has none."""
-    value = disk.durable(log_key(index))
-    return None if value is None else _decode_entry(value).term
+    return _term(disk.durable(log_key(index)))
 
 
 def durably_applied(disk: Disk) -> int:
     """The index up to which the disk has the applied state for sure."""
-    value = disk.durable(APPLIED_KEY)
+    return _applied(disk.durable(APPLIED_KEY))
+
+
+def _term(value: bytes | None) -> int | None:
+    return None if value is None else _decode_entry(value).term
+
+
+def _applied(value: bytes | None) -> int:
     return 0 if value is None else _decode_applied(value).index
 
 

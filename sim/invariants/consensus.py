@@ -17,7 +17,7 @@ from dislocate.core.store.server import CONTRADICTION
 from dislocate.core.tunables import AUDIT_EVERY
 from sim.invariants.monitor import Invariant
 from sim.process import Process
-from sim.wiretap import begins_anew, durable_hard, durable_term, has_durably, written_hard
+from sim.wiretap import begins_anew, durable_hard, durable_term, had_durably, has_durably, written_hard
 from sim.world import World
 
 Handlers = dict[type, Callable[[Process, Any], None]]
@@ -226,7 +226,9 @@ class DurableBeforeAcknowledged(LogInvariant):
 
 
 class AppliedIsOnAMajority(LogInvariant):
-    """What is applied anywhere is on the disks of a majority of the voters for sure (in a joint configuration, of both)."""
+    """What is applied anywhere is on the disks of a majority of the voters for sure (in a joint configuration, of both).
+
+    A disk that was lost counts with what it had: it acknowledged before, and the leader may hear of that later."""
 
     name = "what is applied is on a majority of disks"
 
@@ -244,7 +246,11 @@ class AppliedIsOnAMajority(LogInvariant):
         self._judged = event.index
         entry = agreed[event.index - 1].entry
         machines = self.world.machines.items()
-        holders = [path for path, one in machines if has_durably(one.disk, entry.index, entry.term)]
+        holders = [
+            path
+            for path, one in machines
+            if has_durably(one.disk, entry.index, entry.term) or had_durably(one.disk, entry.index, entry.term)
+        ]
         configurations = self.world.wiretap.configurations(entry.index)
         if not configurations:
             return
