@@ -3,7 +3,7 @@
     GET /api/services/shop.web/pick?key=cart-7&exclude=fra/a1/web-1   ->  {"address": "10.0.0.2", "port": 8080, "why": ...}
 
 An instance that is out is named only when nobody better was ever known: `status` and `age` say so.  Who picks often, or can
-say how calls went, is served better by `dislocate.Client`, which picks in-process.
+say how calls went, is served better by `dislocate.client.Client`, which picks in-process.
 """
 
 from collections.abc import Iterable
