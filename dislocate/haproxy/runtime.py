@@ -71,13 +71,16 @@ class Runtime:
             raise LocalError("--backend", got=backend, expected=f"a backend of that HAProxy ({answer.strip()[:100]})")
         columns = head.removeprefix("#").split()
         rows = [dict(zip(columns, line.split(), strict=False)) for line in lines[lines.index(head) + 1 :]]
-        backups = self._backups(rows[0]["be_id"]) if rows else set()
-        return [_slot(row, row["srv_name"] in backups) for row in rows]
+        backups = self._are_backups(backend, rows[0]["be_id"]) if rows else {}
+        if any(row["srv_name"] not in backups for row in rows):
+            # It was reloaded between the two questions: another look finds out, and nobody is moved on a guess.
+            raise NoProxy(self.where, f"its statistics do not know all servers of {backend}")
+        return [_slot(row, backups[row["srv_name"]]) for row in rows]
 
-    def _backups(self, backend: str) -> set[str]:
-        """Names of the servers of the backend of that number which are `backup`."""
-        rows = csv.DictReader(self.ask(f"show stat {backend} {_SERVERS} -1").removeprefix("# ").splitlines())
-        return {row["svname"] for row in rows if row["bck"] == "1"}
+    def _are_backups(self, backend: str, number: str) -> dict[str, bool]:
+        """By name whether a server of `backend`, which has that number, is `backup`."""
+        rows = csv.DictReader(self.ask(f"show stat {number} {_SERVERS} -1").removeprefix("# ").splitlines())
+        return {row["svname"]: row["bck"] == "1" for row in rows if row.get("pxname") == backend}
 
     def states(self) -> str:
         """All servers of all backends, in the form that `load-server-state-from-file` reads.  Raises `NoProxy`."""

@@ -7,6 +7,7 @@ from dislocate.client.pool import State, pool, scaled
 from dislocate.core.errors import LocalError
 from dislocate.haproxy.agent_check import line
 from dislocate.haproxy.driver import Bond, Driver
+from dislocate.haproxy.runtime import NoProxy, Runtime
 from tests.support.fake_haproxy import FakeProxy, slot
 
 
@@ -99,6 +100,36 @@ def test_an_agent_check_is_answered_by_share_and_status(asked, told):
         )
     )
     assert line(found, asked) == told
+
+
+# ---- the runtime socket
+
+STATE = """1
+# be_id be_name srv_name srv_addr srv_port srv_uweight srv_admin_state srv_time_since_last_change
+3 web s1 10.0.0.1 80 256 0 7
+3 web b1 10.0.0.2 80 256 0 7
+"""
+
+
+def saying(stat):
+    """A runtime whose HAProxy answers so to `show stat`."""
+    runtime = Runtime("/nowhere")
+    runtime.ask = {"show servers state web": STATE, "show stat 3 4 -1": stat}.__getitem__
+    return runtime
+
+
+def test_a_slot_is_a_backup_as_the_statistics_say():
+    runtime = saying("# pxname,svname,qcur,bck,\nweb,s1,0,0,\nweb,b1,0,1,\n\n")
+    assert [(each.name, each.is_backup) for each in runtime.slots("web")] == [("s1", False), ("b1", True)]
+
+
+@pytest.mark.parametrize(
+    "stat",
+    ["", "Permission denied\n", "# pxname,svname,bck,\nweb,s1,0,\n", "# pxname,svname,bck,\napi,s1,0,\napi,b1,1,\n"],
+)
+def test_statistics_that_do_not_say_of_each_server_what_it_is_are_no_reason_to_move_any(stat):
+    with pytest.raises(NoProxy, match="do not know all servers of web"):
+        saying(stat).slots("web")
 
 
 # ---- the driver
