@@ -35,8 +35,15 @@ def drive(
 ) -> None:
     """Set address, weight and state of the servers of backends, without a reload, as instances and flows change.
 
-    A backend needs free slots: server-template s 1-20 127.0.0.1:1 disabled.  HAProxy may be reloaded and the agent
-    restarted meanwhile: what differs is found and set within 2 s.  Each command to HAProxy is printed.
+    A backend needs free slots, and others for spares, to whom HAProxy then goes by itself when nobody else is left:
+
+    \b
+    option allbackups
+    server-template s 1-20 127.0.0.1:1 disabled
+    server-template spare 1-20 127.0.0.1:1 disabled backup
+
+    HAProxy may be reloaded and the agent restarted meanwhile: what differs is found and set within 2 s.  Each command to
+    HAProxy is printed.
 
     \b
     dislocate haproxy drive --socket /run/haproxy/admin.sock --backend web=shop.web
