@@ -70,7 +70,8 @@ class Client:
     DISLOCATE_TOKEN.  `first_within`: seconds that the first pick of a service waits for its first route.
 
     Everything that picks raises `NoAgent` when there has never been an agent to ask, `NoEndpoint` when nobody may be called,
-    `Throttled` when the service accepts so little that calls are kept from it."""
+    `Throttled` when the service accepts so little that calls are kept from it, and `LocalError`, at once, for a name that
+    can be no service's."""
 
     def __init__(
         self, agent: str | None = None, token: str | None = None, *, first_within: float = FIRST_WITHIN

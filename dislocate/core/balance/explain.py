@@ -21,8 +21,8 @@ def explain(
     lines = [_whose(row, now), _SPILL[policy.spill]]
     if not is_known:
         lines.append(
-            f"No instance anywhere is loaded above {MEASURED_FROM:.0%}, and the policy says no capacity, so that nobody knows what "
-            "one can carry: all goes to the nearest data center that has somebody."
+            f"No instance anywhere is loaded above {MEASURED_FROM:.0%}, and the policy says no capacity, so that nobody knows "
+            "what one can carry: all goes to the nearest data center that has somebody."
         )
     else:
         lines.append(_whole(row, told, policy))
