@@ -39,6 +39,7 @@ BACK_OFF = (0.2, 5.0)  # seconds: the first and the longest pause while the agen
 FORBIDDEN = 403
 NOT_NOW = frozenset({429, 503})  # an agent that is busy: nothing of the request was looked at
 NOT_ABOUT_NAMES = frozenset({401, FORBIDDEN, 408, 429})  # of 4xx: whoever asks for less is refused as well
+CLOSED = "this client is closed: what it knows grows old"
 FIRST_PAUSE = 0.1  # seconds between tries while somebody waits for a first route
 
 
@@ -142,7 +143,7 @@ class Sync:
     """The exchanges of one process."""
 
     def __init__(self, agent: AgentConnection, copy: LocalCopy) -> None:
-        self.problem = ""  # why the agent does not answer; empty: it does, or was not asked yet
+        self._problem = ""
         self.error: DislocateError | None = None  # the same, as it was raised
         self.heard = 0  # monotonic nanoseconds; 0: never
         self._agent = agent
@@ -157,6 +158,11 @@ class Sync:
         self._why_not_counted = ""
         self._owed: list[Usage] = []  # told, and certainly not heard
         self._refused: dict[str, str] = {}  # services that this agent does not even look for, and why: not asked again
+
+    @property
+    def problem(self) -> str:
+        """Why nothing new is heard of the agent; empty: it answers, or was not asked yet."""
+        return CLOSED if self._closed.is_set() else self._problem
 
     def start(self) -> None:
         """Begin, unless that was done."""
@@ -316,15 +322,15 @@ class Sync:
 
     def _answered(self) -> None:
         self.heard = time.monotonic_ns()
-        if self.problem:
+        if self._problem:
             log.info("the agent at %s answers again", self._agent.where)
-        self.problem, self.error = "", None
+        self._problem, self.error = "", None
 
     def _lost(self, error: DislocateError) -> None:
         words = _first_line(error)
-        if not self.problem:
+        if not self._problem:
             log.warning("%s; going on with what was known", words)
-        self.problem, self.error = words, error
+        self._problem, self.error = words, error
 
 
 def _first_line(error: DislocateError) -> str:

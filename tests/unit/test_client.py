@@ -225,6 +225,20 @@ def test_only_the_first_word_on_a_call_counts(agent, client):
     assert (picked.endpoint.pending, picked.endpoint.failed, picked.endpoint.succeeded) == (0, 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [(("x",), "outcome"), ((None,), "outcome")]
+    + [((Outcome.OK, seconds), "latency") for seconds in (-1.0, float("nan"), float("inf"), "1")],
+)
+def test_a_report_that_is_none_is_a_mistake_and_counts_for_nothing(agent, client, arguments, field):
+    agent.put(at(7001))
+    with client.pick("orders.api") as picked:
+        with pytest.raises(LocalError, match=f"^{field}: got"):
+            picked.report(arguments[0], latency=arguments[1] if len(arguments) > 1 else None)
+        assert picked.endpoint.pending == 1
+    assert (picked.endpoint.pending, picked.endpoint.failed, picked.endpoint.succeeded) == (0, 0, 1)
+
+
 def test_an_instance_that_fails_is_left_alone(agent, client):
     agent.put(at(7001), at(7002, "o2"), policy=Policy())
     for _ in range(5):
@@ -414,6 +428,7 @@ def test_a_closed_client_still_picks_what_it_knew(agent, client):
     assert picked_ports(client) == {7001}
     client.close()
     assert picked_ports(client) == {7001}
+    assert (client.status.is_current, "this client is closed" in str(client.status)) == (False, True)
     with pytest.raises(DislocateError):
         Client(agent.where, first_within=0.05).pick("nobody.here").__enter__()
 
