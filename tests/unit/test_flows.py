@@ -377,9 +377,9 @@ def test_how_calls_go_is_added_up_over_hosts_and_forgotten_when_nobody_calls():
 # ---- would this fit, and why
 
 
-def service_flows(*, spill=Spill.LOAD, **known):
+def service_flows(*, spill=Spill.LOAD, policy=None, **known):
     now = 100 * SECOND
-    policy = Policy(spill=spill)
+    policy = policy or Policy(spill=spill)
     seen = draw(now, policy=policy, **{name: told(now, demand=demand) for name, demand in known.items()})
     row = FlowRow(
         source="fra",
@@ -419,6 +419,17 @@ def test_the_explanation_says_what_was_decided_with_numbers():
 
 
 # ---- policies
+
+
+def test_a_tier_or_price_where_nobody_is_is_said_to_count_for_nothing():
+    policy = Policy(tiers={"lon": 1, "mars": 2}, prices={"mars": 0.5, "moon": 1.0}, price_weight=MILLISECOND)
+    words = [
+        line for line in service_flows(policy=policy, fra=10.0, lon=0.0).explanation if "counts for nothing" in line
+    ]
+    assert [line.split(":")[0] for line in words] == [
+        "mars (tier 2, price 0.5 in the policy)",
+        "moon (price 1 in the policy)",
+    ]
 
 
 def test_a_policy_is_read_as_it_was_written():

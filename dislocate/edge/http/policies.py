@@ -7,7 +7,7 @@ What is left out is the default.  Every agent follows these keys, so that a poli
 
 from msgspec.structs import replace
 
-from dislocate.core.balance.policies import PREFIX, check_policy, decode_policy, encode_policy
+from dislocate.core.balance.policies import PREFIX, check_datacenters, check_policy, decode_policy, encode_policy
 from dislocate.core.boundary.balance import Policy
 from dislocate.core.boundary.store import Consistency, KeysRead, KeyValue, ReadKeys, Transact, Transacted
 from dislocate.core.errors import LocalError
@@ -24,7 +24,7 @@ from dislocate.edge.store_answers import DeletedAnswer, RevisionAnswer
 def list_policies(call: Call) -> PoliciesAnswer:
     """All that are set; one that cannot be read (a key set by hand) is shown with what is wrong in it."""
     read = _read(call, ReadKeys(PREFIX, prefix=True, limit=READ_LIMIT))
-    return PoliciesAnswer(policies=tuple(_answer(each) for each in read.keys))
+    return PoliciesAnswer(policies=tuple(_answer(call, each) for each in read.keys))
 
 
 def get_policy(call: Call) -> PolicyAnswer:
@@ -32,12 +32,15 @@ def get_policy(call: Call) -> PolicyAnswer:
     read = _read(call, ReadKeys(PREFIX + name))
     if not read.keys:
         raise _no_policy(name)
-    return _answer(read.keys[0])
+    return _answer(call, read.keys[0])
 
 
 def put_policy(call: Call) -> RevisionAnswer:
     name, cas = _name(call), _cas(call)
     check_policy(call.body)
+    if not call.query_flag("force"):
+        held = call.node.flows.policy(name)  # what holds already is no new mistake
+        check_datacenters(call.body, {*call.node.datacenters, *held.tiers, *held.prices})
     request = put(PREFIX + name, encode_policy(call.body), cas=cas)
     return RevisionAnswer(revision=_change(call, name, request, cas).revision)
 
@@ -75,12 +78,13 @@ def _change(call: Call, name: str, request: Transact, cas: int | None) -> Transa
     return done
 
 
-def _answer(found: KeyValue) -> PolicyAnswer:
+def _answer(call: Call, found: KeyValue) -> PolicyAnswer:
+    """Of one that cannot be read the one that this agent follows instead."""
     name = found.key.removeprefix(PREFIX)
     try:
         return policy_answer(name, decode_policy(found.value), found.modified)
     except LocalError as error:
-        return policy_answer(name, Policy(), found.modified, problem=str(error))
+        return policy_answer(name, call.node.flows.policy(name), found.modified, problem=str(error))
 
 
 def _no_policy(name: str) -> Rejected:
@@ -119,7 +123,7 @@ OPERATIONS = (
         answer=RevisionAnswer,
         body=Policy,
         in_words=True,
-        queries=_CHANGING,
+        queries=(*_CHANGING, Query("force", "true: even with a tier or a price of a data center that nobody knows")),
     ),
     Operation(
         method="DELETE",
