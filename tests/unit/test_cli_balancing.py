@@ -348,19 +348,21 @@ def test_an_agent_check_is_answered_over_tcp_and_the_last_answer_holds_without_a
 
 
 class Away:
-    """An agent that does not answer, twice; then it says that shop.web changed, and nothing more."""
+    """An agent that does not answer, twice; then it says that shop.web changed, and nothing more unless it is `brief`."""
 
     where = "unix:/nowhere"
 
-    def __init__(self):
+    def __init__(self, *, brief=False):
         self.asked = 0
+        self.brief = brief
 
     def events(self, _path):
         self.asked += 1
         if self.asked < 3:
             raise NoAgent(self.where, "refused")
         yield "changed", {"service": "shop.web"}
-        Event().wait()
+        if not (self.brief and self.asked < 9):
+            Event().wait()
 
 
 def test_an_agent_that_never_answered_ends_what_follows_it_and_one_that_did_is_asked_again(monkeypatch):
@@ -368,3 +370,16 @@ def test_an_agent_that_never_answered_ends_what_follows_it_and_one_that_did_is_a
     with pytest.raises(NoAgent):
         Following(Away(), ("shop.web",)).take(60)
     assert Following(Away(), ("shop.web",), has_answered=True).take(60) == ["shop.web"]
+
+
+def test_that_an_agent_is_away_is_said_once_and_that_it_is_back(monkeypatch, capsys):
+    monkeypatch.setattr("dislocate.cli.following.RETRY", 0.01)
+    away = Away(brief=True)
+    following = Following(away, ("shop.web",), has_answered=True)
+    while away.asked < 9:  # it restarts several times after that, and answers each time: that is no news
+        following.take(0.05)
+    said = capsys.readouterr().err
+    assert said.count("everything is left as it is until an agent answers there") == 1
+    assert said.count("no agent at unix:/nowhere (refused): ") == 1
+    assert said.count("the agent at unix:/nowhere answers again") == 1
+    assert len(said.splitlines()) == 2
