@@ -57,7 +57,7 @@ class Operators:
         body = in_words(scale.policy)
 
         def ask(agent: AgentConnection) -> bool:
-            agent.send("PUT", f"/api/scale/{scale.service}", body, PATIENCE)
+            agent.send("PUT", f"/api/scale/{scale.service}?force=true", body, PATIENCE)
             return True
 
         self._insist(ask, _is_for_later, AGAIN, "")

@@ -211,6 +211,14 @@ def test_a_backlog_is_what_waits_where_all_is_busy():
     assert backlog([instance(load=Load(1.0, 30, 100.0))], 0.0) == 0.0
 
 
+def test_one_second_of_a_lone_instance_that_lies_is_measured_by_what_was_known():
+    gathering = Gathering()
+    for number, rate in enumerate((50.0, 50.0, 1e6, 50.0)):
+        gathering.second((instance(load=Load(0.5, 2, rate)),), number * SECOND)
+    gathering.tell((instance(),), 1.0)
+    assert gathering.told.endpoint_capacity == pytest.approx(148.0)  # 100, then 160 for a moment, and on the way back
+
+
 def test_the_backlog_of_one_takes_away_no_more_than_it_carries_itself():
     absurd, busy = instance(load=Load(1.0, 900_000, 100.0)), instance(load=Load(1.0, 30, 100.0))
     assert backlog([absurd, busy], 4.0, 100.0) == 200.0 + 26.0

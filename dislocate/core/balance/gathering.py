@@ -105,6 +105,13 @@ def smoothed(before: float, now: float, gain: float) -> float:
     return now if before <= 0.0 else before + gain * (now - before)
 
 
+def _learned(before: float, measured: float) -> float:
+    """What is known after a second that says `measured`.  Where few instances speak, what was known is another voice: no
+    second counts as more than BELIEVED times that."""
+    believed = min(measured, BELIEVED * before) if before > 0.0 else measured
+    return smoothed(before, believed, CAPACITY_SMOOTHING)
+
+
 def has_moved(told: float, now: float, small: float = 0.0) -> bool:
     """Whether `now` is clearly another number; of two that are above 0, a difference below `small` is none."""
     return abs(now - told) > max(FLOW_MOVED * abs(told), small if told and now else 0.0)
@@ -131,9 +138,9 @@ class Gathering:
         offered = sum(rate for rate, _ in self._usages.values())
         self._demand = smoothed(self._demand, offered, DEMAND_SMOOTHING) if self._usages else 0.0
         if measured := endpoint_capacity(living):
-            self._capacity = smoothed(self._capacity, measured, CAPACITY_SMOOTHING)
+            self._capacity = _learned(self._capacity, measured)
         if measured := concurrency(living):
-            self._concurrency = smoothed(self._concurrency, measured, CAPACITY_SMOOTHING)
+            self._concurrency = _learned(self._concurrency, measured)
 
     def tell(self, living: tuple[InstanceView, ...], live: float) -> bool:
         """See whether the numbers moved since they were told; if so they are told anew.  `live`: weighted, in slow start."""

@@ -23,7 +23,6 @@ from dislocate.core.units import HOUR, MILLISECOND, Duration, format_duration, p
 PREFIX = "policy/"
 POLICY_BYTES = 16 * 1024  # the longest that can be meant: a tier and a price for each of a hundred data centers
 TIERS = 100  # of tiers, and of data centers named
-LISTED = 12  # data centers that an error names
 APERTURE_MOST = 10_000
 
 DEFAULT = Policy()
@@ -75,22 +74,6 @@ def check_policy(policy: Policy) -> None:
     _number(
         policy.throttle, "throttle", 0.0 if is_off else 1.0, 100.0, "requests per accepted one, 1 to 100, or 0: off"
     )
-
-
-def check_datacenters(policy: Policy, known: Iterable[str]) -> None:
-    """Raises `LocalError` where `policy` speaks of a data center that is none of `known`: a slip of the pen makes a tier that
-    nobody is in, and traffic goes on as if nothing had been said."""
-    names = sorted(known)
-    for field, table in (("tiers", policy.tiers), ("prices", policy.prices)):
-        for name in table:
-            if name not in names:
-                dots = ", ..." if len(names) > LISTED else ""
-                raise LocalError(
-                    f"{field}.{name}",
-                    got=name,
-                    expected=f"a data center that is known: {', '.join(names[:LISTED])}{dots}{nearest(name, names)}; "
-                    "one that is yet to come is taken with force",
-                )
 
 
 def _eject(eject: Eject) -> None:

@@ -7,7 +7,7 @@ What is left out is the default.  Every agent follows these keys, so that a poli
 
 from msgspec.structs import replace
 
-from dislocate.core.balance.policies import PREFIX, check_datacenters, check_policy, decode_policy, encode_policy
+from dislocate.core.balance.policies import PREFIX, check_policy, decode_policy, encode_policy
 from dislocate.core.boundary.balance import Policy
 from dislocate.core.boundary.store import Consistency, KeysRead, KeyValue, ReadKeys, Transact, Transacted
 from dislocate.core.errors import LocalError
@@ -16,6 +16,7 @@ from dislocate.core.tunables import READ_LIMIT
 from dislocate.edge.flow_answers import PoliciesAnswer, PolicyAnswer, policy_answer
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
+from dislocate.edge.http.places import FORCE, check_datacenters
 from dislocate.edge.http.problems import Rejected, cas_missed, not_found
 from dislocate.edge.keys import NUMBER_LIMIT, conflict_words, delete, found_instead, put
 from dislocate.edge.store_answers import DeletedAnswer, RevisionAnswer
@@ -38,9 +39,10 @@ def get_policy(call: Call) -> PolicyAnswer:
 def put_policy(call: Call) -> RevisionAnswer:
     name, cas = _name(call), _cas(call)
     check_policy(call.body)
-    if not call.query_flag("force"):
-        held = call.node.flows.policy(name)  # what holds already is no new mistake
-        check_datacenters(call.body, {*call.node.datacenters, *held.tiers, *held.prices})
+    held = call.node.flows.policy(name)
+    tables = (("tiers", call.body.tiers), ("prices", call.body.prices))
+    named = [(f"{field}.{datacenter}", datacenter) for field, table in tables for datacenter in table]
+    check_datacenters(call, named, {*held.tiers, *held.prices})
     request = put(PREFIX + name, encode_policy(call.body), cas=cas)
     return RevisionAnswer(revision=_change(call, name, request, cas).revision)
 
@@ -123,7 +125,7 @@ OPERATIONS = (
         answer=RevisionAnswer,
         body=Policy,
         in_words=True,
-        queries=(*_CHANGING, Query("force", "true: even with a tier or a price of a data center that nobody knows")),
+        queries=(*_CHANGING, FORCE),
     ),
     Operation(
         method="DELETE",
