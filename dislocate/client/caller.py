@@ -23,6 +23,7 @@ from dislocate.client.connection import AgentConnection, find_agent
 from dislocate.client.copy import KnownService, LocalCopy
 from dislocate.client.outcomes import outcome_of
 from dislocate.client.sync import Sync
+from dislocate.client.waiting import aside
 from dislocate.core.balance.picker import Endpoint, Outcome, Picked
 from dislocate.core.boundary.balance import Route
 from dislocate.core.errors import DislocateError, LocalError
@@ -180,8 +181,8 @@ class Client:
         if known.has_come.is_set():  # a parent knew it
             return known
         if is_new:
-            process.sync.fetch(known, self._first_within)
-        elif known.gave_up or not known.has_come.wait(self._first_within):
+            aside(process.sync.fetch, known, self._first_within)
+        elif known.gave_up or not aside(known.has_come.wait, self._first_within):
             raise process.sync.absence(known)
         return known
 

@@ -530,6 +530,45 @@ def test_it_works_in_gevent_and_across_a_fork_there(agent, patched):
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
+WAITING = """
+from gevent import monkey
+if {patched}:
+    monkey.patch_all()
+import time
+import gevent
+from dislocate.client import Client, NoEndpoint
+
+client, late = Client({where!r}, first_within=1.0), []
+
+def beat():
+    before = time.monotonic()
+    while True:
+        gevent.sleep(0.02)
+        late.append(time.monotonic() - before)
+        before = time.monotonic()
+
+def first():
+    try:
+        client.route("no.such")
+    except NoEndpoint:
+        return True
+
+beating = gevent.spawn(beat)
+waiting = [gevent.spawn(first) for _ in range(3)]
+gevent.joinall(waiting, raise_error=True)
+assert all(one.value for one in waiting)
+assert len(late) >= 10, late
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_who_waits_for_a_first_route_stops_no_other_greenlet(agent, patched):
+    script = textwrap.dedent(WAITING).format(patched=patched, where=agent.where)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
 def test_the_package_loads_nothing_until_it_is_used():
     code = "import dislocate.client.connection, sys; print([m for m in ('gevent', 'urllib3') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
