@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from dislocate.cli.absence import Absence
 from dislocate.cli.output import EXIT_FAILED, agent_command, behind, fail, show
 from dislocate.cli.watch import RETRY, run_command
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, Raw, segment
@@ -188,14 +189,18 @@ def watch(
     if after is not None:
         stream += f"&after={after}"
         _warn_of_the_future(agent, key, after)
+    absence = Absence(agent, RETRY)
     while True:
+        wrong: NoAgent | None = None
         try:
             for event, data in agent.events(stream, agent.last_event_id):
+                absence.ends()
                 _tell(event, data, command, as_json)
-        except NoAgent:
+        except NoAgent as error:
+            wrong = error
             if agent.last_event_id is None and after is None:
                 raise
-        click.echo(f"{agent.where} ended the watch; asking again", err=True)
+        absence.begins(wrong)
         time.sleep(RETRY)
 
 

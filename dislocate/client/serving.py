@@ -28,7 +28,10 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from dislocate.client.connection import find_agent
 from dislocate.client.meter import Meter
 from dislocate.client.registration import TTL, Instance, Registration
+from dislocate.core.boundary.values import InstanceSpec
+from dislocate.core.catalog.validation import check_instance
 from dislocate.core.errors import LocalError
+from dislocate.core.identity import check_service_name
 
 log = logging.getLogger("dislocate.client")
 
@@ -45,7 +48,8 @@ _EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 class Server:
-    """One instance: `start`, then `stop`.  Raises `LocalError` where its port cannot be had.
+    """One instance: `start`, then `stop`.  Raises `LocalError` where its port cannot be had, and for what no agent would
+    register.
 
     `port` 0: any free one.  `host`: where to listen; everywhere, unless given.  `address`: what callers are told; empty: a
     given `host`, else what the agent advertises.  `instance_id`: 'NAME-PORT' unless given.  `workers`: requests at a time;
@@ -78,6 +82,21 @@ class Server:
             raise LocalError("check", got=check, expected="'ttl', or 'http' with a `health` path")
         if workers < 1:
             raise LocalError("workers", got=workers, expected="at least 1")
+        check_service_name(name, "name")
+        if isinstance(tags, str):
+            raise LocalError("tags", got=tags, expected=f"a list of texts, such as [{tags!r}]")
+        tags, labels = tuple(tags), dict(meta or {})
+        check_instance(
+            InstanceSpec(
+                id=instance_id or f"{name}-{port}",
+                service=name,
+                port=port or 1,
+                address=address,
+                tags=tags,
+                meta=labels,
+                weight=weight,
+            )
+        )
         self._listener = _listen(host, port)
         self.host, self.port = self._listener.getsockname()[:2]
         self._gate = _Gate(name, workers, QUEUE * workers if queue is None else queue, health)
@@ -91,8 +110,8 @@ class Server:
                 service=name,
                 port=self.port,
                 address=shown,
-                tags=tuple(tags),
-                meta=dict(meta or {}),
+                tags=tags,
+                meta=labels,
                 weight=weight,
                 check={"ttl": TTL}
                 if check == "ttl"

@@ -105,7 +105,7 @@ class PolicyAnswer(Answer, frozen=True, kw_only=True):
     policy: dict[str, Any]
     set: tuple[str, ...]
     revision: int
-    problem: str = ""  # why it cannot be read; then the last that could be holds, or the defaults
+    problem: str = ""  # why the newest cannot be read; `policy` is then the one that is followed here instead
 
 
 class PoliciesAnswer(Answer, frozen=True):

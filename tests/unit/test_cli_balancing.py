@@ -107,6 +107,7 @@ def test_flows_of_a_service_without_instances_are_shown_without_a_table_of_them(
 
 
 def test_flags_change_what_was_set_and_a_file_replaces_it(shell, tmp_path):
+    shell.three()
     shell.run("policy", "set", "shop.web", "--spill", "dead", "--tier", "wdc=1", "--timeout", "2s")
     shell.run("policy", "set", "shop.web", "--tier", "lon=2", "--price", "lon=0.5", "--hedge")
     assert json.loads(shell.store.keys["policy/shop.web"].value) == {
@@ -132,6 +133,28 @@ def test_a_policy_that_is_shown_as_json_can_be_set_again(shell, tmp_path):
     file.write_text(json.dumps(shell.json("policy", "show", "shop.web")["policy"]))
     shell.run("policy", "set", "shop.web", "--file", str(file))
     assert json.loads(shell.store.keys["policy/shop.web"].value) == {"spill": "never"}
+
+
+def test_a_tier_of_a_data_center_that_nobody_knows_is_refused_unless_forced(shell):
+    shell.three()
+    said = shell.run("policy", "set", "shop.web", "--tier", "mars=1", code=1).stderr
+    assert "tiers.mars: got 'mars', expected a data center that is known: fra, lon, wdc" in said
+    assert "prices.lom: got 'lom'" in shell.run("policy", "set", "shop.web", "--price", "lom=2", code=1).stderr
+    assert shell.store.keys == {}
+    shell.run("policy", "set", "shop.web", "--tier", "mars=1", "--force")
+    assert json.loads(shell.store.keys["policy/shop.web"].value) == {"tiers": {"mars": 1}}
+    shell.flows.govern("shop.web", Policy(tiers={"mars": 1}))
+    shell.run("policy", "set", "shop.web", "--spill", "dead")  # what holds already is no new mistake
+    assert json.loads(shell.store.keys["policy/shop.web"].value) == {"spill": "dead", "tiers": {"mars": 1}}
+
+
+def test_of_a_policy_that_cannot_be_read_the_one_that_is_followed_is_shown(shell):
+    shell.flows.govern("shop.web", Policy(spill=Spill.DEAD))
+    shell.run("kv", "put", "policy/shop.web", '{"spil": 1}')
+    done = shell.run("policy", "show", "shop.web")
+    assert "spil" in done.stderr
+    assert "follows what it had before" in done.stderr
+    assert ["spill", "dead", "set"] in [line.split() for line in done.stdout.splitlines()]
 
 
 def test_what_is_not_set_is_the_default_and_shown_as_such(shell):
@@ -325,19 +348,21 @@ def test_an_agent_check_is_answered_over_tcp_and_the_last_answer_holds_without_a
 
 
 class Away:
-    """An agent that does not answer, twice; then it says that shop.web changed, and nothing more."""
+    """An agent that does not answer, twice; then it says that shop.web changed, and nothing more unless it is `brief`."""
 
     where = "unix:/nowhere"
 
-    def __init__(self):
+    def __init__(self, *, brief=False):
         self.asked = 0
+        self.brief = brief
 
     def events(self, _path):
         self.asked += 1
         if self.asked < 3:
             raise NoAgent(self.where, "refused")
         yield "changed", {"service": "shop.web"}
-        Event().wait()
+        if not (self.brief and self.asked < 9):
+            Event().wait()
 
 
 def test_an_agent_that_never_answered_ends_what_follows_it_and_one_that_did_is_asked_again(monkeypatch):
@@ -345,3 +370,16 @@ def test_an_agent_that_never_answered_ends_what_follows_it_and_one_that_did_is_a
     with pytest.raises(NoAgent):
         Following(Away(), ("shop.web",)).take(60)
     assert Following(Away(), ("shop.web",), has_answered=True).take(60) == ["shop.web"]
+
+
+def test_that_an_agent_is_away_is_said_once_and_that_it_is_back(monkeypatch, capsys):
+    monkeypatch.setattr("dislocate.cli.following.RETRY", 0.01)
+    away = Away(brief=True)
+    following = Following(away, ("shop.web",), has_answered=True)
+    while away.asked < 9:  # it restarts several times after that, and answers each time: that is no news
+        following.take(0.05)
+    said = capsys.readouterr().err
+    assert said.count("everything is left as it is until an agent answers there") == 1
+    assert said.count("no agent at unix:/nowhere (refused): ") == 1
+    assert said.count("the agent at unix:/nowhere answers again") == 1
+    assert len(said.splitlines()) == 2

@@ -65,6 +65,17 @@ def test_a_pick_is_one_instance_with_its_reasons(api, backend):
     assert "100% of the traffic from fra goes to fra" in picked["why"]
 
 
+def test_an_excluded_name_that_nobody_has_is_said_and_that_of_a_place_refused(api, backend):
+    three(backend)
+    gone = api.get("/api/services/shop.web/pick?exclude=mars,web-1")
+    assert gone["datacenter"] != "fra"
+    assert gone["why"].endswith("excluded, and nobody here: mars")
+    for place_ in ("lon", "fra", "fra/a1"):
+        problem = api.problem("GET", f"/api/services/shop.web/pick?exclude={place_}")
+        assert (problem.status, problem.field, problem.got) == (422, "exclude", place_)
+        assert "'dc/node/id'" in problem.expected
+
+
 def test_picks_follow_the_flows(api, backend):
     three(backend)
     moves(backend, fra=0.7, lon=0.3)

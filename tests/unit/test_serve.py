@@ -250,11 +250,24 @@ def test_health_is_the_applications_own_if_that_is_wanted(quiet):
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"check": "tcp"}, "check"), ({"check": "http", "health": ""}, "check"), ({"workers": 0}, "workers")],
+    [
+        ({"check": "tcp"}, "check"),
+        ({"check": "http", "health": ""}, "check"),
+        ({"workers": 0}, "workers"),
+        ({"name": "Bad Name"}, "name"),
+        ({"weight": -4}, "weight"),
+        ({"port": -1}, "port"),
+        ({"port": 700_000}, "port"),
+        ({"instance_id": "a b"}, "id"),
+        ({"tags": "abc"}, "tags"),
+        ({"tags": [""]}, "tags"),
+        ({"meta": {"a b": "c"}}, "meta"),
+        ({"address": "10.0.0.1:80"}, "address"),
+    ],
 )
 def test_a_mistake_is_named(quiet, options, field):
     with pytest.raises(LocalError) as raised:
-        Server(hello, "orders.api", agent=quiet, **options)
+        Server(hello, **{"name": "orders.api", "agent": quiet, **options})
     assert raised.value.field == field
 
 

@@ -28,6 +28,7 @@ def explain(
         lines.append(_whole(row, told, policy))
     shares = {share.datacenter: share.share for share in row.shares}
     lines += [_place(place, shares.get(place.datacenter, 0.0), row.source, now, is_known) for place in told]
+    lines += _strangers(policy, told)
     lines.append(_movement(row))
     if not row.shares:
         lines.append("Nobody who could answer is known anywhere.")
@@ -77,6 +78,20 @@ def _place(place: PlaceInput, share: float, source: str, now: int, is_known: boo
             f"last heard of {age / SECOND:.0f} s ago, so it counts {1 / (1 << min(60, age // REPORT_HALVES)):.0%}"
         )
     return f"{words[0]}: {', '.join(words[1:])}."
+
+
+def _strangers(policy: Policy, places: tuple[PlaceInput, ...]) -> list[str]:
+    """Of what the policy says of data centers where nobody is: a name may be misspelled."""
+    present = {place.datacenter for place in places}
+    found: dict[str, list[str]] = {}
+    for what, table in (("tier", policy.tiers), ("price", policy.prices)):
+        for name, number in table.items():
+            if name not in present:
+                found.setdefault(name, []).append(f"{what} {number:g}")
+    return [
+        f"{name} ({', '.join(words)} in the policy): nobody serves or calls it there, so that this counts for nothing now."
+        for name, words in sorted(found.items())
+    ]
 
 
 def _movement(row: FlowRow) -> str:
