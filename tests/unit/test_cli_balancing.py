@@ -204,7 +204,29 @@ def test_a_data_center_that_would_not_fit_is_not_drained_and_the_numbers_are_sai
     assert drains == []
     done = shell.run("drain", "dc", "fra", "--force", "--for", "2h")
     assert "yes" in done.stdout
-    assert shell.backend.asked[-1] == SetDraining("fra", "datacenter", True, 2 * HOUR)
+    drains = [request for request in shell.backend.asked if isinstance(request, SetDraining)]
+    assert drains == [SetDraining("fra", "datacenter", True, 2 * HOUR)]
+
+
+def test_a_data_center_that_another_operator_drains_too_is_refused_by_what_is_written_down(shell):
+    shell.three()
+    shell.flows.told("shop.web", *(place(name, 50.0, 100.0) for name in ("fra", "lon", "wdc")))
+    assert "yes" in shell.run("drain", "dc", "lon").stdout
+    assert "(lon is drained too)" in shell.run("drain", "dc", "fra", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "field"),
+    [
+        (("dc", ""), 2, "the name of a data center"),
+        (("node", "fra/"), 2, "DC/NAME"),
+        (("dc", "fra", "--for", "0s"), 1, "--for"),
+        (("instance", "web-1", "--for", "0s"), 1, "--for"),
+    ],
+)
+def test_a_drain_of_nothing_or_for_no_time_is_told_so_before_anybody_is_asked(shell, words, code, field):
+    assert field in shell.run("drain", *words, code=code).stderr
+    assert shell.backend.asked == []
 
 
 def test_a_drain_as_json_has_the_numbers_too(shell):

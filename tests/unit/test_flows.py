@@ -409,7 +409,9 @@ def test_a_drain_fits_when_the_others_carry_all_of_it():
     assert fits_without(service_flows(fra=100, lon=100), "fra").fits
     refused = fits_without(service_flows(fra=200, lon=100), "fra")
     assert not refused.fits
-    assert refused.words == "orders.api: 300 requests a second are offered, lon carry 285 requests a second at 95% load"
+    assert (
+        refused.words == "orders.api: 300 requests a second are offered, lon carries 285 requests a second at 95% load"
+    )
 
 
 def test_a_drain_does_not_fit_where_nobody_else_lives_or_nothing_may_leave():

@@ -13,6 +13,7 @@ from dislocate.core.units import HOUR, MILLISECOND, SECOND
 from dislocate.edge.picks import HELD, SETTLED
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import NOW, FakeBackend, datacenter, instance
+from tests.support.fake_backend import store as store_view
 from tests.support.tiny_store import TinyStore
 from tests.unit.test_http_api import frames, open_stream
 
@@ -280,7 +281,12 @@ def test_a_policy_set_by_hand_that_cannot_be_read_is_listed_with_its_problem(api
     assert "did you mean 'spill'?" in shown["problem"]
 
 
-# ---- drains
+# ---- drains, where there is no store: with one they are in test_http_drains
+
+
+@pytest.fixture
+def alone(backend):
+    backend.node.store = store_view(group="", servers=())
 
 
 def place(name, demand, capacity, **changes):
@@ -299,6 +305,7 @@ def place(name, demand, capacity, **changes):
     return PlaceInput(**{**fields, **changes})
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_data_center_whose_traffic_fits_elsewhere_is_drained_for_an_hour(api, backend):
     three(backend)
     backend.node.flows.told("shop.web", place("fra", 50.0, 100.0), place("lon", 10.0, 100.0), place("wdc", 0.0, 100.0))
@@ -308,6 +315,7 @@ def test_a_data_center_whose_traffic_fits_elsewhere_is_drained_for_an_hour(api, 
     assert backend.asked == [SetDraining("fra", "datacenter", True, HOUR, "power")]
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_data_center_whose_traffic_would_not_fit_is_refused_with_the_numbers_unless_forced(api, backend):
     three(backend)
     backend.node.flows.told("shop.web", place("fra", 150.0, 200.0), place("lon", 60.0, 100.0), place("wdc", 0.0, 100.0))
@@ -320,6 +328,7 @@ def test_a_data_center_whose_traffic_would_not_fit_is_refused_with_the_numbers_u
     assert backend.asked == [SetDraining("fra", "datacenter", True, HOUR)]
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_only_home_of_a_service_is_not_drained_by_the_way(api, backend):
     backend.put(instance())
     backend.node.flows.told("shop.web", place("fra", 0.0, 100.0), place("wdc", 0.0, 0.0, live=0.0))
@@ -327,6 +336,7 @@ def test_the_only_home_of_a_service_is_not_drained_by_the_way(api, backend):
     assert api.get("/api/drains/wdc")["services"] == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_drain_of_a_data_center_has_an_end_within_three_days(api, backend):
     problem = api.problem("PUT", "/api/drains/fra", {"expires": "73h"})
     assert (problem.field, "72h" in problem.expected, backend.asked) == ("expires", True, [])

@@ -20,7 +20,7 @@ sudden loss.  Who is out of reach, and what is known of whom, is decided by the 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -213,10 +213,11 @@ class Fit(Struct, frozen=True, kw_only=True):
     words: str
 
 
-def fits_without(flows: ServiceFlows, datacenter: str) -> Fit:
-    """Whether the traffic of a service fits when nothing may go to `datacenter`: the others, loaded to FIT_LOAD, carry all
-    that callers everywhere offer.  Where capacity is unknown, whether anybody else lives."""
-    others = [place for place in flows.inputs if place.datacenter != datacenter and place.cost is not None]
+def fits_without(flows: ServiceFlows, datacenter: str, gone: Collection[str] = ()) -> Fit:
+    """Whether the traffic of a service fits when nothing may go to `datacenter`, nor to those that are `gone`: the others,
+    loaded to FIT_LOAD, carry all that callers everywhere offer.  Where capacity is unknown, whether anybody else lives."""
+    left = [place for place in flows.inputs if place.datacenter != datacenter and place.datacenter not in gone]
+    others = [place for place in left if place.cost is not None]
     demand = sum(place.demand for place in flows.inputs)
     capacity = sum(place.capacity for place in others)
     known = all(place.endpoint_capacity > 0.0 for place in others if place.live > 0.0)
@@ -230,7 +231,8 @@ def fits_without(flows: ServiceFlows, datacenter: str) -> Fit:
         fits, words = True, f"nobody says what {flows.service} can carry; it lives in {_names(others)} too"
     else:
         fits = demand <= FIT_LOAD * capacity
-        room = f"{_names(others)} carry {FIT_LOAD * capacity:.0f} requests a second at {FIT_LOAD:.0%} load"
+        carry = "carries" if sum(place.live > 0.0 for place in others) == 1 else "carry"
+        room = f"{_names(others)} {carry} {FIT_LOAD * capacity:.0f} requests a second at {FIT_LOAD:.0%} load"
         words = f"{flows.service}: {demand:.0f} requests a second are offered, {room}"
     return Fit(service=flows.service, datacenter=datacenter, fits=fits, demand=demand, capacity=capacity, words=words)
 
