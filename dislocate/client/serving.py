@@ -25,13 +25,10 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from dislocate.client.connection import find_agent
+from dislocate.client.connection import Problem, find_agent
 from dislocate.client.meter import Meter
 from dislocate.client.registration import TTL, Instance, Registration
-from dislocate.core.boundary.values import InstanceSpec
-from dislocate.core.catalog.validation import check_instance
 from dislocate.core.errors import LocalError
-from dislocate.core.identity import check_service_name
 
 log = logging.getLogger("dislocate.client")
 
@@ -48,8 +45,7 @@ _EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 class Server:
-    """One instance: `start`, then `stop`.  Raises `LocalError` where its port cannot be had, and for what no agent would
-    register.
+    """One instance: `start`, then `stop`.  Raises `LocalError` for what cannot be meant, and a port that cannot be had.
 
     `port` 0: any free one.  `host`: where to listen; everywhere, unless given.  `address`: what callers are told; empty: a
     given `host`, else what the agent advertises.  `instance_id`: 'NAME-PORT' unless given.  `workers`: requests at a time;
@@ -82,56 +78,49 @@ class Server:
             raise LocalError("check", got=check, expected="'ttl', or 'http' with a `health` path")
         if workers < 1:
             raise LocalError("workers", got=workers, expected="at least 1")
-        check_service_name(name, "name")
-        if isinstance(tags, str):
-            raise LocalError("tags", got=tags, expected=f"a list of texts, such as [{tags!r}]")
-        tags, labels = tuple(tags), dict(meta or {})
-        check_instance(
-            InstanceSpec(
-                id=instance_id or f"{name}-{port}",
-                service=name,
-                port=port or 1,
-                address=address,
-                tags=tags,
-                meta=labels,
-                weight=weight,
-            )
-        )
+        if isinstance(tags, str):  # which is a list of letters too
+            raise LocalError("tags", got=tags, expected="a list of texts")
         self._listener = _listen(host, port)
         self.host, self.port = self._listener.getsockname()[:2]
         self._gate = _Gate(name, workers, QUEUE * workers if queue is None else queue, health)
         self._wsgi = _Server(self._listener, app, self._gate)
         shown = address or ("" if host in _EVERYWHERE else host)
         own = f"[{shown}]" if ":" in shown else shown or "127.0.0.1"
-        self.registration = Registration(
-            find_agent(agent, token),
-            Instance(
-                id=instance_id or f"{name}-{self.port}",
-                service=name,
-                port=self.port,
-                address=shown,
-                tags=tags,
-                meta=labels,
-                weight=weight,
-                check={"ttl": TTL}
-                if check == "ttl"
-                else {
-                    "http": f"http://{own}:{self.port}{health}",
-                    "interval": check_interval,
-                    **({"timeout": check_timeout} if check_timeout else {}),
-                },
-            ),
-            self._gate.meter.read,
+        instance = Instance(
+            id=instance_id or f"{name}-{self.port}",
+            service=name,
+            port=self.port,
+            address=shown,
+            tags=tuple(tags),
+            meta=dict(meta or {}),
+            weight=weight,
+            check={"ttl": TTL}
+            if check == "ttl"
+            else {
+                "http": f"http://{own}:{self.port}{health}",
+                "interval": check_interval,
+                **({"timeout": check_timeout} if check_timeout else {}),
+            },
         )
+        try:
+            instance.verify()
+        except LocalError:
+            self._listener.close()
+            raise
+        self.registration = Registration(find_agent(agent, token), instance, self._gate.meter.read)
 
     @property
     def in_flight(self) -> int:
         return self._gate.meter.in_flight
 
     def start(self) -> None:
-        """Serve, and be known."""
+        """Serve, and be known.  Raises `Problem` where the agent refuses the instance; then nobody listens any more."""
         self._wsgi.start()
-        self.registration.start()
+        try:
+            self.registration.start()
+        except Problem:
+            self._wsgi.stop(0.0)
+            raise
         log.info("%s: serving on %s:%d", self.registration.instance.id, self.host, self.port)
 
     def stop(self, grace: float = GRACE, finish: float = FINISH, reason: str = "stopping") -> None:
@@ -150,7 +139,8 @@ class Server:
 def serve(app: App, name: str, *, grace: float = GRACE, finish: float = FINISH, **options: Any) -> None:
     """Serve `app` as an instance of the service `name` until SIGTERM or SIGINT, then leave as `Server.stop` does.
 
-    `options` are those of `Server`.  Raises `LocalError` where its port cannot be had."""
+    `options` are those of `Server`.  Raises `LocalError` for what cannot be meant, and a port that cannot be had; `Problem`
+    where the agent refuses the instance.  An agent that does not answer is no reason not to serve."""
     server = Server(app, name, **options)
     asked = Flag()
     reasons: list[str] = []
@@ -176,6 +166,8 @@ def serve(app: App, name: str, *, grace: float = GRACE, finish: float = FINISH, 
 
 
 def _listen(host: str, port: int) -> Any:
+    if type(port) is not int or not 0 <= port < 65536:
+        raise LocalError("port", got=port, expected="a whole number, 1..65535, or 0: any free one")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = gsocket.socket(family, socket.SOCK_STREAM)
     try:
