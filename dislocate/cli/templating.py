@@ -114,7 +114,9 @@ class Templates:
             if is_news and not self._command:
                 click.echo(text, nl=not text.endswith("\n"))
             return is_news
-        path = str(output.out.absolute())
+        path, directory = str(output.out.absolute()), output.out.absolute().parent
+        if not directory.is_dir():
+            raise Failure("apply", f"--out {output.out}: there is no directory {directory}; make it first")
         before = see_file(path)
         if before is not None and before.content == text.encode():
             return False

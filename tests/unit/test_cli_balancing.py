@@ -252,6 +252,18 @@ def templates(shell, tmp_path):
 SERVERS = "{% for s in service.servers %}{{ s.address }} {{ s.weight }} {{ s.spare }}\n{% endfor %}"
 
 
+def test_a_file_in_a_directory_that_is_not_there_is_told_in_words_of_the_command(shell, tmp_path, capsys):
+    shell.three()
+    (tmp_path / "t.j2").write_text("x")
+    out = tmp_path / "nope" / "out"
+    kept = Templates(AgentConnection(shell.url), "shop.web", outputs((tmp_path / "t.j2",), (out,)), ())
+    kept.refresh(["shop.web"])
+    assert not kept.apply()
+    assert capsys.readouterr().err == f"--out {out}: there is no directory {tmp_path}/nope; make it first\n"
+    out.parent.mkdir()
+    assert kept.apply()
+
+
 def test_a_template_sees_who_is_to_be_used_then_who_is_spare(shell, templates, tmp_path):
     shell.three()
     shell.flows.share("shop.web", wdc=0.8, fra=0.2)
