@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
+from dislocate.client import waiting
 from dislocate.client.checking import check_report
 from dislocate.client.connection import AgentConnection, find_agent
 from dislocate.client.copy import KnownService, LocalCopy
 from dislocate.client.outcomes import outcome_of
 from dislocate.client.sync import Sync
-from dislocate.client.waiting import aside
 from dislocate.core.balance.picker import Endpoint, Outcome, Picked
 from dislocate.core.boundary.balance import Route
 from dislocate.core.errors import DislocateError, LocalError
@@ -181,8 +181,8 @@ class Client:
         if known.has_come.is_set():  # a parent knew it
             return known
         if is_new:
-            aside(process.sync.fetch, known, self._first_within)
-        elif known.gave_up or not aside(known.has_come.wait, self._first_within):
+            waiting.apart(process.sync.fetch, known, self._first_within)
+        elif known.gave_up or not waiting.until(known.has_come, self._first_within):
             raise process.sync.absence(known)
         return known
 
