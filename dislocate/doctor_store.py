@@ -7,6 +7,7 @@ by itself is said before (`doctor.examine_servers`).
 from collections.abc import Iterator
 from typing import Any
 
+from dislocate.core.consensus.troubles import TWO_STORES
 from dislocate.core.nearest import nearest
 from dislocate.findings import Finding, Level
 
@@ -59,6 +60,10 @@ def _group(listed: tuple[str, ...], store: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("store", Level.FAIL, problem, "as it says; until then this server serves nothing")
     elif problem:
         yield Finding("store", Level.WARN, problem, "dislocate store status; dislocate servers list")
+    elif any(words in store["warning"] for words in TWO_STORES):
+        yield Finding(
+            "store", Level.FAIL, store["warning"], "as it says; until then neither has what is written to the other"
+        )
     elif store["warning"]:
         yield Finding("store", Level.WARN, store["warning"], "as it says")
     else:

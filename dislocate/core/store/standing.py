@@ -25,6 +25,7 @@ def view(
     return StoreView(
         group="" if group is None else group.uuid.hex(),
         epoch=0 if group is None else group.epoch,
+        branch=f"{group.branch:010x}" if group is not None and group.branch else "",
         role=_role(founding, server, diverged),
         leader=leader_of(server, near),
         term=0 if server is None else server.replica.raft.term,
