@@ -281,6 +281,28 @@ def test_a_full_disk_of_a_leader_hands_over_and_writes_go_on_by_themselves(three
     assert found.keys
 
 
+def test_who_is_kept_from_leading_by_the_full_disk_of_another_names_that_disk(three):
+    leader = three.leader()
+    full, well = three.others(leader)
+    three.hosts[full].disk_says = "full: no space"
+    three.begin_asking(leader, put("k"))
+    three.run("3s")
+    three.kill(leader)
+    three.run("30s")
+    cause = f"the disk of {full} is full, without which no leader can be elected: free space there; missing: {leader}"
+    for path in (full, well):
+        refused = three.ask(path, put("k2"))
+        assert isinstance(refused, Refused)
+        assert refused.reason.startswith(cause)
+        assert refused.reason.endswith("writes go on by themselves when there is")
+        assert three.hosts[path].node.store.problem.startswith(cause)
+    assert troubles_of_servers(three, well) == {full: "disk full", leader: "no link"}
+    three.hosts[full].disk_says = ""
+    three.run("6s")
+    assert isinstance(three.ask(well, put("k3")), Transacted)
+    assert troubles_of_servers(three, three.leader()) == {leader: "no link"}
+
+
 def test_a_failed_disk_ends_one_part_loudly_and_its_agent_asks_others(three):
     leader = three.leader()
     three.hosts[leader].disk_says = "input/output error"

@@ -79,6 +79,7 @@ class VoteAsked(Part, frozen=True, tag=1, gc=False):
 class VoteGiven(Part, frozen=True, tag=2, gc=False):
     granted: bool
     pre: bool
+    disk_full: bool = False  # why a promise of a vote was refused: nothing can be made durable here for the moment
 
 
 class Append(Part, frozen=True, tag=3):
