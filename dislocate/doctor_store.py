@@ -11,6 +11,7 @@ from dislocate.core.consensus.troubles import TWO_STORES
 from dislocate.core.nearest import nearest
 from dislocate.findings import Finding, Level
 
+SAID_ELSEWHERE = ("no link", "dead", "left", "unknown")  # of links and members
 SERVING = ("leader", "follower", "candidate", "learner")
 
 
@@ -27,10 +28,10 @@ def examine_store(
 
 
 def _troubles(path: str, store: dict[str, Any]) -> Iterator[Finding]:
-    """What the leader, above all, knows of the others; that there is no link is said as such."""
+    """What the leader, above all, knows of the others."""
     for server in store["servers"]:
         trouble = server["trouble"]
-        if trouble and trouble != "no link" and server["path"] != path:
+        if trouble and trouble not in SAID_ELSEWHERE and server["path"] != path:
             mend = f"`dislocate store status` and `dislocate doctor` at {server['path']} say what to do"
             yield Finding("store servers", Level.WARN, f"{server['path']}: {trouble}", mend)
 

@@ -216,6 +216,23 @@ def test_servers_are_listed_with_units(shell):
     assert "[store] servers" in shell.says("servers", "list")
 
 
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        ({"leader": None}, "no leader answers this agent: what it knows of the store is"),
+        ({"leader": None, "as_of": 0}, "is from before this agent started; dislocate store status says why"),
+        ({"as_of": 0}, "is from before this agent started: ask wdc/b1, which led then"),
+    ],
+)
+def test_a_list_that_may_not_be_what_is_so_says_how_old_it_is(shell, view, words):
+    assert shell.run("servers", "list").stderr == ""
+    shell.backend.node.store = store_view(**view)
+    said = shell.run("servers", "list")
+    assert words in said.stderr
+    assert words not in said.stdout
+    assert shell.run("servers", "list", "--json").stderr == ""
+
+
 def test_servers_are_changed(shell):
     assert shell.says("servers", "add", "fra/a1") == "ADDED\nfra/a1\n"
     assert shell.says("servers", "remove", "fra/a1") == "REMOVED\nfra/a1\n"

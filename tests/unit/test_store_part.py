@@ -263,6 +263,24 @@ def test_an_agent_says_that_its_server_knows_no_leader_and_who_is_missing(three)
     assert three.hosts["fra/a5"].node.store.problem == ""
 
 
+def test_an_agent_that_is_no_server_lists_what_is_known_of_each(three):
+    near = three.part("fra/a5")._whom.another().path
+    assert troubles_of_servers(three, "fra/a5") == {}
+    gone = three.others(near)
+    for path in gone:
+        three.kill(path)
+    three.run("12s")
+    assert troubles_of_servers(three, "fra/a5") == dict.fromkeys(gone, "dead")
+
+
+def test_a_server_that_knows_no_leader_lists_who_is_silent_before_the_link_ends(three):
+    leader = three.leader()
+    cut, _ = three.others(leader)
+    three.hears = lambda source, target, body: cut not in (source, target)
+    three.run("10s")
+    assert troubles_of_servers(three, cut) == dict.fromkeys(three.others(cut), "silent")
+
+
 def test_a_full_disk_of_a_leader_hands_over_and_writes_go_on_by_themselves(three):
     leader = three.leader()
     three.hosts[leader].disk_says = "full: no space"

@@ -9,10 +9,10 @@ removed, or hears only part of the others deposes nobody (etcd#9333, #8499).  A 
 own verified refusal, or when the leader itself asks for votes: what others say of a leader is no evidence.
 
 Invariants: one vote a term, durable before it is told and before a candidate counts its own (`durability`).  A question
-for a promise changes no term, so whoever cannot win never raises one; and who could not keep a vote, since its disk is full,
-promises none, else each question after a promise would raise the term for nothing.  A question from a lower term is answered: silence
-would leave the asker behind for ever (etcd#8501, #9586).  Who stops hearing a leader forgets it when it asks, else two
-such would refuse each other out of respect for one that is gone.
+for a promise changes no term, so whoever cannot win never raises one; and who could not keep a vote, since its disk is
+full, promises none, else each question after a promise would raise the term for nothing.  A question from a lower term is
+answered: silence would leave the asker behind for ever (etcd#8501, #9586).  Who stops hearing a leader forgets it when it
+asks, else two such would refuse each other out of respect for one that is gone.
 """
 
 from collections.abc import Callable

@@ -396,7 +396,7 @@ class Server:
             return "no link"
         if server in raft.full():
             return "disk full"
-        if raft.is_silent(server):
+        if raft.is_silent(server) or (self._leader is None and server in raft.missing()):
             return "silent"
         return "stores nothing" if raft.is_storing_nothing(server) else ""
 

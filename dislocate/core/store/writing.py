@@ -20,8 +20,8 @@ class WriteAgain(Timer, frozen=True):
 
 
 class Writing:
-    """The writes of one server.  `failed` is told a failure, `filled` whether the disk is full: each time that it was found so,
-    and once when it is not any more."""
+    """The writes of one server.  `failed` is told a failure, `filled` whether the disk is full: each time that it was found
+    so, and once when it is not any more."""
 
     def __init__(self, out: Outbox, failed: Callable[[str], None], filled: Callable[[bool], None]) -> None:
         self.is_busy = False
