@@ -239,6 +239,25 @@ def test_a_leader_that_hears_nobody_grows_older(three):
 # ---- disks
 
 
+def test_who_is_named_as_a_server_and_does_not_name_itself_says_that_the_lists_differ():
+    fleet = TinyServers(2, servers=3)
+    fleet.begin("fra/a3", servers=("fra/a1", "fra/a2"))
+    fleet.begin("fra/a4", servers=("fra/a1", "fra/a2", "fra/a3"))
+    fleet.run("10s")
+    lists = (
+        "no group can be founded: `servers` in [store] is [fra/a1, fra/a2, fra/a3] on fra/a1 and fra/a2; [fra/a1, fra/a2] "
+        "on fra/a3.  Make it the same everywhere and restart"
+    )
+    for path in fleet.servers:
+        assert fleet.hosts[path].node.store.problem == lists
+        assert fleet.ask(path, put("k")).reason == lists
+    waits = "the store is not founded yet: all of fra/a1, fra/a2, fra/a3 must have been up together once"
+    assert fleet.hosts["fra/a4"].node.store.problem == fleet.ask("fra/a4", put("k")).reason == waits
+    fleet.restart("fra/a3")
+    fleet.found()
+    assert all(fleet.hosts[path].node.store.problem == "" for path in (*fleet.servers, "fra/a4"))
+
+
 def test_an_agent_says_that_no_server_can_be_reached(three):
     assert three.hosts["fra/a5"].node.store.problem == ""
     for path in three.servers:

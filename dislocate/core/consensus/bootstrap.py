@@ -140,9 +140,9 @@ class Founding:
             return troubles.DISK_FULL
         if self._stored is not None:
             return troubles.of_group(self.me, self._stored, self._strangers, self.me in self.servers)
-        if self.me not in self.servers:
-            return ""
         shown = {**self._heard, self.me: Heard(0, self._server.disk, self.servers, self._promised)}
+        if self.me not in self.servers:
+            return troubles.differing_lists((*self.servers, self.me), shown) if self._heard else ""
         return troubles.of_forming(self.me, self.servers, dict(sorted(shown.items())))
 
     # ---- inputs

@@ -80,14 +80,15 @@ def _recovered_twice(stored: StoredGroup, split: Mapping[Path, Stranger]) -> str
 def of_forming(me: Path, servers: tuple[Path, ...], shown: Mapping[Path, Heard]) -> str:
     """Why there is no group yet; `shown` is what this server and those that it heard say of themselves."""
     return (
-        _differing_lists(servers, shown)
+        differing_lists(servers, shown)
         or _foreign_promise(servers, shown)
         or _lost_disk(shown)
         or _waiting(me, servers, shown)
     )
 
 
-def _differing_lists(servers: tuple[Path, ...], shown: Mapping[Path, Heard]) -> str:
+def differing_lists(servers: tuple[Path, ...], shown: Mapping[Path, Heard]) -> str:
+    """Of those that are `shown`, which have which list; '' where all have the same."""
     by_list: dict[tuple[Path, ...], list[Path]] = {}
     for path in servers:
         if path in shown:

@@ -43,7 +43,7 @@ def view(
         index=0 if server is None else server.replica.machine.index,
         as_of=as_of if server is None else now - server.age,
         servers=_servers(founding, near, links, trouble) if server is None else server.views(),
-        problem=(diverged or _unfounded(founding) or unled) if server is None else _problem(server),
+        problem=(diverged or unled) if server is None else _problem(server),
         warning=_warning(founding, server),
         followed=near.prefixes if server is None else (),
     )
@@ -53,10 +53,6 @@ def _role(founding: Founding, server: Server | None, diverged: str) -> str:
     if server is None:
         return "failed" if diverged else "forming" if founding.is_forming else "agent"
     return "failed" if server.problem else server.role
-
-
-def _unfounded(founding: Founding) -> str:
-    return founding.problem if founding.group is None else ""
 
 
 def _problem(server: Server) -> str:
