@@ -239,14 +239,15 @@ def test_a_leader_that_hears_nobody_grows_older(three):
 # ---- disks
 
 
-def test_who_is_named_as_a_server_and_does_not_name_itself_says_that_the_lists_differ():
+@pytest.mark.parametrize("own", [("fra/a1", "fra/a2"), ()])
+def test_who_is_named_as_a_server_and_does_not_name_itself_says_that_the_lists_differ(own):
     fleet = TinyServers(2, servers=3)
-    fleet.begin("fra/a3", servers=("fra/a1", "fra/a2"))
+    fleet.begin("fra/a3", servers=own)
     fleet.begin("fra/a4", servers=("fra/a1", "fra/a2", "fra/a3"))
     fleet.run("10s")
     lists = (
-        "no group can be founded: `servers` in [store] is [fra/a1, fra/a2, fra/a3] on fra/a1 and fra/a2; [fra/a1, fra/a2] "
-        "on fra/a3.  Make it the same everywhere and restart"
+        "no group can be founded: `servers` in [store] is [fra/a1, fra/a2, fra/a3] on fra/a1 and fra/a2; "
+        f"[{', '.join(own)}] on fra/a3.  Make it the same everywhere and restart"
     )
     for path in fleet.servers:
         assert fleet.hosts[path].node.store.problem == lists

@@ -69,7 +69,7 @@ class Founding:
         self._stored = read(records, GROUP_KEY, StoredGroup)
         self._is_durable = kept is not None  # the number of the disk
         self._kept = self._stored  # what the disk has of `_stored`
-        self._heard: dict[Path, Heard] = {}  # listed servers
+        self._heard: dict[Path, Heard] = {}  # listed servers; and who lists this agent, which does not list itself
         self._evidence: dict[ServerId, tuple[ServerId, ...]] = {}  # what was promised by which disk
         self._strangers: dict[Path, Stranger] = {}
         self._answered: dict[Path, None] = {}  # others that said that they know no group
@@ -142,7 +142,8 @@ class Founding:
             return troubles.of_group(self.me, self._stored, self._strangers, self.me in self.servers)
         shown = {**self._heard, self.me: Heard(0, self._server.disk, self.servers, self._promised)}
         if self.me not in self.servers:
-            return troubles.differing_lists((*self.servers, self.me), shown) if self._heard else ""
+            is_named = any(self.me in one.servers for one in self._heard.values())
+            return troubles.differing_lists(tuple(sorted(shown)), shown) if is_named else ""
         return troubles.of_forming(self.me, self.servers, dict(sorted(shown.items())))
 
     # ---- inputs
@@ -301,7 +302,8 @@ class Founding:
         return self._server.disk if self._is_durable else 0
 
     def _hear(self, sender: NodeId, disk: int, servers: Sequence[Path], promised: tuple[ServerId, ...]) -> None:
-        if sender.path not in self.servers or sender.path == self.me or not disk:
+        is_listed = sender.path in self.servers or (self.me in servers and self.me not in self.servers)
+        if not is_listed or sender.path == self.me or not disk:
             return
         if promised:
             self._evidence[ServerId(sender.path, disk)] = promised

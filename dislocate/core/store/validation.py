@@ -105,7 +105,7 @@ def _check_operations(operations: tuple[Operation, ...], name: str) -> int:
         except LocalError as error:
             raise LocalError(f"{name}[{at}].{error.field}", got=error.got, expected=error.expected) from None
     if (twice := put_twice(operations)) >= 0:
-        words = "a key that no earlier Put of this transaction has: which of the two is meant cannot be known"
+        words = "one Put of each key in a transaction"
         raise LocalError(f"{name}[{twice}].key", got=operations[twice].key, expected=words)
     return size
 
