@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dislocate.core.boundary.requests import Done, Refused, SetDraining
-from dislocate.core.boundary.store import Put, Transact
+from dislocate.core.boundary.store import Put, Transact, Uncertain
 from dislocate.core.units import HOUR, SECOND
 from dislocate.edge.http.drain_claims import KEY
 from tests.support.api_client import ApiClient
@@ -60,6 +60,7 @@ def test_of_two_drains_that_do_not_fit_together_the_second_agent_refuses_with_th
     assert (problem.status, other.drained()) == (409, [])
     assert "555 requests a second are offered, tok carries 333" in problem.detail
     assert "fra is drained too" in problem.detail
+    assert "DELETE /api/drains/fra" in problem.hint
 
 
 def test_of_two_that_judge_at_the_same_moment_the_second_is_judged_again(store):
@@ -110,6 +111,14 @@ def test_without_a_majority_a_drain_is_refused_with_the_mend_but_can_be_forced_a
     assert (one.drain("fra", force=True), one.drained()) == (200, ["fra"])
     assert one.api.ask("DELETE", "/api/drains/fra").status_code == 200
     assert "not written down" in caplog.text
+
+
+def test_where_nobody_knows_whether_the_claim_was_written_it_is_not_drained_and_can_be_asked_again(store):
+    one = Agent(store)
+    answer = one.backend.result
+    one.backend.result = lambda request: Uncertain("late") if isinstance(request, Transact) else answer(request)
+    problem = one.api.problem("PUT", "/api/drains/fra")
+    assert (problem.status, "Ask again" in problem.hint, one.drained()) == (504, True, [])
 
 
 def test_claims_that_cannot_be_read_are_named_with_the_mend(store):

@@ -10,7 +10,8 @@ over counts for nothing.  It sends nobody anywhere: the catalog's order does tha
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import msgspec
@@ -28,7 +29,7 @@ KEY = "system/drains"
 TRIES = 10  # each is lost to somebody who drained: nobody drains so many at once
 NOTED_WITHIN = 3.0  # seconds that the store has for what is done with or without it
 
-Judge = Callable[[Collection[str]], None]  # given what is drained already; raises `Rejected`
+Judge = Callable[[Sequence[str]], None]  # given what is drained already; raises `Rejected`
 
 
 def claim(call: Call, datacenter: str, lasting: int, judge: Judge) -> None:
@@ -38,13 +39,12 @@ def claim(call: Call, datacenter: str, lasting: int, judge: Judge) -> None:
         judge(())
         return
     for _ in range(TRIES):
-        try:
+        with _in_reach(datacenter):
             claims, revision = _read(call, STORE_WITHIN)
-        except Rejected as rejected:
-            raise _undecided(rejected, datacenter) from rejected
         judge([name for name in claims if name != datacenter])
-        if _write(call, {**claims, datacenter: time.time_ns() + lasting}, revision, STORE_WITHIN):
-            return
+        with _in_reach(datacenter):
+            if _write(call, {**claims, datacenter: time.time_ns() + lasting}, revision, STORE_WITHIN):
+                return
     detail = f"{datacenter} is not drained: others drain at the same moment"
     raise Rejected(problem(HTTPStatus.CONFLICT, detail, field="datacenter", got=datacenter, hint="Ask again"))
 
@@ -95,10 +95,14 @@ def _write(call: Call, claims: Mapping[str, int], revision: int, within: float) 
     return done.succeeded
 
 
-def _undecided(rejected: Rejected, datacenter: str) -> Rejected:
-    """Drains cannot be told from each other while the store is out of reach."""
-    hint = (
-        f"GET /api/drains/{datacenter} says whether it fits as far as this agent knows; "
-        f'{{"force": true}} drains it without the store'
-    )
-    return Rejected(replace(rejected.problem, hint=hint), rejected.headers)
+@contextmanager
+def _in_reach(datacenter: str) -> Iterator[None]:
+    """Raises `Rejected` with the mend of a drain where the store does not answer: asking again does no harm."""
+    try:
+        yield
+    except Rejected as rejected:
+        hint = (
+            f"Ask again; GET /api/drains/{datacenter} says whether it fits as far as this agent knows, "
+            f'and {{"force": true}} drains it without the store'
+        )
+        raise Rejected(replace(rejected.problem, hint=hint), rejected.headers) from rejected

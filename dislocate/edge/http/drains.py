@@ -7,7 +7,7 @@ A drain of a data center ends by itself, after an hour unless it is said, after 
 must not be what an outage meets.  Drains are decided one at a time (`drain_claims`): two that each fit need not fit together.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from dislocate.core.balance.endpoints import lives
@@ -89,7 +89,7 @@ def _lasting(text: str) -> int:
     return lasting
 
 
-def _fits(call: Call, datacenter: str, gone: Collection[str] = ()) -> list[Fit]:
+def _fits(call: Call, datacenter: str, gone: Sequence[str] = ()) -> list[Fit]:
     """Of each service that lives there, when those that are `gone` carry nothing either."""
     catalog, flows = call.node.catalog, call.node.flows
     found: list[Fit] = []
@@ -103,7 +103,7 @@ def _fits(call: Call, datacenter: str, gone: Collection[str] = ()) -> list[Fit]:
     return found
 
 
-def _refuse_what_does_not_fit(datacenter: str, fits: list[Fit], gone: Collection[str]) -> None:
+def _refuse_what_does_not_fit(datacenter: str, fits: list[Fit], gone: Sequence[str]) -> None:
     """Raises `Rejected` with the numbers."""
     heavy = [fit for fit in fits if not fit.fits]
     if not heavy:
@@ -114,6 +114,8 @@ def _refuse_what_does_not_fit(datacenter: str, fits: list[Fit], gone: Collection
     drained = f" ({' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} drained too)" if gone else ""
     detail = f"Without {datacenter} it would not fit: {words}{more}{drained}"
     hint = f'GET /api/drains/{datacenter} shows the numbers of all services; {{"force": true}} drains it all the same'
+    if gone:
+        hint = f"DELETE /api/drains/{gone[0]} ends the drain there; {hint}"
     raise Rejected(problem(HTTPStatus.CONFLICT, detail, field="datacenter", got=datacenter, hint=hint))
 
 
