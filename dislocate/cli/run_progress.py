@@ -15,7 +15,7 @@ import click
 
 from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail, printable, table
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
-from dislocate.core.words import NAMED, count, first_line
+from dislocate.core.words import NAMED, count, in_short
 
 OVER = ("done", "failed", "aborted", "reverted", "revert failed")
 BAD = ("failed", "unreachable", "unknown", "revert failed")
@@ -214,7 +214,7 @@ def _reach(part: dict[str, Any]) -> str:
 
 def _last(part: dict[str, Any]) -> str:
     """The details, on one line."""
-    return _details(part, first_line(part["words"])).strip().removeprefix(": ") or "-"
+    return _details(part, in_short(part["words"])).strip().removeprefix(": ") or "-"
 
 
 def _indented(words: str) -> str:

@@ -170,11 +170,11 @@ def test_a_budget_spent_by_failures_does_what_the_strategy_says(on_failure, does
     assert line(after(run)) == does
 
 
-def test_of_the_end_of_a_log_the_run_repeats_one_line():
+def test_of_what_a_program_said_the_run_repeats_its_last_line_too():
     run = picture(FLEET, "fra/a1=failed")
     task = replace(run.tasks["fra/a1"], kind="apply", words="web: not ready\nIts log ends: 1\n2")
     step = after(replace(run, tasks={"fra/a1": task}))
-    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ..."
+    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ... 2"
 
 
 def test_a_budget_spent_by_nodes_out_of_reach_pauses_and_names_them():
@@ -352,12 +352,14 @@ def test_no_data_for_a_window_holds_and_data_release():
     assert "there is no web on fra/a1, fra/a2" in step.words
     held = gated("fra/a1=done fra/a2=done", state=RunState.PAUSED, hold=Hold.GATE)
     assert after(held, "2s", "10s") is None
-    assert line(after(held, "2s", "10s", instances=instances("fra/a1 passing, fra/a2 passing"))) == "release"
+    released = after(held, "2s", "10s", instances=instances("fra/a1 passing, fra/a2 passing"))
+    assert (line(released), released.words) == ("release", "the gates have data")
 
 
-def test_a_promoted_batch_needs_no_gate():
+def test_a_promoted_batch_needs_no_gate_and_nobody_says_that_it_has_data():
     held = gated("fra/a1=done fra/a2=done", state=RunState.PAUSED, hold=Hold.GATE, promoted=0)
-    assert line(after(held, "2s", "10s")) == "release"
+    step = after(held, "2s", "10s")
+    assert (line(step), step.words) == ("release", "an operator promoted it, without what its gates say")
     assert line(after(gated("fra/a1=done fra/a2=done", promoted=0), "2s")) == "close"
 
 

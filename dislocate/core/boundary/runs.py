@@ -274,6 +274,16 @@ class RunRecord(Record, frozen=True):
     budget: int = 0  # nodes that may be FAILED, UNREACHABLE or UNKNOWN: the strategy's `max_failed`, counted out
 
 
+class Applied(Record, frozen=True):
+    """What a node had made of its part before it was taken back: why that was done."""
+
+    state: NodeState
+    kind: str = ""
+    words: str = ""
+    steps: tuple[Step, ...] = ()
+    took: int = 0
+
+
 class NodeTask(Record, frozen=True):
     """`records/runs/ID/nodes/dc/name`: one node's part."""
 
@@ -288,6 +298,7 @@ class NodeTask(Record, frozen=True):
     steps: tuple[Step, ...] = ()
     took: int = 0
     expected: str = ""  # of the plan, from its grant on
+    applied: Applied | None = None  # from the grant to revert on; None: nothing was reported before it
 
 
 class Frozen(Record, frozen=True):
