@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState
+from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState, Step
 from dislocate.core.boundary.spec import Freeze, Gate, OnFailure
 from dislocate.core.runs.control.explain import explain
 from dislocate.core.units import HOUR, MINUTE, SECOND
@@ -487,3 +487,21 @@ def test_a_run_says_what_the_floor_holds_back():
 
 def test_every_state_of_a_node_is_counted_by_name():
     assert picture(FLEET, "fra/a1=done").those(NodeState.PENDING) == ("fra/a2", "fra/a3", "wdc/b1", "wdc/b2")
+
+
+def test_a_revert_says_what_was_left_and_what_was_put_back_over_the_hand_of_somebody():
+    run = reverting("fra/a1=reverted fra/a2=reverted fra/a3=reverted", batch=-1, words="reverted by ann")
+    left = Step("key color", "left", "color was changed again since, so it was left")
+    edited = Step("file /etc/motd", "replaced", "content was replaced; what it was is in /var/x")
+    tasks = {
+        "fra/a1": replace(run.tasks["fra/a1"], steps=(Step("a", "changed"),)),
+        "fra/a2": replace(run.tasks["fra/a2"], steps=(left, edited)),
+        "fra/a3": replace(run.tasks["fra/a3"], steps=(left,)),
+    }
+    step = after(replace(run, tasks=tasks))
+    assert line(step) == "finish: reverted"
+    assert step.words == (
+        "1 node as before; 2 nodes but for what was left (fra/a2: key color: color was changed again since, so it was left, "
+        "and on 1 more); put back over what was changed since on 1 node (fra/a2: file /etc/motd: content was replaced; what "
+        "it was is in /var/x); reverted by ann"
+    )

@@ -83,7 +83,8 @@ class TaskResult(Enum):
     UNTOLD = "untold"  # LOOK only: a command without a check
     FAILED = "failed"
     OUTPUT = "output"  # not the end: a piece of what a command writes
-    LEFT = "left"  # REVERT only: nothing says how to undo it
+    LEFT = "left"  # REVERT only: nothing says how to undo it, or it is somebody else's by now
+    REPLACED = "replaced"  # REVERT only: put back over what somebody had made of it since, which is kept
 
 
 class Task(Part, frozen=True):
@@ -96,6 +97,7 @@ class Task(Part, frozen=True):
     secrets: dict[str, bytes] = {}  # sealed to this node's key, by name
     stream: bool = False  # tell what a command writes as OUTPUT, piece by piece
     diff: bool = False  # LOOK: tell the difference
+    made: str = ""  # REVERT: digest of what the run had made of it; '' where that is not known
 
 
 class TaskOutcome(Part, frozen=True):
