@@ -116,7 +116,22 @@ def _details(part: dict[str, Any], words: str) -> str:
     changed = sum(step["result"] == "changed" for step in part["steps"])
     if part["state"] == "done":
         return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s"
+    if part["state"] == "reverted":
+        return "".join(f"  {step['resource']}: {in_short(step['words'])}" for step in _not_simply_undone(part))
     return ""
+
+
+def _not_simply_undone(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Steps of a revert of which somebody has to know: what it left, and what it put back over somebody's hand."""
+    return [step for step in part["steps"] if step["result"] in ("left", "replaced")]
+
+
+def _had_failed(part: dict[str, Any]) -> str:
+    """Why it was taken back, where this node was the reason."""
+    applied = part["applied"]
+    if applied is None or applied["state"] != "failed":
+        return ""
+    return f"it had failed ({applied['kind']}): {in_short(applied['words'])}"
 
 
 def headline(run: dict[str, Any]) -> str:
@@ -214,7 +229,8 @@ def _reach(part: dict[str, Any]) -> str:
 
 def _last(part: dict[str, Any]) -> str:
     """The details, on one line."""
-    return _details(part, in_short(part["words"])).strip().removeprefix(": ") or "-"
+    now = _details(part, in_short(part["words"])).strip().removeprefix(": ")
+    return "; ".join(filter(None, (now, _had_failed(part)))) or "-"
 
 
 def _indented(words: str) -> str:
@@ -222,9 +238,10 @@ def _indented(words: str) -> str:
 
 
 def _at_length(rows: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    """What bad nodes said in more than a line, such as the end of a log."""
-    bad = [(node, part["words"]) for node, part in rows if part["state"] in BAD and len(part["words"].splitlines()) > 1]
-    for node, words in bad[:NAMED]:
+    """What bad nodes said in more than a line, such as the end of a log, and what they had said before they were reverted."""
+    bad = [(node, part["words"]) for node, part in rows if part["state"] in BAD]
+    bad += [(node, part["applied"]["words"]) for node, part in rows if _had_failed(part)]
+    for node, words in [(node, words) for node, words in bad if len(words.splitlines()) > 1][:NAMED]:
         yield ""
         yield f"{node}: {_indented(words)}"
 

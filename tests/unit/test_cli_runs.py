@@ -10,7 +10,7 @@ from dislocate.cli.main import cli
 from dislocate.cli.run_progress import Progress, _follow_live, _picture, headline, interesting, overview
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
-from dislocate.core.boundary.runs import Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
+from dislocate.core.boundary.runs import Applied, Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
 from dislocate.core.boundary.store import Uncertain
 from dislocate.core.runs.records import audit_key
 from dislocate.core.units import SECOND
@@ -482,6 +482,32 @@ def test_the_end_of_a_log_is_told_once_and_whole():
     assert "apply web: not ready ... 2\n" in "\n".join(shown)
 
 
+def test_what_a_revert_left_and_why_it_was_is_told(shell):
+    assert shell.says("run", "start", shell.file, "--detach")
+    steps = (
+        Step("file /etc/motd", "changed", "was removed"),
+        Step("key color", "left", "color was changed again since, so it was left"),
+    )
+    failed = Applied(state=NodeState.FAILED, kind="apply", words="x: exit 100: Reading lists\nE: no package x")
+    shell.runs.move_node("1", "fra/a1", NodeState.REVERTED, steps=steps, applied=failed)
+    shell.runs.move("1", RunState.REVERTED)
+    said = shell.says("run", "status", "1")
+    details = "key color: color was changed again since, so it was left; it had failed (apply): x: exit 100: Reading lists ..."
+    assert f"{details} E: no package x\n" in said
+    assert "\nfra/a1: x: exit 100: Reading lists\n    E: no package x\n" in said
+    applied = shell.json("run", "status", "1")["nodes"]["fra/a1"]["applied"]
+    assert (applied["state"], applied["kind"]) == ("failed", "apply")
+
+
+def test_a_node_that_left_something_says_so_as_it_comes():
+    progress = Progress()
+    progress.take("status", {**RUN, "nodes": {"fra/a1": part("started")}, "plan": []})
+    edited = ("file /etc/motd", "replaced", "was removed; it was changed since the run, and what it was then is in /x")
+    assert progress.take("node", {"node": "fra/a1", "part": part("reverted", steps=[edited])}) == [
+        f"fra/a1  reverted  {edited[0]}: {edited[2]}"
+    ]
+
+
 def test_each_thing_is_told_once():
     progress = Progress()
     progress.take("status", {**RUN, "nodes": {"fra/a1": part("pending")}, "plan": []})
@@ -510,5 +536,14 @@ RUN = {
 }
 
 
-def part(state, words=""):
-    return {"state": state, "kind": "", "words": words, "steps": [], "took": 0.0, "wave": "fra", "reachable": True}
+def part(state, words="", steps=(), applied=None):
+    return {
+        "state": state,
+        "kind": "",
+        "words": words,
+        "steps": [{"resource": name, "result": result, "words": said, "took": 0.0} for name, result, said in steps],
+        "took": 0.0,
+        "wave": "fra",
+        "reachable": True,
+        "applied": applied,
+    }

@@ -17,9 +17,11 @@ from dislocate.core.units import SECOND
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation
 from dislocate.edge.http.run_reads import Named, read_named
-from dislocate.edge.run_answers import CheckAnswer, PlanAnswer, batch_answers, digests_of, groups_of, unreachable_of
+from dislocate.edge.run_answers import CheckAnswer, PlanAnswer
 from dislocate.edge.run_bodies import AT_ONCE, RunBody, spec_of
+from dislocate.edge.run_looked import digests_of, groups_of, unreachable_of
 from dislocate.edge.run_targets import doubts, targets_of
+from dislocate.edge.run_told import batch_answers
 
 NODE_WITHIN = 60  # seconds that one node gets to look
 SIDE_BY_SIDE = 8  # visits of one node each: an agent makes 16, and others want theirs
