@@ -15,6 +15,7 @@ class StartedAnswer(Answer, frozen=True):
     id: str
     state: RunState
     targets: int
+    doubts: tuple[str, ...]  # what it names and nobody has, and what could not be tried
 
 
 class SteeredAnswer(Answer, frozen=True):

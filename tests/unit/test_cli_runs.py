@@ -160,9 +160,24 @@ def test_every_other_end_is_a_failure_and_says_what_to_type(shell, state):
     assert "dislocate run status 1" in said
 
 
+def test_what_nobody_has_is_said_aloud_at_the_start(shell):
+    file = shell.spec(SPEC + '[strategy]\nwaves = ["frx"]\nfloor = { "shop.wbe" = 0.9 }\n')
+    refused = shell.run("run", "start", file, "--detach", code=1)
+    assert f"{file}: strategy.floor: got 'shop.wbe'" in refused.stderr
+    assert not shell.runs.started
+    done = shell.run("run", "start", file, "--detach", "--unknown-services")
+    assert "note: strategy.waves[0]: no node is in 'frx', did you mean 'fra'?\n" in done.stderr
+    assert "note: strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?" in done.stderr
+
+
 def test_a_run_can_be_left_to_itself(shell):
     assert shell.says("run", "start", shell.file, "--detach").splitlines()[1].split() == ["1", "web", "3", "running"]
-    assert shell.json("run", "start", shell.file, "--detach") == {"id": "2", "state": "running", "targets": 3}
+    assert shell.json("run", "start", shell.file, "--detach") == {
+        "id": "2",
+        "state": "running",
+        "targets": 3,
+        "doubts": [],
+    }
 
 
 def test_events_are_json_for_programs(shell):

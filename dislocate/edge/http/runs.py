@@ -48,7 +48,7 @@ from dislocate.edge.run_answers import (
     SteeredAnswer,
 )
 from dislocate.edge.run_bodies import PlanBody, RunBody, SteerBody, spec_of
-from dislocate.edge.run_targets import targets_of
+from dislocate.edge.run_targets import check_services, doubts, targets_of
 from dislocate.edge.run_told import run_answer, run_summary
 from dislocate.strict import one_of
 
@@ -63,13 +63,19 @@ def post_run(call: Call) -> StartedAnswer:
     if spec.strategy.approvals:
         call.require_name("a run that others are to approve")
     targets = targets_of(call.node, spec.targets, spec.confirm)
+    fleet = call.node.candidates
+    if not call.body.unknown_services:
+        check_services(fleet, spec)
     named = read_named(call, spec, targets)
     expected: dict[Path, str] = {}
+    notes = list(doubts(fleet, spec))
     if call.body.plan is not None:
         expected = _still_fitting(call, spec, call.body.plan, targets, named)
     plan = make_plan(spec, targets, revision=named.revision, expected=expected)
+    if call.body.plan is None:
+        notes += run_looks.try_templates(call, spec, plan, named)
     started: RunStarted = call.ask_store(StartRun(spec, plan, named.values, call.actor, time.time_ns()))
-    return StartedAnswer(started.run, started.state, len(targets))
+    return StartedAnswer(started.run, started.state, len(targets), tuple(notes))
 
 
 def _still_fitting(
