@@ -117,7 +117,8 @@ def _details(part: dict[str, Any], words: str) -> str:
     if part["state"] == "done":
         return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s"
     if part["state"] == "reverted":
-        return "".join(f"  {step['resource']}: {in_short(step['words'])}" for step in _not_simply_undone(part))
+        told = [f"{step['resource']}: {in_short(step['words'])}" for step in _not_simply_undone(part)]
+        return f"  {'; '.join(told)}" if told else ""
     return ""
 
 
@@ -129,7 +130,7 @@ def _not_simply_undone(part: dict[str, Any]) -> list[dict[str, Any]]:
 def _had_failed(part: dict[str, Any]) -> str:
     """Why it was taken back, where this node was the reason."""
     applied = part["applied"]
-    if applied is None or applied["state"] != "failed":
+    if applied is None or applied["state"] != "failed" or applied["words"] == part["words"]:
         return ""
     return f"it had failed ({applied['kind']}): {in_short(applied['words'])}"
 

@@ -518,9 +518,18 @@ def test_a_node_that_left_something_says_so_as_it_comes():
     progress = Progress()
     progress.take("status", {**RUN, "nodes": {"fra/a1": part("started")}, "plan": []})
     edited = ("file /etc/motd", "replaced", "was removed; it was changed since the run, and what it was then is in /x")
-    assert progress.take("node", {"node": "fra/a1", "part": part("reverted", steps=[edited])}) == [
-        f"fra/a1  reverted  {edited[0]}: {edited[2]}"
+    left = ("migrate", "left", "nothing says how to undo: migrate")
+    assert progress.take("node", {"node": "fra/a1", "part": part("reverted", steps=[edited, left])}) == [
+        f"fra/a1  reverted  {edited[0]}: {edited[2]}; {left[0]}: {left[2]}"
     ]
+
+
+def test_what_fails_on_the_way_back_as_it_did_before_is_told_once():
+    words = "reload: exit 1\nno such unit"
+    failed = {"state": "failed", "kind": "apply", "words": words}
+    progress = Progress()
+    progress.take("status", {**RUN, "nodes": {"fra/a1": part("revert failed", words, applied=failed)}, "plan": []})
+    assert "\n".join(overview(progress)).count("reload: exit 1") == 2  # in short, and whole
 
 
 def test_each_thing_is_told_once():

@@ -501,7 +501,15 @@ def test_a_revert_says_what_was_left_and_what_was_put_back_over_the_hand_of_some
     step = after(replace(run, tasks=tasks))
     assert line(step) == "finish: reverted"
     assert step.words == (
-        "1 node as before; 2 nodes but for what was left (fra/a2: key color: color was changed again since, so it was left, "
-        "and on 1 more); put back over what was changed since on 1 node (fra/a2: file /etc/motd: content was replaced; what "
+        "1 node as before; 2 nodes as before but for what was left (fra/a2: key color: color was changed again since, so it "
+        "was left, and on 1 more); on 1 node over what was changed since (fra/a2: file /etc/motd: content was replaced; what "
         "it was is in /var/x); reverted by ann"
     )
+
+
+def test_a_revert_that_failed_says_why_it_was_begun_too():
+    run = reverting("fra/a1=revert-failed fra/a2=reverted", batch=-1, words="1 node failed")
+    task = replace(run.tasks["fra/a1"], kind="apply", words="reload: exit 1")
+    step = after(replace(run, tasks={**run.tasks, "fra/a1": task}))
+    assert line(step) == "finish: revert failed"
+    assert step.words == "1 node as before, but not fra/a1: fra/a1: apply reload: exit 1; 1 node failed"

@@ -17,15 +17,16 @@ def why(task: NodeTask) -> str:
 
 
 def taken_back(picture: Picture) -> str:
-    """'2 nodes as before; 1 node but for what was left (fra/a1: key color: it was changed again since, so it was left)'."""
+    """'2 nodes as before; 1 node as before but for what was left (fra/a1: key color: it was changed again since, ...)'."""
     tasks = [picture.tasks[node] for node in picture.those(NodeState.REVERTED)]
     left, replaced = _those(tasks, TaskResult.LEFT), _those(tasks, TaskResult.REPLACED)
-    words = f"{count(len(tasks) - len(left))} as before"
+    wholly = len(tasks) - len(left)
+    parts = [f"{count(wholly)} as before"] if wholly or not left else []
     if left:
-        words += f"; {count(len(left))} but for what was left ({_first_of(left)})"
+        parts.append(f"{count(len(left))} as before but for what was left ({_first_of(left)})")
     if replaced:
-        words += f"; put back over what was changed since on {count(len(replaced))} ({_first_of(replaced)})"
-    return words
+        parts.append(f"on {count(len(replaced))} over what was changed since ({_first_of(replaced)})")
+    return "; ".join(parts)
 
 
 def _those(tasks: Sequence[NodeTask], result: TaskResult) -> dict[Path, Step]:

@@ -261,11 +261,10 @@ def finish_reverted(case: Case) -> RunStep | None:
     if picture.record.batch >= 0 or picture.in_flight or picture.waiting:
         return None
     failed = picture.those(NodeState.REVERT_FAILED)
-    words = taken_back(picture)
+    because = f"; {picture.record.words}" if picture.record.words else ""  # nobody else remembers it
     if not failed:
-        because = f"; {picture.record.words}" if picture.record.words else ""  # nobody else remembers it
-        return FinishRun(*case.head, RunState.REVERTED, f"{words}{because}")
-    words += f", but not {names(failed)}: {why(picture.tasks[failed[0]])}"
+        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back(picture)}{because}")
+    words = f"{taken_back(picture)}, but not {names(failed)}: {why(picture.tasks[failed[0]])}{because}"
     return FinishRun(*case.head, RunState.REVERT_FAILED, words)
 
 
