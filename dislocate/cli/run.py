@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.run_follow import follow
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
-from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
+from dislocate.cli.run_progress import Progress, age_of, next_command, overview
 from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment

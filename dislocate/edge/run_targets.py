@@ -47,7 +47,7 @@ def doubts(fleet: Sequence[Candidate], spec: RunSpec) -> Iterator[str]:
             yield f"strategy.waves[{at}]: no node is in {name!r}{nearest(name, datacenters)}"
     for field, name, mend in unknown_services(fleet, spec):
         leads_to = "a gate without data holds the run" if field.startswith("gates") else "so no floor is kept"
-        yield f"{field}: no node has an instance of {name!r}{mend}: {leads_to}"
+        yield f"{field}: no node has an instance of {name!r}{mend}: {leads_to}; only --unknown-services starts it so"
 
 
 def check_services(fleet: Sequence[Candidate], spec: RunSpec) -> None:

@@ -5,9 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from dislocate.cli import run_progress
+from dislocate.cli import run_follow
 from dislocate.cli.main import cli
-from dislocate.cli.run_progress import Progress, _follow_live, _picture, headline, interesting, overview
+from dislocate.cli.run_follow import _follow_live, _picture
+from dislocate.cli.run_progress import Progress, headline, interesting, overview
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import Applied, Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
@@ -55,7 +56,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_progress, "RETRY", 0.01)
+    monkeypatch.setattr(run_follow, "RETRY", 0.01)
     monkeypatch.setenv("DISLOCATE_TOKEN", TOKEN)
     runs = FakeRuns(FakeBackend())
     with served(runs.backend, seal=seal) as url:
@@ -403,7 +404,7 @@ def test_without_an_agent_nothing_begins(shell, monkeypatch):
 
 
 def test_a_run_whose_agent_is_lost_goes_on_and_says_where_to_look(shell, monkeypatch):
-    monkeypatch.setattr(run_progress, "TRIES", 3)
+    monkeypatch.setattr(run_follow, "TRIES", 3)
     events, asked = AgentConnection.events, iter([1])
 
     def lost(agent, path, since=None):

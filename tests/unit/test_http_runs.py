@@ -252,8 +252,10 @@ def test_a_plan_names_what_nobody_has(api):
     }
     assert api.ask("POST", "/api/runs/plan", spec).json["doubts"] == [
         "strategy.waves[0]: no node is in 'frx', did you mean 'fra'?",
-        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?: so no floor is kept",
-        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run",
+        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?: so no floor is kept; "
+        "only --unknown-services starts it so",
+        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run; "
+        "only --unknown-services starts it so",
     ]
 
 

@@ -84,7 +84,7 @@ def try_templates(call: Call, spec: RunSpec, plan: RunPlan, named: Named) -> lis
     for resource, outcome in zip(resources, seen.outcomes, strict=False):
         if outcome.result is TaskResult.FAILED and outcome.kind == "render":
             field = f"resources[{spec.resources.index(resource)}]"
-            expected = f"what {seen.node} can fill in: {outcome.words}"
+            expected = f"templates that {seen.node} can fill in: {outcome.words}"
             raise LocalError(field, got=resource_id(resource), expected=expected)
     return [f"its templates were not all tried: {seen.node}: {seen.unreachable}"] if seen.unreachable else []
 
