@@ -9,14 +9,16 @@ import click
 import msgspec
 
 from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.run_follow import follow
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
-from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
+from dislocate.cli.run_progress import Progress, age_of, next_command, overview
 from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 
+START_TIMEOUT = STORE_TIMEOUT + 15.0  # seconds: a target tries the templates first
 LISTED = 20  # runs that a list has unless more are asked for
 
 
@@ -43,11 +45,20 @@ run.add_command(simulate)
 @click.option(
     "--plan", "planned", type=click.Path(path_type=Path), help="Only if all is still as `plan --out` found it."
 )
+@click.option(
+    "--unknown-services", is_flag=True, help="Also with a floor or gate on a service that nobody has an instance of."
+)
 @click.option("--detach", is_flag=True, help="Do not follow it: it goes on by itself either way.")
 @CONFIRM
 @agent_command
 def start(
-    agent: AgentConnection, as_json: bool, file: Path, planned: Path | None, detach: bool, confirm: int | None
+    agent: AgentConnection,
+    as_json: bool,
+    file: Path,
+    planned: Path | None,
+    unknown_services: bool,
+    detach: bool,
+    confirm: int | None,
 ) -> None:
     """Start the run that FILE describes, and follow it.  Exits 0 only when it is done everywhere.
 
@@ -61,7 +72,11 @@ def start(
     body = body_of(file, confirm)
     if planned is not None:
         body["plan"] = bound_to(planned)
-    answer = send(agent, "/api/runs", file, body, LOOK_TIMEOUT if planned is not None else STORE_TIMEOUT)
+    if unknown_services:
+        body["unknown_services"] = True
+    answer = send(agent, "/api/runs", file, body, LOOK_TIMEOUT if planned is not None else START_TIMEOUT)
+    for doubt in answer["doubts"]:
+        click.echo(f"note: {doubt}", err=True)
     if detach:
         row = (answer["id"], body["name"], answer["targets"], answer["state"])
         show(as_json, answer, ("RUN", "NAME", "NODES", "STATE"), [row], next_command(answer["id"], answer["state"]))

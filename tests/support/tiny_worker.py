@@ -62,10 +62,12 @@ class TinyHost:
         self.before: dict[tuple[str, str], str] = {}
         self.done: list[tuple[TaskVerb, str]] = []  # what changed something
         self.looked: list[str] = []
+        self.made: dict[str, str] = {}  # what a REVERT was told that the run had made
         self.fails: dict[str, str] = {}  # resource: kind
+        self.facts = ""  # end every file
 
     def wanted(self, resource: Resource) -> str:
-        return resource.content if isinstance(resource, File) else "done"
+        return resource.content + self.facts if isinstance(resource, File) else "done"
 
     def do(self, task: Task) -> TaskOutcome:
         resource, name = task.resource, resource_id(task.resource)
@@ -83,6 +85,7 @@ class TinyHost:
             return TaskOutcome(TaskResult.FAILED, kind=self.fails[name], words="exit code 1")
         if task.verb is TaskVerb.REVERT:
             wanted = self.before.get((task.run, name), now)
+            self.made[name] = task.made
         else:
             self.before.setdefault((task.run, name), now)
         self.done.append((task.verb, name))

@@ -61,7 +61,7 @@ def started(api, **changes):
 
 
 def test_a_specification_with_durations_in_words_becomes_a_run(api, runs):
-    assert started(api) == {"id": "1", "state": "running", "targets": 3}
+    assert started(api) == {"id": "1", "state": "running", "targets": 3, "doubts": []}
     (asked,) = runs.started
     assert asked.spec.resources[0].timeout == 5 * SECOND
     assert asked.plan.targets == ("fra/a1", "fra/a2", "fra/a3")
@@ -103,6 +103,51 @@ def test_what_cannot_be_meant_is_refused_and_nothing_begins(api, runs, changes, 
     assert (problem.status, problem.field) == (422, field)
     assert says in problem.detail
     assert not runs.started
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"strategy": {"floor": {"shop.wbe": 0.9}}}, "strategy.floor"),
+        ({"gates": [{"service": "shop.web"}, {"service": "shop.wbe"}]}, "gates[1].service"),
+    ],
+)
+def test_a_floor_or_gate_on_what_nobody_has_is_refused_unless_somebody_says_that_it_may(api, runs, changes, field):
+    problem = api.problem("POST", "/api/runs", {**SPEC, **changes})
+    assert (problem.status, problem.field) == (422, field)
+    assert "did you mean 'shop.web'?" in problem.detail
+    assert "--unknown-services" in problem.detail
+    assert not runs.started
+    (doubt,) = started(api, **changes, unknown_services=True)["doubts"]
+    assert doubt.startswith(f"{field}: no node has an instance of 'shop.wbe'")
+    assert len(runs.started) == 1
+
+
+def test_a_template_that_cannot_be_filled_in_is_refused_before_a_canary_meets_it(api, runs):
+    words = "content, line 1: 'facts.colour' is undefined"
+    runs.kill("fra/a1")
+    runs.looks = {"fra/a2": (TaskOutcome(TaskResult.FAILED, kind="render", words=words),)}
+    plain = {"kind": "file", "path": "/etc/plain", "content": "hello"}
+    resources = [plain, {**plain, "path": "/etc/motd", "content": "{{ facts.colour }}"}]
+    problem = api.problem("POST", "/api/runs", {**SPEC, "resources": resources})
+    assert (problem.status, problem.field) == (422, "resources[1]")
+    assert "fra/a2" in problem.detail
+    assert words in problem.detail
+    assert not runs.started
+    (visit,) = runs.visits
+    assert [task.resource.path for task in visit.tasks] == ["/etc/motd"]
+
+
+def test_a_template_that_nobody_could_try_is_told(api, runs):
+    template = {"kind": "file", "path": "/etc/motd", "content": "{{ facts.hostname }}"}
+    runs.unreachable = {"fra/a1": "it did not answer within 5s"}
+    answer = started(api, resources=[template])
+    assert answer["doubts"] == ["its templates were not all tried: fra/a1: it did not answer within 5s"]
+    for node in ("fra/a1", "fra/a2", "fra/a3"):
+        runs.kill(node)
+    assert started(api, resources=[template], name="other")["doubts"] == [
+        "its templates were not tried: no target is within reach"
+    ]
 
 
 def test_a_large_target_must_be_confirmed(api, runs):
@@ -207,8 +252,10 @@ def test_a_plan_names_what_nobody_has(api):
     }
     assert api.ask("POST", "/api/runs/plan", spec).json["doubts"] == [
         "strategy.waves[0]: no node is in 'frx', did you mean 'fra'?",
-        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?",
-        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run",
+        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?: so no floor is kept; "
+        "only --unknown-services starts it so",
+        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run; "
+        "only --unknown-services starts it so",
     ]
 
 

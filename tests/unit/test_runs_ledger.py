@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from dislocate.core.boundary.events import NodeMoved, RunMoved
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.runs import (
+    Applied,
     AskGrant,
     Direction,
     Granted,
@@ -484,6 +485,26 @@ def test_a_revert_goes_back_batch_by_batch_and_leaves_out_who_was_never_begun(lo
     refused(log.finish(RunState.REVERT_FAILED), "state")
     assert isinstance(log.finish(RunState.REVERTED), Done)
     assert log.states() == {A: "reverted", B: "reverted", C: "pending", D: "pending"}
+
+
+def test_why_a_node_failed_is_kept_beside_what_its_revert_made_of_it(log):
+    log.start((A,), (B,))
+    steps = (Step("file /etc/motd", "changed"), Step("nosuch", "failed", "E: Unable to locate package nosuch"))
+    log.open(A)
+    log.ask(A)
+    log.report(A, NodeState.FAILED, kind="apply", words="nosuch: exit 100", steps=steps, took=5)
+    log.revert()
+    assert log.task(A).applied is None
+    log.carry(A, state=NodeState.REVERT_FAILED)
+    log.close()
+    log.finish(RunState.REVERT_FAILED)
+    log.steer(Verb.REVERT)  # once more
+    log.close()
+    log.carry(A, state=NodeState.REVERTED)
+    task = log.task(A)
+    assert (task.state, task.words, task.steps) == (NodeState.REVERTED, "", ())
+    applied = Applied(state=NodeState.FAILED, kind="apply", words="nosuch: exit 100", steps=steps, took=5)
+    assert task.applied == applied
 
 
 def test_one_that_cannot_be_reverted_does_not_stop_the_others_and_the_run_says_so(log):

@@ -228,6 +228,20 @@ def test_a_revert_undoes_in_reverse_order_and_what_was_notified_follows(world):
     assert world.host.states["file /etc/site"] == "older"
 
 
+def test_a_revert_says_what_the_run_had_made_also_after_it_was_brought_back(world):
+    world.begin_run(MOTD, SITE, enforce=True)
+    world.run()
+    world.end_run()
+    world.host.states["file /etc/motd"] = "by hand"
+    world.host.facts = " and goodbye"  # its templates become something else now
+    world.run("3m")
+    world.host.facts = ""
+    assert world.host.states["file /etc/motd"] == "hello and goodbye"
+    world.revert_run()
+    world.run()
+    assert world.host.made == {"file /etc/motd": "hello and goodbye", "file /etc/site": "new and goodbye"}
+
+
 def test_a_revert_leaves_alone_what_the_run_did_not_change(world):
     world.host.states["file /etc/site"] = "new"
     world.begin_run(SITE, SEED)

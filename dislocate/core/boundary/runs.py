@@ -83,7 +83,8 @@ class TaskResult(Enum):
     UNTOLD = "untold"  # LOOK only: a command without a check
     FAILED = "failed"
     OUTPUT = "output"  # not the end: a piece of what a command writes
-    LEFT = "left"  # REVERT only: nothing says how to undo it
+    LEFT = "left"  # REVERT only: nothing says how to undo it, or it is somebody else's by now
+    REPLACED = "replaced"  # REVERT only: put back over what somebody had made of it since, which is kept
 
 
 class Task(Part, frozen=True):
@@ -96,6 +97,7 @@ class Task(Part, frozen=True):
     secrets: dict[str, bytes] = {}  # sealed to this node's key, by name
     stream: bool = False  # tell what a command writes as OUTPUT, piece by piece
     diff: bool = False  # LOOK: tell the difference
+    made: str = ""  # REVERT: digest of what the run had made of it; '' where that is not known
 
 
 class TaskOutcome(Part, frozen=True):
@@ -274,6 +276,16 @@ class RunRecord(Record, frozen=True):
     budget: int = 0  # nodes that may be FAILED, UNREACHABLE or UNKNOWN: the strategy's `max_failed`, counted out
 
 
+class Applied(Record, frozen=True):
+    """What a node had made of its part before it was taken back: why that was done."""
+
+    state: NodeState
+    kind: str = ""
+    words: str = ""
+    steps: tuple[Step, ...] = ()
+    took: int = 0
+
+
 class NodeTask(Record, frozen=True):
     """`records/runs/ID/nodes/dc/name`: one node's part."""
 
@@ -288,6 +300,7 @@ class NodeTask(Record, frozen=True):
     steps: tuple[Step, ...] = ()
     took: int = 0
     expected: str = ""  # of the plan, from its grant on
+    applied: Applied | None = None  # from the grant to revert on; None: nothing was reported before it
 
 
 class Frozen(Record, frozen=True):

@@ -25,6 +25,7 @@ from dislocate.core.runs.ledger.draft import Last
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.runs.spec import check_spec
 from dislocate.core.tunables import TRANSACTION_OPERATIONS
+from dislocate.core.words import names
 from dislocate.edge.http import run_audit, run_looks, run_stream
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
@@ -45,12 +46,10 @@ from dislocate.edge.run_answers import (
     RunsAnswer,
     StartedAnswer,
     SteeredAnswer,
-    named,
-    run_answer,
-    run_summary,
 )
 from dislocate.edge.run_bodies import PlanBody, RunBody, SteerBody, spec_of
-from dislocate.edge.run_targets import targets_of
+from dislocate.edge.run_targets import check_services, doubts, targets_of
+from dislocate.edge.run_told import run_answer, run_summary
 from dislocate.strict import one_of
 
 LISTED = 20  # runs that a list has unless more are asked for
@@ -64,30 +63,36 @@ def post_run(call: Call) -> StartedAnswer:
     if spec.strategy.approvals:
         call.require_name("a run that others are to approve")
     targets = targets_of(call.node, spec.targets, spec.confirm)
-    names = read_named(call, spec, targets)
+    fleet = call.node.candidates
+    if not call.body.unknown_services:
+        check_services(fleet, spec)
+    named = read_named(call, spec, targets)
     expected: dict[Path, str] = {}
+    notes = list(doubts(fleet, spec))
     if call.body.plan is not None:
-        expected = _still_fitting(call, spec, call.body.plan, targets, names)
-    plan = make_plan(spec, targets, revision=names.revision, expected=expected)
-    started: RunStarted = call.ask_store(StartRun(spec, plan, names.values, call.actor, time.time_ns()))
-    return StartedAnswer(started.run, started.state, len(targets))
+        expected = _still_fitting(call, spec, call.body.plan, targets, named)
+    plan = make_plan(spec, targets, revision=named.revision, expected=expected)
+    if call.body.plan is None:
+        notes += run_looks.try_templates(call, spec, plan, named)
+    started: RunStarted = call.ask_store(StartRun(spec, plan, named.values, call.actor, time.time_ns()))
+    return StartedAnswer(started.run, started.state, len(targets), tuple(notes))
 
 
 def _still_fitting(
-    call: Call, spec: RunSpec, plan: PlanBody, targets: tuple[Path, ...], names: Named
+    call: Call, spec: RunSpec, plan: PlanBody, targets: tuple[Path, ...], named: Named
 ) -> dict[Path, str]:
     """The digests that nodes are to find, where the plan still holds.  Raises `Rejected` where it does not."""
     if plan.spec_digest != records.spec_digest(spec):
         raise stale("the specification was changed since")
     if changed := sorted(set(targets) ^ set(plan.targets)):
-        raise stale(f"other nodes are meant now: {named(changed)}")
-    if plan.values_digest != names.digest:
+        raise stale(f"other nodes are meant now: {names(changed)}")
+    if plan.values_digest != named.digest:
         raise stale("a key or secret that its templates name was changed since")
     if not plan.digests:
         return {}
-    now = run_looks.digests_now(call, spec, tuple(path for path in targets if path in plan.digests), names)
+    now = run_looks.digests_now(call, spec, tuple(path for path in targets if path in plan.digests), named)
     if changed := sorted(path for path, digest in now.items() if digest != plan.digests[path]):
-        raise stale(f"something was changed since on {named(changed)}")
+        raise stale(f"something was changed since on {names(changed)}")
     return plan.digests
 
 

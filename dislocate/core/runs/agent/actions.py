@@ -36,6 +36,7 @@ class Work(Struct, frozen=True):
     verb: TaskVerb  # APPLY or REVERT
     when_owed: bool  # only if it was notified
     undo: str = ""  # REVERT: digest of how it was; '' where that is not known
+    made: str = ""  # REVERT: digest of what the run made of it; '' where that is not known
 
     @property
     def name(self) -> str:
@@ -97,8 +98,11 @@ def work_to_enforce(resources: Sequence[Resource]) -> tuple[Work, ...]:
     return tuple(work for work in work_to_apply(resources) if not is_once(work.resource))
 
 
-def work_to_revert(resources: Sequence[Resource], applied: Journal | None) -> tuple[Work, ...]:
-    """What may have been changed, in reverse order, and after that whatever it notified: that is to find it as it was."""
+def work_to_revert(
+    resources: Sequence[Resource], applied: Journal | None, enforced: Journal | None = None
+) -> tuple[Work, ...]:
+    """What may have been changed, in reverse order, and after that whatever it notified: that is to find it as it was.
+    `enforced`: what was brought back last after it had drifted."""
     if applied is None:
         return ()
     by_name = {resource_id(one): one for one in resources}
@@ -106,13 +110,15 @@ def work_to_revert(resources: Sequence[Resource], applied: Journal | None) -> tu
     notified = {name: None for entry in entries for name in by_name[entry.resource].notify}
     last = [entry for entry in entries if entry.resource in notified]
     first = [entry for entry in reversed(entries) if entry.resource not in notified]
-    return tuple(_work_back(by_name[entry.resource], entry) for entry in (*first, *last))
+    return tuple(_work_back(by_name[entry.resource], entry, enforced) for entry in (*first, *last))
 
 
-def _work_back(resource: Resource, entry: Entry) -> Work:
+def _work_back(resource: Resource, entry: Entry, enforced: Journal | None) -> Work:
     """A command that only follows others has no state of its own: it is run again, unless it says how it is undone."""
     is_repeated = isinstance(resource, Command) and resource.only_notified and not resource.revert and not resource.once
-    return Work(resource, TaskVerb.APPLY if is_repeated else TaskVerb.REVERT, False, entry.before)
+    later = None if enforced is None else enforced.entry(entry.resource)
+    made = later.after if later is not None and later.begun and later.after else entry.after
+    return Work(resource, TaskVerb.APPLY if is_repeated else TaskVerb.REVERT, False, entry.before, made)
 
 
 def next_action(journal: Journal, works: Sequence[Work], looks: Looks, fresh: str = "", expected: str = "") -> Action:

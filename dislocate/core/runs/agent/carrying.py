@@ -121,9 +121,8 @@ class Carrying:
         self.tasks += 1
         self._task_id = f"run/{self.journal.run}/{self.journal.purpose.value}/{self.tasks}"
         frozen = self._kept.frozen
-        self._out.run_task(
-            self._task_id, Task(verb, work.resource, self.journal.run, frozen.values, self._kept.secrets)
-        )
+        task = Task(verb, work.resource, self.journal.run, frozen.values, self._kept.secrets, made=work.made)
+        self._out.run_task(self._task_id, task)
 
     def task_progressed(self, task_id: str, outcome: TaskOutcome) -> None:
         """A task of this journal says something; pieces of output are nobody's here."""

@@ -280,7 +280,8 @@ class Worker:
         if granted.direction is Direction.APPLY:
             works = work_to_apply(resources)
         else:
-            works = work_to_revert(resources, self._journals.get(granted.run, Purpose.APPLY))
+            applied = self._journals.get(granted.run, Purpose.APPLY)
+            works = work_to_revert(resources, applied, self._journals.get(granted.run, Purpose.ENFORCE))
         self._carry(granted_again(asked, granted.epoch), kept, works, granted.expected)
 
     def _carry(self, journal: Journal, kept: Kept, works: tuple[Work, ...], expected: str) -> None:

@@ -11,7 +11,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dislocate.core.boundary.runs import Batch, Direction, Hold, NodeState, NodeTask, RunPlan, RunRecord, RunState
+from dislocate.core.boundary.runs import (
+    Applied,
+    Batch,
+    Direction,
+    Hold,
+    NodeState,
+    NodeTask,
+    RunPlan,
+    RunRecord,
+    RunState,
+)
 from dislocate.core.boundary.spec import Join
 from dislocate.core.identity import Path
 from dislocate.core.runs import records
@@ -88,6 +98,7 @@ def _open(moving: Moving, body: OpenBatch) -> str:
             epoch=record.epoch,
             ask=0,
             expected=expected,
+            applied=_applied(task, record.direction),
             kind="",
             words="",
             steps=(),
@@ -98,6 +109,15 @@ def _open(moving: Moving, body: OpenBatch) -> str:
     retries = tuple(node for node in record.retries if node not in opened)
     moving.change(granted=_in_flight(moving, (*record.granted, *body.nodes)), retries=retries)
     return ""
+
+
+def _applied(task: NodeTask, direction: Direction) -> Applied | None:
+    """What is kept of what it reported, which the report of the revert would overwrite."""
+    if direction is Direction.APPLY:
+        return None
+    if task.direction is Direction.REVERT or not (task.steps or task.kind):
+        return task.applied
+    return Applied(state=task.state, kind=task.kind, words=task.words, steps=task.steps, took=task.took)
 
 
 def _close(moving: Moving, body: CloseBatch) -> str:
