@@ -10,7 +10,7 @@ from dislocate.core.runs.ledger.transitions import IN_FLIGHT
 from dislocate.core.runs.steps import OpenBatch, RunStep
 from dislocate.core.tunables import RUN_RETRY
 from dislocate.core.units import SECOND
-from tests.support.tiny_control import TinyRun, TinyStore
+from tests.support.tiny_control import TinyRun, TinyStore, ahead
 from tests.support.tiny_runs import instances, picture, said
 
 PLANS = (
@@ -59,6 +59,7 @@ class Watched(TinyStore):
         if isinstance(step, OpenBatch):
             assert before.record.state in (RunState.RUNNING, RunState.REVERTING)
             assert before.record.direction is Direction.REVERT or not before.is_spent
+            assert not any(node in ahead(before) for node in step.nodes), "before their batch's turn"
             self._keeps_the_floor(before, step)
         if self.loses:
             self.loses = False

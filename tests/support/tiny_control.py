@@ -135,7 +135,7 @@ class TinyStore:
     def steer(self, verb: Verb, node: Path = "") -> bool:
         """An operator's verb, where it is legal; False: it is not."""
         before = self.picture()
-        record, state = before.record, before.state(node)
+        record = before.record
         if record.state in OVER:
             return False
         match verb:
@@ -149,9 +149,11 @@ class TinyStore:
             case Verb.SKIP if _may_skip(before, node):
                 again = tuple(one for one in record.retries if one != node)
                 self.write(before, [_moved(before, node, NodeState.SKIPPED)], retries=again)
-            case Verb.RETRY if record.direction is Direction.APPLY and state in RETRYABLE:
+            case Verb.RETRY if _may_retry(before, node):
                 moved = msgspec.structs.replace(_moved(before, node, NodeState.PENDING), epoch=record.epoch + 1)
-                again = (*(one for one in record.retries if one != node), node)
+                again = tuple(one for one in record.retries if one != node)
+                if node not in ahead(before):
+                    again = (*again, node)
                 self.write(before, [moved], retries=again, epoch=record.epoch + 1)
             case _:
                 return False
@@ -171,7 +173,8 @@ class TinyStore:
                 self.write(before, state=RunState.RUNNING, hold=None, words=words)
             case RevertRun(words=words):
                 granted = [_moved(before, n, NodeState.PENDING) for n in before.those(NodeState.GRANTED)]
-                last = min(record.batch, len(before.plan.batches) - 1)
+                begun = [at for at, batch in enumerate(before.plan.batches) for n in batch.nodes if _began(before, n)]
+                last = max(min(record.batch, len(before.plan.batches) - 1), *begun, 0)
                 fields = {"direction": Direction.REVERT, "epoch": record.epoch + 1, "batch": last, "hold": None}
                 self.write(before, granted, state=RunState.REVERTING, words=words, retries=(), **fields)
             case MarkNodes(marks=marks):
@@ -204,6 +207,24 @@ class TinyStore:
 RETRYABLE = (NodeState.FAILED, NodeState.UNREACHABLE, NodeState.UNKNOWN, NodeState.SKIPPED)
 
 
+def ahead(before: Picture) -> list[Path]:
+    """Nodes whose batch has yet to come, in the direction of the run."""
+    batches, at = before.plan.batches, before.record.batch
+    is_apply = before.record.direction is Direction.APPLY
+    return [node for batch in (batches[at + 1 :] if is_apply else batches[: max(0, at)]) for node in batch.nodes]
+
+
+def _began(before: Picture, node: Path) -> bool:
+    task = before.tasks.get(node)
+    return task is not None and task.touched
+
+
+def _may_retry(before: Picture, node: Path) -> bool:
+    if before.record.direction is Direction.REVERT:
+        return before.state(node) is NodeState.REVERT_FAILED
+    return before.state(node) in RETRYABLE
+
+
 def _may_skip(before: Picture, node: Path) -> bool:
     if before.record.direction is Direction.REVERT:
         return before.is_to_be_reverted(node) or before.state(node) in (NodeState.GRANTED, NodeState.UNKNOWN)
@@ -220,11 +241,16 @@ def illegal(before: Picture, step: RunStep) -> str:
         return "another version"
     match step:
         case OpenBatch(nodes=nodes):
-            if not going or not nodes or any(node not in here and node not in record.retries for node in nodes):
+            later = ahead(before)
+            left_behind = () if is_apply else (node for node in before.nodes if node not in later)
+            may = (*here, *record.retries, *left_behind)
+            if not going or not nodes or any(node not in may for node in nodes):
                 return "not now, or not these"
             if is_apply and before.is_spent:
                 return "the budget is spent"
-            grantable = [n for n in nodes if (before.state(n) is NodeState.PENDING) or before.is_to_be_reverted(n)]
+            grantable = [
+                n for n in nodes if (is_apply and before.state(n) is NodeState.PENDING) or before.is_to_be_reverted(n)
+            ]
             return "" if len(grantable) == len(nodes) else "not in this state"
         case CloseBatch():
             open_ = (*IN_FLIGHT, *((NodeState.PENDING,) if is_apply else ()))

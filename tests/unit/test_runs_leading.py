@@ -2,7 +2,7 @@
 
 import pytest
 
-from dislocate.core.boundary.runs import Hold, RunState
+from dislocate.core.boundary.runs import Hold, RunState, Verb
 from dislocate.core.boundary.spec import Freeze, Gate, Join
 from dislocate.core.boundary.store import KeyValue
 from dislocate.core.outbox import NEVER
@@ -258,6 +258,33 @@ def test_one_that_is_cut_off_with_its_grant_to_revert_is_granted_again():
     assert run.run("1m") == ["mark tok/c2=unreachable"]
     run.fleet.away.clear()
     assert run.run("1m")[:2] == ["open tok/c2", "close"]
+
+
+def test_one_that_is_cut_off_while_it_is_reverted_once_more_is_granted_again():
+    run = begun(strategy=QUICK)
+    run.bad["tok/c2"] = "disk full"
+    until_reverting(run)
+    run.bad["tok/c1"] = run.bad["tok/c2"] = "disk gone"
+    run.fleet.away.append("fra/a2")
+    assert run.run("10s") == ["close", "open fra/a3"]
+    run.store.steer(Verb.RETRY, "tok/c2")
+    assert run.run("0s", work=False) == ["open tok/c2"]
+    run.fleet.away.append("tok/c2")
+    assert run.run("1m") == ["mark tok/c2=unreachable"]
+    run.fleet.away.clear()
+    run.bad.clear()
+    assert run.run("1m")[:2] == ["open tok/c2", "open fra/a2"]
+
+
+def test_one_of_a_later_batch_that_is_skipped_and_tried_again_waits_for_the_canary():
+    """Found by `test_a_run_is_controlled_legally_and_comes_to_an_end`."""
+    run = begun(strategy={"soak": 10 * SECOND, "settle": 0})
+    assert run.run("2s") == ["open fra/a1"]
+    run.bad["fra/a3"] = "broken"
+    run.store.steer(Verb.SKIP, "fra/a3")
+    run.store.steer(Verb.RETRY, "fra/a3")
+    assert run.run("7s") == []
+    assert run.run("2s")[:4] == ["close", "open fra/a2 fra/a3", "revert", "open fra/a2 fra/a3"]
 
 
 def test_a_freeze_window_begins_in_the_middle_and_ends():

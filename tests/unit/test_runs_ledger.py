@@ -14,6 +14,7 @@ from dislocate.core.boundary.runs import (
     Granted,
     Hold,
     NodeState,
+    NodeTask,
     ReportTask,
     RunPlan,
     RunStarted,
@@ -24,7 +25,7 @@ from dislocate.core.boundary.runs import (
     Verb,
 )
 from dislocate.core.boundary.spec import File, Join, RunSpec
-from dislocate.core.boundary.store import Delete, Get, Put, Transact
+from dislocate.core.boundary.store import Delete, Get, KeyValue, Put, Transact
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
 from dislocate.core.runs import records
@@ -344,6 +345,20 @@ def test_one_out_of_reach_that_comes_back_after_its_batch_is_tried_again(log):
     assert isinstance(log.finish(RunState.DONE), Done)
 
 
+def test_one_of_a_later_batch_that_is_tried_again_waits_for_its_batch(log):
+    log.start((A,), (B,), (D,), max_failed=1)
+    log.steer(Verb.SKIP, D)
+    log.steer(Verb.RETRY, D)
+    assert (log.task(D).state, log.run().retries) == (NodeState.PENDING, ())
+    refused(log.open(D), "nodes", "neither of batch 0 nor to be tried again")
+    log.carry(A)
+    log.close()
+    refused(log.open(D), "nodes", "neither of batch 1")
+    log.carry(B)
+    log.close()
+    log.carry(D)
+
+
 def test_one_that_is_not_due_yet_is_nobody_s_concern(log):
     log.start((A,), (B,))
     refused(log.mark(B, NodeState.UNREACHABLE), "marks", "not due yet")
@@ -504,6 +519,51 @@ def test_one_that_cannot_be_reverted_does_not_stop_the_others_and_the_run_says_s
     log.close()
     log.close()
     assert isinstance(log.finish(RunState.REVERTED), Done)
+
+
+def test_one_that_is_cut_off_with_its_grant_to_be_reverted_after_its_batch_is_not_forgotten(log):
+    log.start((A,), (B,))
+    log.carry(A)
+    log.close()
+    log.carry(B)
+    log.revert()
+    log.carry(B, state=NodeState.REVERT_FAILED)
+    log.close()
+    log.steer(Verb.RETRY, B)
+    log.open(B)
+    log.mark(B, NodeState.UNREACHABLE)
+    log.carry(A, state=NodeState.REVERTED)
+    log.close()
+    refused(log.finish(RunState.REVERTED), "state", "fra/b is unreachable")
+    log.carry(B, state=NodeState.REVERTED)
+    assert isinstance(log.finish(RunState.REVERTED), Done)
+
+
+def test_one_of_a_batch_that_the_revert_has_yet_to_come_to_waits_for_it(log):
+    log.start((A,), (B,))
+    log.carry(A)
+    log.close()
+    log.carry(B)
+    log.revert()
+    log.steer(Verb.SKIP, A)
+    log.steer(Verb.RETRY, A)
+    assert log.run().retries == ()
+    refused(log.open(A), "nodes", "neither of batch 1")
+    log.carry(B, state=NodeState.REVERTED)
+    log.close()
+    log.carry(A, state=NodeState.REVERTED)
+
+
+def test_a_revert_goes_through_whoever_began_whatever_batch_it_is_of(log):
+    """Records of before later batches waited for their turn."""
+    log.start((A,), (B,), (D,), max_failed=1)
+    log.carry(A)
+    began = NodeTask(node=D, state=NodeState.FAILED, touched=True, epoch=1, ask=7)
+    for key, record in ((records.node_key("1", D), began), (records.counts_key("1"), {"done": 1, "failed": 1})):
+        log.machine.keys.put(KeyValue(key, records.encode(record), 9, 9, 1))
+    log.steer(Verb.REVERT)
+    assert log.run().batch == 2
+    log.carry(D, state=NodeState.REVERTED)
 
 
 def test_a_run_that_is_over_is_reverted_and_is_under_way_again(log):

@@ -128,7 +128,10 @@ def begin_revert(moving: Moving, words: str) -> None:
         for task in moving.draft.tasks(record.id):
             if task.state is NodeState.REVERT_FAILED:
                 moving.move(replace(task, state=NodeState.PENDING, direction=Direction.REVERT, ask=0))
-    batch = record.batches - 1 if moving.is_over else min(record.batch, record.batches - 1)
+    # Whoever was begun is gone through, also one of a batch whose turn had not come.
+    begun = [moving.batch_of(task.node) for task in moving.draft.tasks(record.id) if moving.needs_revert(task)]
+    present = record.batches - 1 if moving.is_over else min(record.batch, record.batches - 1)
+    batch = max((present, *begun))
     moving.change(
         state=RunState.REVERTING,
         direction=Direction.REVERT,
@@ -173,7 +176,8 @@ def _skip(moving: Moving, body: SteerRun) -> str:
 
 
 def _retry(moving: Moving, body: SteerRun) -> str:
-    """The epoch grows, so that a late report of what was tried before is not taken for one of what will be."""
+    """The epoch grows, so that a late report of what was tried before is not taken for one of what will be.  One of a batch
+    that has yet to come waits for it there."""
     record, node = moving.record, body.node
     task = _part(moving, node)
     if task.state not in RETRYABLE[record.direction] or (moving.is_reverting and not task.touched):
@@ -188,7 +192,7 @@ def _retry(moving: Moving, body: SteerRun) -> str:
         words,
     )
     _forget(moving, node)
-    retries = (*moving.record.retries, node)
+    retries = moving.record.retries if moving.is_ahead(node) else (*moving.record.retries, node)
     moving.change(epoch=epoch, retries=retries, words=f"{node}: {words}"[:RUN_WORDS])
     return node
 
