@@ -15,6 +15,7 @@ from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
+from dislocate.core.errors import LocalError
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 
 LISTED = 20  # runs that a list has unless more are asked for
@@ -188,7 +189,27 @@ _verb("promote", "Count soak and gates of RUN's present batch as passed.")
 _node_verb("skip", "Go on with RUN without this node.")
 _node_verb("retry", "Let this node try its part of RUN again.")
 _verb("abort", "End RUN and leave everything as it is now; what is in flight finishes.")
-_verb("revert", "Take back what RUN did, in reverse order; also when it is over.")
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@_WHY
+@_VERSION
+@click.option("--force", is_flag=True, help="Also where a later run changed the same; the audit says so, and --why.")
+@agent_command
+def revert(agent: AgentConnection, as_json: bool, ident: str, why: str, version: int, force: bool) -> None:
+    """Take back what RUN did, in reverse order; also when it is over.
+
+    What a later run changed too is that one's: it is to be reverted first.  Where it cannot be, --force puts back what was
+    there before RUN all the same.
+
+    \b
+    dislocate run revert 7
+    dislocate run revert 7 --force --why 'run 9 cannot be reverted'
+    """
+    if force and not why:
+        raise LocalError("--why", got=why, expected="why it is forced: the audit is to say it")
+    _steer(agent, as_json, ident, "revert", {"words": why, "version": version, "force": force})
 
 
 # ---- audit

@@ -270,6 +270,14 @@ def test_a_run_is_steered(shell, verb):
     assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann")
 
 
+def test_a_revert_is_forced_with_words_for_the_audit(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    assert "--why" in shell.says("run", "revert", "web", "--force", code=1)
+    assert shell.runs.steered == []
+    shell.run("run", "revert", "web", "--force", "--why", "run 9 is stuck")
+    assert (shell.runs.steered[0].force, shell.runs.steered[0].words) == (True, "run 9 is stuck")
+
+
 @pytest.mark.parametrize("verb", ["skip", "retry"])
 def test_a_node_is_steered(shell, verb):
     shell.run("run", "start", shell.file, "--detach")

@@ -394,6 +394,20 @@ def test_every_verb_reaches_the_ledger(api, runs, verb):
     assert asked.node == body.get("node", "")
 
 
+def test_only_a_revert_can_be_forced_and_says_why(api, runs):
+    started(api)
+    api.environ |= OPERATOR
+    for verb, body, field in (
+        ("pause", {"force": True, "words": "now"}, "force"),
+        ("revert", {"force": True}, "words"),
+    ):
+        problem = api.problem("POST", f"/api/runs/1/{verb}", body)
+        assert (problem.status, problem.field) == (422, field)
+    api.ask("POST", "/api/runs/1/revert", {"force": True, "words": "9 is stuck"})
+    (asked,) = runs.steered
+    assert (asked.force, asked.words) == (True, "9 is stuck")
+
+
 def test_an_illegal_transition_is_refused_with_the_mend(api, runs):
     started(api)
     runs.refusal = Refused("conflict", "verb", "run 1 is done: revert takes it back")

@@ -24,7 +24,7 @@ from dislocate.core.boundary.runs import (
     Step,
     Verb,
 )
-from dislocate.core.boundary.spec import File, Join, RunSpec
+from dislocate.core.boundary.spec import File, Join, RunSpec, Service
 from dislocate.core.boundary.store import Delete, Get, KeyValue, Put, Transact
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
@@ -575,16 +575,44 @@ def test_a_run_that_is_over_is_reverted_and_is_under_way_again(log):
     refused(log.start((A,), name="other"), "targets", "run 1")
 
 
-def test_a_run_that_a_later_one_touched_is_not_reverted(log):
+def file(path, *notify):
+    return File(path=path, content="hello", notify=notify)
+
+
+def test_a_run_is_not_reverted_while_a_later_one_has_the_same_thing_on_a_node(log):
     log.complete((A,), (B,))
     log.complete((B,), name="db")
-    refused(log.steer(Verb.REVERT, run="1"), "run", "run 2 changed fra/b after run 1")
+    refused(
+        log.steer(Verb.REVERT, run="1"), "run", "run 2 changed file /etc/motd of fra/b after run 1", "--force --why"
+    )
     log.steer(Verb.REVERT, run="2")
     refused(log.steer(Verb.REVERT, run="1"), "targets", "run 2")
     log.carry(B, state=NodeState.REVERTED, run="2")
     log.close("2")
     log.finish(RunState.REVERTED, "2")
     assert isinstance(log.steer(Verb.REVERT, run="1"), Done)
+
+
+def test_a_later_run_about_other_things_of_a_node_or_other_nodes_is_not_in_the_way(log):
+    reload = Service(unit="nginx")
+    log.complete((A,), (B,), resources=(file("/etc/a", "service nginx"), reload))
+    log.complete((B,), name="db", resources=(file("/etc/b", "service nginx"), reload))
+    log.complete((C,), name="motd", resources=(file("/etc/a"),))
+    assert isinstance(log.steer(Verb.REVERT, run="1"), Done)
+
+
+def test_a_later_run_that_cannot_be_reverted_is_passed_by_force_and_the_audit_says_who_and_why(log):
+    log.complete((A,))
+    log.complete((A,), name="db")
+    log.steer(Verb.REVERT, run="2")
+    log.carry(A, state=NodeState.REVERT_FAILED, run="2")
+    log.close("2")
+    log.finish(RunState.REVERT_FAILED, "2")
+    refused(log.steer(Verb.REVERT, run="1"), "run", "run 2 changed", "--force")
+    assert isinstance(log.steer(Verb.REVERT, run="1", force=True, words="2 is stuck"), Done)
+    entry = log.audit()[-1]
+    assert (entry.actor, entry.verb) == ("bob", "revert")
+    assert entry.evidence.endswith("forced: run 2 changed file /etc/motd of fra/a after run 1; 2 is stuck")
 
 
 def test_a_revert_may_be_paused_and_goes_on_as_one(log):

@@ -178,6 +178,7 @@ class SteerRun(Part, frozen=True, tag=41):
     node: Path = ""  # SKIP, RETRY
     version: int = 0  # refused unless the run is at it; 0: whichever
     words: str = ""  # why
+    force: bool = False  # REVERT: also where a later run changed the same; `words` say why
 
 
 class AskGrant(Part, frozen=True, tag=42, gc=False):

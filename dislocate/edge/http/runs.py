@@ -165,7 +165,11 @@ def _steer(call: Call, verb: Verb) -> SteeredAnswer:
         _check_node(call, run, body.node)
     elif body.node:
         raise LocalError("node", got=body.node, expected=f"no node: '{verb.value}' is about the whole run")
-    request = SteerRun(run, verb, call.actor, time.time_ns(), body.node, body.version, body.words)
+    if body.force and verb is not Verb.REVERT:
+        raise LocalError("force", got=True, expected=f"false: nothing of '{verb.value}' can be forced, only a revert")
+    if body.force and not body.words:
+        raise LocalError("words", got="", expected="why the revert is forced: the audit is to say it")
+    request = SteerRun(run, verb, call.actor, time.time_ns(), body.node, body.version, body.words, body.force)
     result = call.ask_store(request)
     return SteeredAnswer(run, result.version if isinstance(result, Done) else 0)
 

@@ -21,7 +21,7 @@ from dislocate.core.boundary.runs import NodeState, TaskOutcome, TaskResult, Tas
 from dislocate.core.boundary.spec import Command, Resource
 from dislocate.core.runs.agent.journal import Entry, Journal, Purpose, touched
 from dislocate.core.runs.plan import plan_digest
-from dislocate.core.runs.resources import is_once, is_owed_only, is_shared, resource_id
+from dislocate.core.runs.resources import is_act, is_once, is_owed_only, is_shared, resource_id
 
 LOST = (
     "the agent ended while this was being done, and it cannot be told whether it was: look there, then retry or revert"
@@ -111,7 +111,7 @@ def work_to_revert(resources: Sequence[Resource], applied: Journal | None) -> tu
 
 def _work_back(resource: Resource, entry: Entry) -> Work:
     """A command that only follows others has no state of its own: it is run again, unless it says how it is undone."""
-    is_repeated = isinstance(resource, Command) and resource.only_notified and not resource.revert and not resource.once
+    is_repeated = isinstance(resource, Command) and is_act(resource)
     return Work(resource, TaskVerb.APPLY if is_repeated else TaskVerb.REVERT, False, entry.before)
 
 
