@@ -116,6 +116,8 @@ def _details(part: dict[str, Any], words: str) -> str:
     changed = sum(step["result"] == "changed" for step in part["steps"])
     if part["state"] == "done":
         return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s"
+    if part["state"] == "reverted" and words:
+        return f": not in all: {words}"
     return ""
 
 

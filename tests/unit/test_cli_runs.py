@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from dislocate.cli import run_progress
 from dislocate.cli.main import cli
-from dislocate.cli.run_progress import Progress, _follow_live, _picture, headline, interesting, overview
+from dislocate.cli.run_progress import Progress, _details, _follow_live, _picture, headline, interesting, overview
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
@@ -268,6 +268,11 @@ def test_a_run_is_steered(shell, verb):
     assert said.splitlines()[1].split() == ["1", verb, "5"]
     (asked,) = shell.runs.steered
     assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann")
+
+
+def test_a_reverted_node_says_what_was_left():
+    assert _details({"state": "reverted", "steps": []}, "") == ""
+    assert _details({"state": "reverted", "steps": []}, "key a: was left") == ": not in all: key a: was left"
 
 
 def test_a_revert_is_forced_with_words_for_the_audit(shell):

@@ -436,6 +436,13 @@ def test_a_revert_keeps_the_floor():
     assert line(after(run, instances=instances("fra/a1 passing, fra/a2 passing"))) == "open fra/a1"
 
 
+def test_a_revert_that_left_something_says_so():
+    run = reverting("fra/a1=reverted fra/a2=reverted", batch=-1)
+    words = "service nginx: fails as it did when it was applied"
+    run.tasks["fra/a2"] = replace(run.tasks["fra/a2"], words=words)
+    assert after(run).words == f"2 nodes as before, 1 of them not in all (fra/a2: {words})"
+
+
 def test_a_revert_ends_with_what_became_of_it():
     assert line(after(reverting("fra/a1=reverted", batch=-1))) == "finish: reverted"
     step = after(reverting("fra/a1=reverted fra/a2=revert-failed", batch=-1))

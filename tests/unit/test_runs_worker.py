@@ -162,7 +162,7 @@ def test_a_stale_plan_does_nothing(world):
 
 
 def test_a_plan_that_fits_is_carried_out(world):
-    world.store.expected = plan_digest([("file /etc/site", "absent"), ("service nginx", "absent")])
+    world.store.expected = plan_digest([("file /etc/site", "absent"), ("service nginx", "")])
     world.begin_run(SITE, NGINX)
     world.run()
     assert world.states == [NodeState.DONE]
@@ -246,6 +246,28 @@ def test_a_revert_is_about_what_failed_half_way_too(world):
     world.run()
     assert world.host.states["file /etc/site"] == "absent"
     assert world.states == [NodeState.FAILED, NodeState.REVERTED]
+
+
+def test_a_handler_that_fails_on_the_way_back_as_it_did_on_the_way_there_is_told_and_the_node_is_reverted(world):
+    world.host.fails["service nginx"] = "apply"
+    world.begin_run(MOTD, NGINX)
+    world.run()
+    world.revert_run()
+    world.run()
+    report = world.store.reports[-1]
+    assert report.state is NodeState.REVERTED
+    assert report.words.startswith("service nginx: fails as it did when it was applied")
+    assert world.host.states["file /etc/motd"] == "absent"
+    assert [step.result for step in report.steps] == ["changed", "left"]
+
+
+def test_a_handler_that_worked_and_fails_on_the_way_back_is_a_failed_revert(world):
+    world.begin_run(MOTD, NGINX)
+    world.run()
+    world.host.fails["service nginx"] = "apply"
+    world.revert_run()
+    world.run()
+    assert world.store.reports[-1].state is NodeState.REVERT_FAILED
 
 
 def test_a_template_that_cannot_be_rendered_any_more_is_reverted_all_the_same(world):

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import NodeState, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.spec import Command, Resource
@@ -26,6 +27,7 @@ from dislocate.core.runs.resources import is_act, is_once, is_owed_only, is_shar
 LOST = (
     "the agent ended while this was being done, and it cannot be told whether it was: look there, then retry or revert"
 )
+STILL_FAILS = "fails as it did when it was applied, and what it follows was put back"
 FOUND_DONE = "it had been done when the agent ended"
 
 
@@ -36,6 +38,7 @@ class Work(Struct, frozen=True):
     verb: TaskVerb  # APPLY or REVERT
     when_owed: bool  # only if it was notified
     undo: str = ""  # REVERT: digest of how it was; '' where that is not known
+    never_worked: bool = False  # on the way back, of an act: it had failed when it was applied
 
     @property
     def name(self) -> str:
@@ -112,7 +115,19 @@ def work_to_revert(resources: Sequence[Resource], applied: Journal | None) -> tu
 def _work_back(resource: Resource, entry: Entry) -> Work:
     """A command that only follows others has no state of its own: it is run again, unless it says how it is undone."""
     is_repeated = isinstance(resource, Command) and is_act(resource)
-    return Work(resource, TaskVerb.APPLY if is_repeated else TaskVerb.REVERT, False, entry.before)
+    never_worked = is_act(resource) and entry.result is TaskResult.FAILED
+    return Work(resource, TaskVerb.APPLY if is_repeated else TaskVerb.REVERT, False, entry.before, never_worked)
+
+
+def outcome_of(work: Work, outcome: TaskOutcome) -> TaskOutcome:
+    """What counts of how it ended.
+
+    An act that fails on the way back as it did on the way there (a misspelt unit, a host without systemd) leaves nothing
+    that is not as before: what it was to follow is put back, and it would fail however often the revert is tried again.  So
+    it is told, and the node is reverted.  One that worked when it was applied has done something that is not undone."""
+    if not work.never_worked or outcome.result is not TaskResult.FAILED:
+        return outcome
+    return replace(outcome, result=TaskResult.LEFT, words=f"{STILL_FAILS}: {outcome.words}")
 
 
 def next_action(journal: Journal, works: Sequence[Work], looks: Looks, fresh: str = "", expected: str = "") -> Action:
@@ -133,7 +148,10 @@ def next_action(journal: Journal, works: Sequence[Work], looks: Looks, fresh: st
         is_owed = work.name in journal.owed
         if is_owed or (entry is None and not work.when_owed):
             return _begin(work, looks.get(work.name), is_owed)
-    return End(NodeState.REVERTED if journal.purpose is Purpose.REVERT else NodeState.DONE)
+    if journal.purpose is not Purpose.REVERT:
+        return End(NodeState.DONE)
+    left = (entry for entry in journal.entries if entry.result is TaskResult.LEFT)
+    return End(NodeState.REVERTED, words="; ".join(f"{entry.resource}: {entry.words}" for entry in left))
 
 
 def _failed_state(journal: Journal) -> NodeState:

@@ -259,11 +259,14 @@ def finish_reverted(case: Case) -> RunStep | None:
     if picture.record.batch >= 0 or picture.in_flight or picture.waiting:
         return None
     failed = picture.those(NodeState.REVERT_FAILED)
-    taken_back = count(len(picture.those(NodeState.REVERTED)))
+    taken_back = f"{count(len(picture.those(NodeState.REVERTED)))} as before"
+    left = [node for node in picture.those(NodeState.REVERTED) if picture.tasks[node].words]
+    if left:
+        taken_back += f", {len(left)} of them not in all ({_why(case, left[0])})"
     if not failed:
         why = f"; {picture.record.words}" if picture.record.words else ""  # nobody else remembers it
-        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before{why}")
-    words = f"{taken_back} as before, but not {names(failed)}: {_why(case, failed[0])}"
+        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back}{why}")
+    words = f"{taken_back}, but not {names(failed)}: {_why(case, failed[0])}"
     return FinishRun(*case.head, RunState.REVERT_FAILED, words)
 
 
