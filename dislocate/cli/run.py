@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.output import EXIT_FAILED, age, agent_command, behind, fail, show
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
 from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
 from dislocate.cli.run_simulate import simulate
@@ -118,6 +118,8 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
     if as_json:
         click.echo(json.dumps(answer))
         return
+    if answer["age"]:
+        click.echo(behind(answer["age"]), err=True)
     progress = Progress()
     progress.take("status", answer)
     for line in overview(progress):
@@ -140,6 +142,8 @@ def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: s
         )
         for one in answer["runs"]
     ]
+    if answer["age"] and not as_json:
+        click.echo(behind(answer["age"]), err=True)
     columns = ("RUN", "NAME", "STATE", "BATCH", "NODES", "STARTED BY", "CHANGED")
     show(as_json, answer, columns, rows, "one in full: dislocate run status RUN", "no runs: dislocate run start FILE")
 

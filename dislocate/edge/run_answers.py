@@ -72,6 +72,7 @@ class RunsAnswer(Answer, frozen=True):
     """Runs, the latest first."""
 
     runs: tuple[RunSummary, ...]
+    age: float = 0.0  # so old may it be, where it is what is known here
 
 
 class StepAnswer(Answer, frozen=True):
@@ -111,6 +112,7 @@ class RunAnswer(RunSummary, frozen=True, kw_only=True):
     counts: dict[str, int]  # nodes in each state
     plan: tuple[BatchAnswer, ...]
     nodes: dict[Path, NodeAnswer]
+    age: float = 0.0  # so old may it be, where it is what is known here
 
 
 class ResourceAnswer(Answer, frozen=True):

@@ -250,7 +250,13 @@ def test_a_status_by_name_is_told_in_a_data_center_that_is_cut_off(shell):
     said = shell.says("run", "status", "web", code=1)
     assert "run status --local" in said
     assert "run 1 of web: running" in shell.says("run", "status", "web", "--local")
-    assert shell.says("run", "status", "--local").splitlines()[1].split()[:2] == ["1", "web"]
+    age, _, row = shell.says("run", "status", "--local").splitlines()[:3]
+    assert (age, row.split()[:2]) == ("as it was at most 1.5 s ago", ["1", "web"])
+    shell.runs.missing = ""
+    shell.runs.move("1", RunState.DONE)
+    shell.runs.missing = "wdc/b1"
+    said = shell.says("run", "status", "web", "--local")
+    assert said.startswith("as it was at most 1.5 s ago\nrun 1 of web: done")
 
 
 def test_runs_are_listed_and_named_by_name(shell):
