@@ -91,7 +91,7 @@ class NodeAnswer(Answer, frozen=True, kw_only=True):
     direction: Direction
     wave: str
     reachable: bool  # from the agent that answers
-    kind: str  # of a failure
+    kind: str  # of a failure; 'drift': `words` say what is not as the run left it any more
     words: str
     took: float
     steps: tuple[StepAnswer, ...]

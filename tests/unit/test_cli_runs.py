@@ -276,6 +276,13 @@ def test_a_run_is_steered(shell, verb):
     assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann")
 
 
+def test_a_node_that_drifted_since_says_what():
+    done = {"state": "done", "steps": [], "took": 0.1, "kind": ""}
+    assert _details(done, "") == "  0 of 0 changed, 0.1 s"
+    told = _details({**done, "kind": "drift"}, "file /etc/motd: changed")
+    assert told == "  0 of 0 changed, 0.1 s; drifted since: file /etc/motd: changed"
+
+
 def test_a_reverted_node_says_what_was_left():
     assert _details({"state": "reverted", "steps": []}, "") == ""
     assert _details({"state": "reverted", "steps": []}, "key a: was left") == ": not in all: key a: was left"

@@ -236,6 +236,21 @@ def test_a_report_counts_once(log):
     assert log.machine.digest == digest
 
 
+def test_what_drifted_since_is_told_of_a_node_that_is_done_and_of_no_other(log):
+    log.complete((A,), (B,))
+    assert isinstance(log.report(A, kind="drift", words="file /etc/motd: changed"), Done)
+    assert (log.task(A).state, log.task(A).kind, log.task(A).words) == (
+        NodeState.DONE,
+        "drift",
+        "file /etc/motd: changed",
+    )
+    assert isinstance(log.report(A, kind="drift"), Done)
+    assert (log.task(A).kind, log.task(A).words) == ("", "")
+    log.steer(Verb.REVERT)
+    log.carry(B, state=NodeState.REVERTED)
+    refused(log.report(B, NodeState.DONE, kind="drift", words="gone"), "state")
+
+
 def test_a_report_of_what_was_not_begun_is_refused(log):
     log.start((A,))
     refused(log.report(A, epoch=1), "epoch")

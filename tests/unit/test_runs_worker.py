@@ -563,6 +563,40 @@ def test_what_drifted_is_told_once_and_left(world):
     assert world.host.states["file /etc/site"] == "somebody's"
 
 
+def test_the_store_knows_of_each_run_what_is_not_as_it_left_it_and_is_told_once(world):
+    world.begin_run(SITE)
+    world.run()
+    world.end_run()
+    world.run("5m")
+    assert len(world.store.reports) == 1
+    world.host.states["file /etc/site"] = "somebody's"
+    world.store.is_away = True
+    world.run("5m")
+    world.store.is_away = False
+    world.run("5m")
+    (told,) = world.store.reports[1:]
+    assert (told.state, told.kind) == (NodeState.DONE, "drift")
+    assert told.words.startswith("file /etc/site: ")
+    world.start()
+    world.run("5m")
+    world.host.states["file /etc/site"] = "new"
+    world.run("5m")
+    assert [report.words for report in world.store.reports[2:]] == [""]
+
+
+def test_what_drifted_and_is_a_later_run_s_now_is_not_the_older_one_s_any_more(world):
+    world.begin_run(SITE)
+    world.run()
+    world.end_run()
+    world.host.states["file /etc/site"] = "somebody's"
+    world.run("5m")
+    world.begin_run(file("/etc/site", "newer"), run="2", started_at=2)
+    world.run()
+    world.end_run("2")
+    world.run("5m")
+    assert [(one.run, one.words) for one in world.store.reports if one.kind == "drift"][1:] == [("1", "")]
+
+
 def test_what_drifted_is_brought_back_where_the_run_says_so_with_what_that_notifies(world):
     world.begin_run(MOTD, ONCE, NGINX, enforce=True)
     world.run()

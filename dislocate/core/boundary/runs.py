@@ -200,8 +200,13 @@ class Granted(Part, frozen=True, tag=42):
     expected: str = ""  # digest of its resources in the plan; another one is a stale plan
 
 
+DRIFT = "drift"  # the kind of a report on what is not as the run left it
+
+
 class ReportTask(Part, frozen=True, tag=43):
-    """What a node made of its grant.  -> Done, also when it was known; Refused when an older epoch granted it."""
+    """What a node made of its grant.  -> Done, also when it was known; Refused when an older epoch granted it.
+
+    DONE once more, of the kind `DRIFT`: what is not so any more, '' where all is."""
 
     run: str
     node: Path
