@@ -15,7 +15,7 @@ import click
 
 from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail, printable, table
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
-from dislocate.core.words import NAMED, count, first_line
+from dislocate.core.words import NAMED, count, in_short
 
 OVER = ("done", "failed", "aborted", "reverted", "revert failed")
 BAD = ("failed", "unreachable", "unknown", "revert failed")
@@ -117,8 +117,10 @@ def _details(part: dict[str, Any], words: str) -> str:
     if part["state"] == "done":
         drifted = f"; drifted since: {words}" if part["kind"] == "drift" else ""
         return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s{drifted}"
-    if part["state"] == "reverted" and words:
-        return f": not in all: {words}"
+    if part["state"] == "reverted":
+        failed = f"had failed: {in_short(part['failed'])}" if part["failed"] else ""
+        told = "; ".join(filter(None, (f"not in all: {words}" if words else "", failed)))
+        return f": {told}" if told else ""
     return ""
 
 
@@ -226,7 +228,7 @@ def _reach(part: dict[str, Any]) -> str:
 
 def _last(part: dict[str, Any]) -> str:
     """The details, on one line."""
-    return _details(part, first_line(part["words"])).strip().removeprefix(": ") or "-"
+    return _details(part, in_short(part["words"])).strip().removeprefix(": ") or "-"
 
 
 def _indented(words: str) -> str:

@@ -25,7 +25,7 @@ def may(budget: int) -> str:
     return f"{budget or 'none'} may"
 
 
-def first_line(text: str) -> str:
-    """The first line of `text` that says something, with a sign that there are more."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return f"{lines[0].rstrip()} ..." if len(lines) > 1 else "".join(lines)
+def in_short(text: str) -> str:
+    """The first and the last line of `text` that say something: what was done, and how it ended."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ... ".join(lines if len(lines) < 2 else (lines[0], lines[-1]))

@@ -93,6 +93,7 @@ class NodeAnswer(Answer, frozen=True, kw_only=True):
     reachable: bool  # from the agent that answers
     kind: str  # of a failure; 'drift': `words` say what is not as the run left it any more
     words: str
+    failed: str  # why applying had, where that is taken back
     took: float
     steps: tuple[StepAnswer, ...]
 
@@ -231,6 +232,7 @@ def node_answer(task: NodeTask, wave: str, reachable: bool) -> NodeAnswer:
         reachable=reachable,
         kind=task.kind,
         words=task.words,
+        failed=task.failed,
         took=seconds(task.took),
         steps=steps,
     )

@@ -237,7 +237,7 @@ def test_a_status_shows_data_centers_nodes_and_what_it_waits_for(shell):
         ["fra", "1", "0", "1", "1", "0"],
         ["wdc", "0", "0", "2", "0", "0"],
     ]
-    assert "(validate): nginx: [emerg] ...\n" in said
+    assert "(validate): nginx: [emerg] ... unknown directive\n" in said
     assert "a2: nginx: [emerg]\n    unknown directive\n" in said
     assert [line for line in said.splitlines() if line.startswith("wdc/b2") and " NO " in line]
     assert "dislocate run resume 1" in said
@@ -284,8 +284,11 @@ def test_a_node_that_drifted_since_says_what():
 
 
 def test_a_reverted_node_says_what_was_left():
-    assert _details({"state": "reverted", "steps": []}, "") == ""
-    assert _details({"state": "reverted", "steps": []}, "key a: was left") == ": not in all: key a: was left"
+    reverted = {"state": "reverted", "steps": [], "failed": ""}
+    assert _details(reverted, "") == ""
+    assert _details(reverted, "key a: was left") == ": not in all: key a: was left"
+    told = _details({**reverted, "failed": "apply: apt-get: exit 100:\nReading\nE: no such package"}, "")
+    assert told == ": had failed: apply: apt-get: exit 100: ... E: no such package"
 
 
 def test_a_revert_is_forced_with_words_for_the_audit(shell):
@@ -505,7 +508,7 @@ def test_the_end_of_a_log_is_told_once_and_whole():
     shown = list(overview(progress))
     assert shown[-1] == "fra/a1: apply web: not ready\n    Its log ends: 1\n    2"
     assert "\n".join(shown).count("Its log ends") == 1
-    assert "apply web: not ready ...\n" in "\n".join(shown)
+    assert "apply web: not ready ... 2\n" in "\n".join(shown)
 
 
 def test_each_thing_is_told_once():

@@ -24,7 +24,7 @@ from dislocate.core.boundary.runs import (
     Step,
     Verb,
 )
-from dislocate.core.boundary.spec import File, Join, RunSpec, Service
+from dislocate.core.boundary.spec import File, Join, OnFailure, RunSpec, Service
 from dislocate.core.boundary.store import Delete, Get, KeyValue, Put, Transact
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
@@ -534,6 +534,16 @@ def test_one_that_cannot_be_reverted_does_not_stop_the_others_and_the_run_says_s
     log.close()
     log.close()
     assert isinstance(log.finish(RunState.REVERTED), Done)
+
+
+def test_why_a_node_had_failed_is_kept_when_it_is_reverted(log):
+    log.start((A,), on_failure=OnFailure.REVERT)
+    log.open(A)
+    log.ask(A)
+    log.report(A, NodeState.FAILED, kind="apply", words="apt-get: exit 100:\nE: Unable to locate package")
+    log.revert()
+    log.carry(A, state=NodeState.REVERTED)
+    assert log.task(A).failed == "apply: apt-get: exit 100:\nE: Unable to locate package"
 
 
 def test_one_that_is_cut_off_with_its_grant_to_be_reverted_after_its_batch_is_not_forgotten(log):

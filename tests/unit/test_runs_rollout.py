@@ -170,11 +170,17 @@ def test_a_budget_spent_by_failures_does_what_the_strategy_says(on_failure, does
     assert line(after(run)) == does
 
 
-def test_of_the_end_of_a_log_the_run_repeats_one_line():
+def test_a_gate_without_data_that_was_promoted_is_released_for_that_and_not_for_data():
+    step = after(picture(FLEET, "fra/a1=done", gates=[WEB], state=RunState.PAUSED, hold=Hold.GATE, promoted=0))
+    assert line(step) == "release"
+    assert "promoted" in step.words
+
+
+def test_of_a_log_the_run_repeats_the_first_line_and_the_last():
     run = picture(FLEET, "fra/a1=failed")
     task = replace(run.tasks["fra/a1"], kind="apply", words="web: not ready\nIts log ends: 1\n2")
     step = after(replace(run, tasks={"fra/a1": task}))
-    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ..."
+    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ... 2"
 
 
 def test_a_budget_spent_by_nodes_out_of_reach_pauses_and_names_them():

@@ -1,6 +1,6 @@
 """Sentences count and name."""
 
-from dislocate.core.words import count, first_line, may, names
+from dislocate.core.words import count, in_short, may, names
 
 
 def test_one_is_not_many():
@@ -15,6 +15,6 @@ def test_many_are_named_until_nobody_would_read_on():
 
 
 def test_of_a_log_one_line_is_told_with_a_sign_that_there_are_more():
-    assert first_line("disk full\n") == "disk full"
-    assert first_line("\nnot ready\nIts log ends: 1\n2") == "not ready ..."
-    assert first_line("") == ""
+    assert in_short("disk full\n") == "disk full"
+    assert in_short("\nnot ready\nIts log ends: 1\n2") == "not ready ... 2"
+    assert in_short("") == ""

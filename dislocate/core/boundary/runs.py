@@ -294,6 +294,7 @@ class NodeTask(Record, frozen=True):
     steps: tuple[Step, ...] = ()
     took: int = 0
     expected: str = ""  # of the plan, from its grant on
+    failed: str = ""  # why applying had, once it is taken back
 
 
 class Frozen(Record, frozen=True):

@@ -36,7 +36,7 @@ from dislocate.core.runs.steps import (
 )
 from dislocate.core.tunables import NODE_GONE
 from dislocate.core.units import format_duration
-from dislocate.core.words import count, first_line, may, names
+from dislocate.core.words import count, in_short, may, names
 
 
 class Case(Struct, frozen=True):
@@ -148,7 +148,9 @@ def release(case: Case) -> RunStep | None:
             return ReleaseRun(*case.head, "the freeze window is over")
         case Hold.BUDGET if not case.picture.is_spent:
             return ReleaseRun(*case.head, "enough nodes are back")
-        case Hold.GATE if case.picture.is_promoted or not any(one.is_blind(case.now) for one in case.clocks.judged):
+        case Hold.GATE if case.picture.is_promoted:
+            return ReleaseRun(*case.head, "its batch was promoted: it goes on without what its gates would say")
+        case Hold.GATE if not any(one.is_blind(case.now) for one in case.clocks.judged):
             return ReleaseRun(*case.head, "the gates have data")
         case _:
             return None
@@ -292,9 +294,9 @@ def _on_bad_gate(case: Case, words: str) -> RunStep:
 
 
 def _why(case: Case, node: Path) -> str:
-    """On one line: all of it, which may be the end of a log, is in the node's own part."""
+    """On one line: all of it, which may be the end of a log, is in the node's own part, also once it is reverted."""
     task = case.picture.tasks[node]
-    return " ".join(part for part in (f"{node}:", task.kind, first_line(task.words)) if part)
+    return " ".join(part for part in (f"{node}:", task.kind, in_short(task.words)) if part)
 
 
 def _marked(case: Case, marks: Sequence[Mark]) -> RunStep | None:

@@ -86,6 +86,7 @@ def _open(moving: Moving, body: OpenBatch) -> str:
         legal = task.state in GRANTABLE[record.direction] and (not moving.is_reverting or moving.needs_revert(task))
         claim(legal, "nodes", f"{node} is {task.state.value}: it cannot be granted")
         expected = moving.plan.expected.get(node, "")
+        has_failed = moving.is_reverting and task.state is NodeState.FAILED
         granted = replace(
             task,
             state=NodeState.GRANTED,
@@ -97,6 +98,7 @@ def _open(moving: Moving, body: OpenBatch) -> str:
             words="",
             steps=(),
             took=0,
+            failed=": ".join(filter(None, (task.kind, task.words))) if has_failed else task.failed,
         )
         moving.move(granted)
     opened = dict.fromkeys(body.nodes)
