@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.output import EXIT_FAILED, age, agent_command, behind, fail, show
 from dislocate.cli.run_follow import follow
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
 from dislocate.cli.run_progress import Progress, age_of, next_command, overview
@@ -16,6 +16,7 @@ from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
+from dislocate.core.errors import LocalError
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 
 START_TIMEOUT = STORE_TIMEOUT + 15.0  # seconds: a target tries the templates first
@@ -132,6 +133,8 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
     if as_json:
         click.echo(json.dumps(answer))
         return
+    if answer["age"]:
+        click.echo(behind(answer["age"]), err=True)
     progress = Progress()
     progress.take("status", answer)
     for line in overview(progress):
@@ -154,6 +157,8 @@ def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: s
         )
         for one in answer["runs"]
     ]
+    if answer["age"] and not as_json:
+        click.echo(behind(answer["age"]), err=True)
     columns = ("RUN", "NAME", "STATE", "BATCH", "NODES", "STARTED BY", "CHANGED")
     show(as_json, answer, columns, rows, "one in full: dislocate run status RUN", "no runs: dislocate run start FILE")
 
@@ -203,7 +208,27 @@ _verb("promote", "Count soak and gates of RUN's present batch as passed.")
 _node_verb("skip", "Go on with RUN without this node.")
 _node_verb("retry", "Let this node try its part of RUN again.")
 _verb("abort", "End RUN and leave everything as it is now; what is in flight finishes.")
-_verb("revert", "Take back what RUN did, in reverse order; also when it is over.")
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@_WHY
+@_VERSION
+@click.option("--force", is_flag=True, help="Also where a later run changed the same; the audit says so, and --why.")
+@agent_command
+def revert(agent: AgentConnection, as_json: bool, ident: str, why: str, version: int, force: bool) -> None:
+    """Take back what RUN did, in reverse order; also when it is over.
+
+    What a later run changed too is that one's: it is to be reverted first.  Where it cannot be, --force puts back what was
+    there before RUN all the same.
+
+    \b
+    dislocate run revert 7
+    dislocate run revert 7 --force --why 'run 9 cannot be reverted'
+    """
+    if force and not why:
+        raise LocalError("--why", got=why, expected="why it is forced: the audit is to say it")
+    _steer(agent, as_json, ident, "revert", {"words": why, "version": version, "force": force})
 
 
 # ---- audit

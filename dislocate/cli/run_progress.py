@@ -98,7 +98,8 @@ def _details(part: dict[str, Any], words: str) -> str:
         return f"{kind}: {words}" if words else kind
     changed = sum(step["result"] == "changed" for step in part["steps"])
     if part["state"] == "done":
-        return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s"
+        drifted = f"; drifted since: {words}" if part["kind"] == "drift" else ""
+        return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s{drifted}"
     if part["state"] == "reverted":
         told = [f"{step['resource']}: {in_short(step['words'])}" for step in _not_simply_undone(part)]
         return f"  {'; '.join(told)}" if told else ""
@@ -201,7 +202,16 @@ def interesting(progress: Progress, limit: int = ROWS) -> list[tuple[str, dict[s
 
     def rank(item: tuple[str, dict[str, Any]]) -> tuple[int, str]:
         state = item[1]["state"]
-        return (0 if state in BAD else 1 if state in IN_FLIGHT else 3 if state == "pending" else 2, item[0])
+        return (
+            0
+            if state in BAD or item[1]["kind"] == "drift"
+            else 1
+            if state in IN_FLIGHT
+            else 3
+            if state == "pending"
+            else 2,
+            item[0],
+        )
 
     chosen = sorted(progress.nodes.items(), key=rank)[:limit]
     return sorted(chosen) if len(progress.nodes) <= limit else chosen

@@ -48,6 +48,7 @@ class RunsAnswer(Answer, frozen=True):
     """Runs, the latest first."""
 
     runs: tuple[RunSummary, ...]
+    age: float = 0.0  # so old may it be, where it is what is known here
 
 
 class StepAnswer(Answer, frozen=True):
@@ -76,7 +77,7 @@ class NodeAnswer(Answer, frozen=True, kw_only=True):
     direction: Direction
     wave: str
     reachable: bool  # from the agent that answers
-    kind: str  # of a failure
+    kind: str  # of a failure; 'drift': `words` say what is not as the run left it any more
     words: str
     took: float
     steps: tuple[StepAnswer, ...]
@@ -98,6 +99,7 @@ class RunAnswer(RunSummary, frozen=True, kw_only=True):
     counts: dict[str, int]  # nodes in each state
     plan: tuple[BatchAnswer, ...]
     nodes: dict[Path, NodeAnswer]
+    age: float = 0.0  # so old may it be, where it is what is known here
 
 
 class ResourceAnswer(Answer, frozen=True):

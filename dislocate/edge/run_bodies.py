@@ -40,6 +40,7 @@ class SteerBody(Body, frozen=True, kw_only=True):
     node: Annotated[str, Meta(description="a node as 'datacenter/name'")] = ""
     version: Number = 0  # refused unless the run is at it; 0: whichever
     words: Text = ""
+    force: Annotated[bool, Meta(description="revert: also where a later run changed the same; 'words' say why")] = False
 
 
 class ExecBody(Body, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from dislocate.cli import run_follow
 from dislocate.cli.main import cli
 from dislocate.cli.run_follow import _follow_live, _picture
-from dislocate.cli.run_progress import Progress, headline, interesting, overview
+from dislocate.cli.run_progress import Progress, _details, headline, interesting, overview
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import Applied, Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
@@ -266,7 +266,13 @@ def test_a_status_by_name_is_told_in_a_data_center_that_is_cut_off(shell):
     said = shell.says("run", "status", "web", code=1)
     assert "run status --local" in said
     assert "run 1 of web: running" in shell.says("run", "status", "web", "--local")
-    assert shell.says("run", "status", "--local").splitlines()[1].split()[:2] == ["1", "web"]
+    age, _, row = shell.says("run", "status", "--local").splitlines()[:3]
+    assert (age, row.split()[:2]) == ("as it was at most 1.5 s ago", ["1", "web"])
+    shell.runs.missing = ""
+    shell.runs.move("1", RunState.DONE)
+    shell.runs.missing = "wdc/b1"
+    said = shell.says("run", "status", "web", "--local")
+    assert said.startswith("as it was at most 1.5 s ago\nrun 1 of web: done")
 
 
 def test_runs_are_listed_and_named_by_name(shell):
@@ -284,6 +290,21 @@ def test_a_run_is_steered(shell, verb):
     assert said.splitlines()[1].split() == ["1", verb, "5"]
     (asked,) = shell.runs.steered
     assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann")
+
+
+def test_a_node_that_drifted_since_says_what():
+    done = {"state": "done", "steps": [], "took": 0.1, "kind": ""}
+    assert _details(done, "") == "  0 of 0 changed, 0.1 s"
+    told = _details({**done, "kind": "drift"}, "file /etc/motd: changed")
+    assert told == "  0 of 0 changed, 0.1 s; drifted since: file /etc/motd: changed"
+
+
+def test_a_revert_is_forced_with_words_for_the_audit(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    assert "--why" in shell.says("run", "revert", "web", "--force", code=1)
+    assert shell.runs.steered == []
+    shell.run("run", "revert", "web", "--force", "--why", "run 9 is stuck")
+    assert (shell.runs.steered[0].force, shell.runs.steered[0].words) == (True, "run 9 is stuck")
 
 
 @pytest.mark.parametrize("verb", ["skip", "retry"])

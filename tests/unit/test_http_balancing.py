@@ -255,7 +255,7 @@ def test_a_policy_is_set_shown_and_deleted(api, store):
         ({"spill": "ded"}, "spill", "did you mean 'dead'?"),
         ({"timeout": 5}, "timeout", "a duration such as '5s'"),
         ({"eject": {"bace": "1s"}}, "eject.bace", "did you mean 'base'?"),
-        ({"tiers": {"wdc": "far"}}, "tiers.wdc", "int"),
+        ({"tiers": {"wdc": "far"}}, "tiers.wdc", "a whole number"),
         ({"target_load": 7}, "target_load", ""),
     ],
 )

@@ -403,7 +403,7 @@ def test_what_a_run_waits_for_is_said_in_words(api, runs):
 
 
 def test_runs_are_listed_the_latest_first_over_or_not(api, runs):
-    assert api.get("/api/runs") == {"runs": []}
+    assert api.get("/api/runs") == {"runs": [], "age": 0.0}
     for number in range(3):
         started(api, name=f"run-{number}")
     runs.move("2", RunState.REVERTED)
@@ -417,6 +417,16 @@ def test_runs_are_listed_the_latest_first_over_or_not(api, runs):
     assert [run["id"] for run in api.get("/api/runs?limit=3")["runs"]] == ["3", "2", "1"]
     assert api.problem("GET", "/api/runs?limit=0").field == "limit"
     assert api.problem("GET", "/api/runs?consistency=locl").field == "consistency"
+
+
+def test_what_is_known_here_has_runs_that_are_over_too_and_says_how_old_it_may_be(api, runs):
+    started(api)
+    runs.move("1", RunState.DONE)
+    assert (api.get("/api/runs")["age"], api.get("/api/runs/1")["age"]) == (0.0, 0.0)
+    runs.missing = "wdc/s1"
+    assert [run["state"] for run in api.get("/api/runs?consistency=local")["runs"]] == ["done"]
+    assert api.get("/api/runs?consistency=local")["age"] == 1.5
+    assert api.get("/api/runs/1?consistency=local")["age"] == 1.5
 
 
 def test_a_run_that_does_not_exist_is_not_found(api):
@@ -439,6 +449,20 @@ def test_every_verb_reaches_the_ledger(api, runs, verb):
     (asked,) = runs.steered
     assert (asked.run, asked.verb, asked.version, asked.words) == ("1", verb, 3, "because")
     assert asked.node == body.get("node", "")
+
+
+def test_only_a_revert_can_be_forced_and_says_why(api, runs):
+    started(api)
+    api.environ |= OPERATOR
+    for verb, body, field in (
+        ("pause", {"force": True, "words": "now"}, "force"),
+        ("revert", {"force": True}, "words"),
+    ):
+        problem = api.problem("POST", f"/api/runs/1/{verb}", body)
+        assert (problem.status, problem.field) == (422, field)
+    api.ask("POST", "/api/runs/1/revert", {"force": True, "words": "9 is stuck"})
+    (asked,) = runs.steered
+    assert (asked.force, asked.words) == (True, "9 is stuck")
 
 
 def test_an_illegal_transition_is_refused_with_the_mend(api, runs):

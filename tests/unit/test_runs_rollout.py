@@ -170,6 +170,12 @@ def test_a_budget_spent_by_failures_does_what_the_strategy_says(on_failure, does
     assert line(after(run)) == does
 
 
+def test_a_gate_without_data_that_was_promoted_is_released_for_that_and_not_for_data():
+    step = after(picture(FLEET, "fra/a1=done", gates=[WEB], state=RunState.PAUSED, hold=Hold.GATE, promoted=0))
+    assert line(step) == "release"
+    assert "promoted" in step.words
+
+
 def test_of_what_a_program_said_the_run_repeats_its_last_line_too():
     run = picture(FLEET, "fra/a1=failed")
     task = replace(run.tasks["fra/a1"], kind="apply", words="web: not ready\nIts log ends: 1\n2")

@@ -180,6 +180,7 @@ class SteerRun(Part, frozen=True, tag=41):
     node: Path = ""  # SKIP, RETRY
     version: int = 0  # refused unless the run is at it; 0: whichever
     words: str = ""  # why
+    force: bool = False  # REVERT: also where a later run changed the same; `words` say why
 
 
 class AskGrant(Part, frozen=True, tag=42, gc=False):
@@ -201,8 +202,13 @@ class Granted(Part, frozen=True, tag=42):
     expected: str = ""  # digest of its resources in the plan; another one is a stale plan
 
 
+DRIFT = "drift"  # the kind of a report on what is not as the run left it
+
+
 class ReportTask(Part, frozen=True, tag=43):
-    """What a node made of its grant.  -> Done, also when it was known; Refused when an older epoch granted it."""
+    """What a node made of its grant.  -> Done, also when it was known; Refused when an older epoch granted it.
+
+    DONE once more, of the kind `DRIFT`: what is not so any more, '' where all is."""
 
     run: str
     node: Path

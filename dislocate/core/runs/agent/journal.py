@@ -92,6 +92,7 @@ class Journal(Struct, frozen=True, omit_defaults=True, kw_only=True):
     kind: str = ""
     words: str = ""
     answered: bool = False  # the report arrived
+    drifted: str = ""  # what the store was told last of what is not so any more
     is_partial: bool = False  # what was begun first is in the journal of another disk
 
     @property
@@ -148,7 +149,9 @@ def settled(journal: Journal, resource: Resource, outcome: TaskOutcome) -> Journ
 
 
 def ended(journal: Journal, state: NodeState, kind: str = "", words: str = "") -> Journal:
-    return replace(journal, state=state, kind=kind, words=both_ends(words, REPORT_WORDS), answered=False, asked=False)
+    return replace(
+        journal, state=state, kind=kind, words=both_ends(words, REPORT_WORDS), answered=False, asked=False, drifted=""
+    )
 
 
 def asked_for(journal: Journal, epoch: int) -> Journal:

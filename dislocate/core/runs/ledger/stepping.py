@@ -87,7 +87,12 @@ def _open(moving: Moving, body: OpenBatch) -> str:
     present = dict.fromkeys((*moving.present_nodes(), *record.retries))
     for node in body.nodes:
         task = moving.task(node)
-        claim(node in present, "nodes", f"{node} is neither of batch {record.batch} nor to be tried again")
+        is_left_behind = moving.is_reverting and moving.is_behind(node)
+        claim(
+            node in present or is_left_behind,
+            "nodes",
+            f"{node} is neither of batch {record.batch} nor to be tried again",
+        )
         legal = task.state in GRANTABLE[record.direction] and (not moving.is_reverting or moving.needs_revert(task))
         claim(legal, "nodes", f"{node} is {task.state.value}: it cannot be granted")
         expected = moving.plan.expected.get(node, "")
@@ -248,7 +253,7 @@ def _mark_one(moving: Moving, mark: Mark) -> None:
         was_granted = task.epoch > 0 and task.direction is record.direction
         claim(was_granted, "marks", f"{node} was not granted anything: mark it pending")
         granted, task = (*granted, node), replace(task, epoch=record.epoch)
-    elif now is NodeState.PENDING and _is_behind(record.direction, batch, record.batch):
+    elif now is NodeState.PENDING and moving.is_behind(node):
         retries = (*retries, node)
     elif now is NodeState.UNKNOWN:
         granted = record.granted  # it may ask again, if it was restarted
@@ -259,11 +264,6 @@ def _mark_one(moving: Moving, mark: Mark) -> None:
 def _marked(task: NodeTask, now: NodeState, words: str) -> NodeTask:
     ask = task.ask if now is NodeState.UNKNOWN else 0
     return replace(task, state=now, ask=ask, words=words[:RUN_WORDS])
-
-
-def _is_behind(direction: Direction, batch: int, present: int) -> bool:
-    """Whether the run has left this batch: it is not opened by itself any more."""
-    return batch < present if direction is Direction.APPLY else batch > present
 
 
 _STEPS: dict[type, Callable[[Moving, Any], str]] = {
