@@ -414,6 +414,19 @@ def test_a_drain_fits_when_the_others_carry_all_of_it():
     )
 
 
+def test_a_drain_counts_what_instances_get_from_callers_that_tell_nothing():
+    """HAProxy, nginx and whoever asks DNS follow the flows, and report no demand."""
+    idle = service_flows(fra=0, lon=0)
+    served = {"fra": 200.0, "lon": 100.0}
+    busy = replace(idle, inputs=tuple(replace(place, served=served[place.datacenter]) for place in idle.inputs))
+    refused = fits_without(busy, "fra")
+    assert (refused.fits, refused.demand) == (False, 300.0)
+    assert refused.words.startswith("orders.api: 300 requests a second come, whoever sends them, lon carries 285")
+    words = explain(idle.home, busy.inputs, idle.policy, 100 * SECOND, is_known=True)
+    assert "Instances get 300 req/s, more than callers tell of" in " ".join(words)
+    assert "Instances get" not in " ".join(idle.explanation)
+
+
 def test_a_drain_does_not_fit_where_nobody_else_lives_or_nothing_may_leave():
     here = service_flows(fra=100)
     alone = replace(here, inputs=tuple(place for place in here.inputs if place.datacenter == "fra"))

@@ -130,6 +130,7 @@ def _input(
         datacenter=name,
         epoch=epoch,
         demand=aged(numbers.demand, age),
+        served=sum(instance.load.rate for instance in living if instance.load is not None),
         endpoint_capacity=each,
         live=live,
         backlog=numbers.backlog,
