@@ -5,6 +5,9 @@ again for as long as the process lives; one that does not know the instance (its
 One that refuses it at the start is believed, since asking again would change nothing: the start fails; a refusal that comes
 later is logged as an error.  Nothing here blocks the hub, monkey-patched or not.
 
+A process that an agent runs (resource or driver `process`) is registered by that agent, which looks after its end as well:
+here only its load is told then.
+
 An instance that a killed process left behind, critical by its ttl, is removed by the next one of its service on this host.
 """
 
@@ -121,8 +124,12 @@ class _Datagrams:
 class Registration:
     """One instance at one agent, from `start` to `end`; `read` gives its load."""
 
-    def __init__(self, agent: AgentConnection, instance: Instance, read: Callable[[], Reading]) -> None:
+    def __init__(
+        self, agent: AgentConnection, instance: Instance, read: Callable[[], Reading], *, is_agents: bool = False
+    ) -> None:
+        """`is_agents`: the agent that runs this process registers it."""
         self.instance = instance
+        self._is_agents = is_agents
         self.is_known = False  # the agent has it, as far as it said
         self.problem = ""
         self._agent = _CooperativeAgent(agent.where, timeout=ASK_WITHIN)
@@ -134,6 +141,9 @@ class Registration:
 
     def start(self) -> None:
         """Raises `Problem` where the agent refuses it.  One that does not answer is asked again from now on."""
+        if self._is_agents:
+            self._greenlets = [gevent.spawn(self._run)]
+            return
         try:
             self._register()
         except Problem as problem:
@@ -154,14 +164,14 @@ class Registration:
         gevent.killall(self._greenlets)
         if self._datagrams is not None:
             self._datagrams.close()
-        return self._try("deregister", "DELETE", self._path)
+        return self._is_agents or self._try("deregister", "DELETE", self._path)
 
     # ---- each second
 
     def _run(self) -> None:
         while True:
             try:
-                if not self.is_known:
+                if not (self.is_known or self._is_agents):
                     self._register()
                 self._beat(self._read())
                 self._solved()
@@ -179,13 +189,14 @@ class Registration:
 
     def _beat(self, load: Reading) -> None:
         self._datagrams = self._datagrams or self._open_datagrams()
+        has_ttl = "ttl" in self.instance.check and not self._is_agents
         fields = {"utilization": load.utilization, "in_flight": load.in_flight, "rate": load.rate}
         if self._datagrams is None:
-            if "ttl" in self.instance.check:
+            if has_ttl:
                 self._agent.send("POST", f"{self._path}/heartbeat", {})
             self._agent.send("POST", f"{self._path}/load", fields)
             return
-        if "ttl" in self.instance.check:
+        if has_ttl:
             self._datagrams.say("heartbeat", self.instance.id)
         self._datagrams.say("load", self.instance.id, **fields)
 
@@ -225,6 +236,8 @@ class Registration:
         try:
             self._agent.send(method, path, body)
         except (NoAgent, Problem) as error:
+            if self._is_agents and isinstance(error, Problem) and error.status == NOT_FOUND:
+                return False  # it took it out before it ended it
             log.warning("%s: could not %s: %s", self.instance.id, what, str(error).splitlines()[0])
             return False
         return True

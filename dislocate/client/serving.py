@@ -12,6 +12,7 @@ deregistered.  A second signal ends it at once.
 """
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -40,6 +41,8 @@ GRACE = 6.0  # seconds: callers by library know within one, those by DNS after i
 FINISH = 20.0  # seconds for what is under way; with GRACE below the 30 that supervisors wait before SIGKILL
 JOINED = 1 << 16  # bytes of a body that is copied to go out with its head
 
+REGISTERED = "DISLOCATE_REGISTERED"  # 'SERVICE ID PORT', from the agent that runs this process
+
 App: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _EVERYWHERE = ("", "0.0.0.0", "::")
 
@@ -51,7 +54,10 @@ class Server:
     given `host`, else what the agent advertises.  `instance_id`: 'NAME-PORT' unless given.  `workers`: requests at a time;
     what comes beyond waits, and beyond `queue` is answered 503.  `health`: a path that is answered here; '' for none.
     `check`: 'ttl' (signs of life each second) or 'http' (the agent asks `health`, each `check_interval` such as '1s', and
-    waits for `check_timeout`; empty: its default).  `agent`, `token`: as of `Client`."""
+    waits for `check_timeout`; empty: its default).  `agent`, `token`: as of `Client`.
+
+    In a process that an agent runs for the service `name`, `port` 0 is the port that it was given, and there the agent
+    registers it: id, check, tags and meta are then the agent's, and load is told here."""
 
     def __init__(
         self,
@@ -80,14 +86,16 @@ class Server:
             raise LocalError("workers", got=workers, expected="at least 1")
         if isinstance(tags, str):  # which is a list of letters too
             raise LocalError("tags", got=tags, expected="a list of texts")
-        self._listener = _listen(host, port)
+        own_id, given_port = _given_by_agent(name)
+        self._listener = _listen(host, port or given_port)
         self.host, self.port = self._listener.getsockname()[:2]
         self._gate = _Gate(name, workers, QUEUE * workers if queue is None else queue, health)
         self._wsgi = _Server(self._listener, app, self._gate)
         shown = address or ("" if host in _EVERYWHERE else host)
         own = f"[{shown}]" if ":" in shown else shown or "127.0.0.1"
+        is_agents = self.port == given_port
         instance = Instance(
-            id=instance_id or f"{name}-{self.port}",
+            id=(is_agents and own_id) or instance_id or f"{name}-{self.port}",
             service=name,
             port=self.port,
             address=shown,
@@ -107,7 +115,7 @@ class Server:
         except LocalError:
             self._listener.close()
             raise
-        self.registration = Registration(find_agent(agent, token), instance, self._gate.meter.read)
+        self.registration = Registration(find_agent(agent, token), instance, self._gate.meter.read, is_agents=is_agents)
 
     @property
     def in_flight(self) -> int:
@@ -181,6 +189,12 @@ def _listen(host: str, port: int) -> Any:
             "port", got=port, expected=f"one that is free at {host or 'all addresses'} ({error})"
         ) from error
     return listener
+
+
+def _given_by_agent(name: str) -> tuple[str, int]:
+    """Id and port of the instance as which the agent that runs this process registers it; '' and 0: it is none of `name`."""
+    told = os.environ.get(REGISTERED, "").split()
+    return (told[1], int(told[2])) if len(told) == 3 and told[0] == name and told[2].isdigit() else ("", 0)
 
 
 class _Gate:

@@ -10,13 +10,16 @@ from click.testing import CliRunner
 
 from dislocate.cli.following import Following
 from dislocate.cli.main import cli
+from dislocate.cli.proxy import check_apart
 from dislocate.cli.templating import Templates, outputs
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.balance import Policy, Spill
 from dislocate.core.boundary.requests import SetDraining
 from dislocate.core.boundary.values import Status
+from dislocate.core.errors import LocalError
 from dislocate.core.units import HOUR, MILLISECOND
 from dislocate.haproxy.agent_check import AgentCheckServer, Answers
+from dislocate.proxy.settings import parse_listen
 from tests.support.fake_backend import datacenter, instance
 from tests.support.tiny_store import served_store
 from tests.unit.test_http_balancing import place
@@ -290,6 +293,30 @@ def test_a_command_is_run_only_when_the_file_became_another_and_again_until_it_s
     fails.unlink()
     assert look() == (True, 3)
     assert look() == (True, 3)
+
+
+def test_a_command_that_never_succeeded_is_run_by_a_watch_that_is_started_anew(shell, templates, tmp_path):
+    runs, fails = tmp_path / "runs", tmp_path / "fails"
+    command = ("sh", "-c", f"echo >> {runs}; test ! -e {fails}")
+    shell.three()
+    fails.touch()
+    before = templates(SERVERS, *command)
+    before.refresh(["shop.web"])
+    assert not before.apply()
+    fails.unlink()
+    anew = templates(SERVERS, *command)
+    anew.refresh(["shop.web"])
+    assert (anew.apply(), len(runs.read_text())) == (True, 2), "the file is as it should be, and nobody has read it"
+    third = templates(SERVERS, *command)
+    third.refresh(["shop.web"])
+    assert (third.apply(), len(runs.read_text())) == (True, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "runs", "t.j2"]
+
+
+def test_two_services_at_one_address_are_a_slip():
+    check_apart([parse_listen("127.0.0.1:0=a.b"), parse_listen("127.0.0.1:0=c.d")])
+    with pytest.raises(LocalError, match=r"an address that is not a\.b's already"):
+        check_apart([parse_listen("127.0.0.1:80=a.b"), parse_listen("127.0.0.1:80=c.d")])
 
 
 def test_a_file_keeps_its_mode_and_no_draft_is_left(shell, templates, tmp_path):

@@ -171,6 +171,14 @@ def test_a_policy_that_keeps_traffic_at_home_is_named_where_nobody_is_there(api,
     assert "spill = never" in api.problem("GET", "/api/services/shop.web/pick").detail
 
 
+def test_a_caller_elsewhere_whose_traffic_may_not_leave_is_told_what_it_would_be_told_there(api, backend):
+    three(backend)
+    backend.tell(backend.node.flows.govern("shop.web", Policy(spill=Spill.NEVER)))
+    backend.put(instance())
+    assert picks(api, 1) == {"fra": 1}
+    assert "spill = never" in api.problem("GET", "/api/services/shop.web/pick?from=wdc").detail
+
+
 def test_picks_are_reported_as_load_of_the_caller_edge(api, backend):
     three(backend)
     told = Flag()

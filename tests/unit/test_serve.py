@@ -412,6 +412,26 @@ def test_it_leaves_step_by_step_and_nobody_is_cut_off(agent):
     assert asked(agent, Deregister) == [Deregister(f"orders.api-{server.port}")]
 
 
+def test_in_a_process_that_an_agent_runs_it_tells_its_load_and_leaves_the_rest_to_the_agent(agent, monkeypatch):
+    """A second word for the same instance would take its check and what tells scaling whose it is."""
+    port, another = free_port(), free_port()
+    monkeypatch.setenv("DISLOCATE_REGISTERED", f"orders.api api-{port} {port}")
+    with serving(hello, agent.where) as server:
+        assert server.port == port
+        until(lambda: asked(agent, ReportLoad))
+    assert asked(agent, Register) == asked(agent, Heartbeat) == asked(agent, Deregister) == []
+    assert asked(agent, ReportLoad)[0].instance_id == f"api-{port}"
+    with serving(hello, agent.where, port=another):  # another port is not that one
+        until(lambda: asked(agent, Register))
+        assert asked(agent, Register)[0].instance.id == f"orders.api-{another}"
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 SCRIPT = """
 import sys
 from dislocate.client import serve
