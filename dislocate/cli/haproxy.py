@@ -1,12 +1,13 @@
 """`dislocate haproxy`: what keeps a HAProxy's servers as the flows say, by its runtime socket or by agent-checks."""
 
+import sys
 import time
 from pathlib import Path
 
 import click
 
 from dislocate.cli.following import RETRY, Following
-from dislocate.cli.output import agent_command, fail
+from dislocate.cli.output import EXIT_FAILED, agent_command, fail
 from dislocate.client.connection import AgentConnection, NoAgent, Problem
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name, split_address
@@ -63,7 +64,7 @@ def drive(
     except NoProxy as error:
         fail(str(error), as_json, 1)
     if once:
-        return
+        sys.exit(EXIT_FAILED if driver.unknown else 0)
     following = Following(agent, services, has_answered=True)
     told = ""
     while True:

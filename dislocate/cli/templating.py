@@ -188,7 +188,8 @@ def render_once(
     templates = Templates(agent, name, found, command)
     templates.refresh(names)
     if templates.missing:
-        raise LocalError(name, got=templates.missing, expected="a service with instances: dislocate services lists all")
+        mend = f"a service with instances that may be used ({templates.missing}): dislocate services lists all"
+        raise LocalError("NAME", got=name, expected=mend)
     return templates.apply()
 
 

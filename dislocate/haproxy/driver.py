@@ -46,6 +46,11 @@ class Driver:
         self._pools: dict[str, tuple[Server, ...]] = {}
         self._complaints: dict[str, str] = {}
 
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Services that the agent has not known yet: their backends are left as they are."""
+        return tuple(bond.service for bond in self._bonds if bond.service not in self._pools)
+
     def refresh(self, service: str) -> None:
         """Ask the agent.  Raises `NoAgent`; a service that it does not know (any more) stays as it was."""
         try:

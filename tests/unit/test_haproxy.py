@@ -221,6 +221,7 @@ def test_a_service_that_the_agent_forgot_stays_as_it_was_and_that_is_said_once(d
     assert driver.apply() == 0
     assert said[6:] == ["shop.web: the agent knows no such service"]
     assert set(proxy.ready) == {"10.0.0.1", "10.0.0.2"}
+    assert driver.unknown == (), "it was known"
 
 
 def test_what_is_lacking_is_said_once_while_it_lacks(driven):
