@@ -7,9 +7,11 @@ by itself is said before (`doctor.examine_servers`).
 from collections.abc import Iterator
 from typing import Any
 
+from dislocate.core.consensus.troubles import TWO_STORES
 from dislocate.core.nearest import nearest
 from dislocate.findings import Finding, Level
 
+SAID_ELSEWHERE = ("no link", "dead", "left", "unknown")  # of links and members
 SERVING = ("leader", "follower", "candidate", "learner")
 
 
@@ -26,10 +28,10 @@ def examine_store(
 
 
 def _troubles(path: str, store: dict[str, Any]) -> Iterator[Finding]:
-    """What the leader, above all, knows of the others; that there is no link is said as such."""
+    """What the leader, above all, knows of the others."""
     for server in store["servers"]:
         trouble = server["trouble"]
-        if trouble and trouble != "no link" and server["path"] != path:
+        if trouble and trouble not in SAID_ELSEWHERE and server["path"] != path:
             mend = f"`dislocate store status` and `dislocate doctor` at {server['path']} say what to do"
             yield Finding("store servers", Level.WARN, f"{server['path']}: {trouble}", mend)
 
@@ -59,6 +61,10 @@ def _group(listed: tuple[str, ...], store: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("store", Level.FAIL, problem, "as it says; until then this server serves nothing")
     elif problem:
         yield Finding("store", Level.WARN, problem, "dislocate store status; dislocate servers list")
+    elif any(words in store["warning"] for words in TWO_STORES):
+        yield Finding(
+            "store", Level.FAIL, store["warning"], "as it says; until then neither has what is written to the other"
+        )
     elif store["warning"]:
         yield Finding("store", Level.WARN, store["warning"], "as it says")
     else:

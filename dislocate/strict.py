@@ -30,8 +30,20 @@ LISTED = 16  # known names that an error repeats
 _PATH = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+_KIND = re.compile(r"Expected `(\w+)(?: \| null)?`, got `\w+`")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _LINE = re.compile(r"\(at line (\d+)")
+
+
+# What people call the kinds of values that msgspec and annotations name.
+KINDS = {
+    "array": "a list",
+    "object": "a table (in JSON: an object)",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
 
 
 class Malformed(LocalError):
@@ -189,10 +201,12 @@ def _explain(message: str, value: Any, type_: Any) -> LocalError:
         return LocalError(_join(at, unknown[1][:GOT_LIMIT]), got=_at(value, [*steps, unknown[1]]), expected=mend)
     if missing := _MISSING.fullmatch(problem):
         member = _type_at(type_, [*steps, missing[1]], value)
-        return LocalError(_join(at, missing[1]), got=None, expected=_wording(member) or "this field is required")
+        return LocalError(
+            _join(at, missing[1]), got=None, expected=_wording(member) or f"{_kind(member)}: it is missing, add it"
+        )
     declared = _type_at(type_, steps, value)
     wording = _wording(declared) or _choices(declared, _item(value, steps))
-    expected = wording or problem.removeprefix("Expected ").replace("`", "'")
+    expected = wording or _other_kind(problem, _item(value, steps))
     return LocalError(at or "body", got=_at(value, steps), expected=expected)
 
 
@@ -286,6 +300,24 @@ def _struct_of(type_: Any, value: Any) -> Any:
         if isinstance(value, dict) and config.tag_field and value.get(config.tag_field) == config.tag:
             return struct
     return structs[0] if structs else None
+
+
+def _kind(type_: Any) -> str:
+    """'a list', of what a field is declared as."""
+    origin = get_origin(type_) or type_
+    if origin in (list, tuple):
+        return KINDS["array"]
+    return KINDS.get(getattr(origin, "__name__", ""), "a value")
+
+
+def _other_kind(problem: str, got: Any) -> str:
+    """The kind of value that is wanted; one thing where a list is wanted shows how it is written."""
+    match = _KIND.fullmatch(problem)
+    kind = KINDS.get(match[1]) if match else None
+    if match is None or kind is None:
+        return problem.removeprefix("Expected ").replace("`", "'")
+    is_short = isinstance(got, str | int) and len(str(got)) <= 40
+    return f"{kind}, as in {[got]!r}" if match[1] == "array" and is_short else kind
 
 
 def _choices(type_: Any, got: Any) -> str:

@@ -14,6 +14,7 @@ from dislocate.core.boundary.runs import OVER, Direction, NodeState, RunPlan, Ru
 from dislocate.core.boundary.spec import RunSpec
 from dislocate.core.identity import Path
 from dislocate.core.runs.amounts import amount
+from dislocate.core.runs.steps import CloseBatch
 
 IN_FLIGHT = (NodeState.GRANTED, NodeState.STARTED, NodeState.UNKNOWN)
 BAD = (NodeState.FAILED, NodeState.UNREACHABLE, NodeState.UNKNOWN)
@@ -31,6 +32,7 @@ class BookedRun(Struct):
     version: int
     nodes: dict[Path, NodeState]
     direction: Direction = Direction.APPLY
+    batch: int = 0  # of the plan: under way or next, as batches were closed; of an apply
     granted_as: dict[Path, Direction] = {}  # what each was granted last
     over_since: int | None = None
 
@@ -77,6 +79,8 @@ class Book:
             for listener in self.listeners:
                 listener(run, event)
             self._enter(run, event)
+        if isinstance(body, CloseBatch):
+            self.runs[body.run].batch += 1
 
     def _enter(self, run: BookedRun, event: Moved) -> None:
         if isinstance(event, NodeMoved):

@@ -66,7 +66,7 @@ class Disk:
         self.generation = 1  # how many disks this host has had
         self._copied: tuple[int, dict[str, bytes]] | None = None  # what it had when it was copied: boot and records
         self.went_back = False  # it is an older copy of itself
-        self._lost: dict[str, bytes] = {}  # what the disk before this one had
+        self._lost: list[dict[str, bytes]] = []  # what each disk before this one had
 
     def submit(self, store: Store, now: int) -> tuple[Write, int]:
         """Begin a transaction; returns it and when it will be over."""
@@ -104,7 +104,8 @@ class Disk:
 
     def wipe(self) -> None:
         """A new disk: nothing is kept, not even the boot number."""
-        self._lost, self._kept = self._kept, {}
+        self._lost.append(self._kept)
+        self._kept = {}
         self._log.clear()
         self.boot = 0
         self.generation += 1
@@ -130,9 +131,9 @@ class Disk:
         """What is under `key` whatever happens now, short of `wipe`."""
         return self._kept.get(key)
 
-    def durable_before(self, key: str) -> bytes | None:
-        """What was under `key` on the disk before this one when that was lost."""
-        return self._lost.get(key)
+    def durable_before(self, key: str) -> tuple[bytes, ...]:
+        """What was under `key` on each disk before this one when that was lost."""
+        return tuple(kept[key] for kept in self._lost if key in kept)
 
     def records(self) -> tuple[StoredRecord, ...]:
         """What a start finds, by key."""

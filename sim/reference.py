@@ -62,7 +62,9 @@ class ReferenceStore:
         self.leases: dict[int, dict[str, None]] = {}
         self.ended: dict[int, int] = {}  # lease: index of the entry that ended it
         self.is_exact = True
-        self.on_run: Callable[[Any, tuple[Any, ...]], None] = lambda _body, _moved: None  # a command of config runs
+        self.on_run: Callable[[Any, tuple[Any, ...]], None] = lambda _body, _moved: (
+            None
+        )  # a command of config runs that was not refused
         self.on_scale: Callable[[Any, Any], None] = lambda _body, _result: None  # one of scaling, and what it came to
         self._level = 1  # of the commands that all servers understand
         self._run_keys = Keys()
@@ -129,7 +131,9 @@ class ReferenceStore:
                 self._level = max(self._level, body.level)
             case _ if isinstance(body, RUN_COMMANDS):
                 if self._level >= RUNS_LEVEL:
-                    self.on_run(body, self._change_records(self._ledger.apply(body)).events)
+                    done = self._change_records(self._ledger.apply(body))
+                    if not isinstance(done.result, Refused):
+                        self.on_run(body, done.events)
             case _ if isinstance(body, SCALE_COMMANDS):
                 if self._level >= SCALE_LEVEL:
                     self.on_scale(body, self._change_records(self._scale.apply(body)).result)

@@ -153,16 +153,13 @@ class Wiretap:
 
 def has_durably(disk: Disk, index: int, term: int) -> bool:
     """Whether the disk has the entry for sure: in its log, or as a part of the applied state."""
-    return _has(disk.durable, index, term)
+    return durable_term(disk, index) == term or durably_applied(disk) >= index
 
 
 def had_durably(disk: Disk, index: int, term: int) -> bool:
-    """Whether the disk before this one had it when it was lost."""
-    return _has(disk.durable_before, index, term)
-
-
-def _has(durable: Callable[[str], bytes | None], index: int, term: int) -> bool:
-    return _term(durable(log_key(index))) == term or _applied(durable(APPLIED_KEY)) >= index
+    """Whether a disk before this one had it when that was lost."""
+    logged, applied = disk.durable_before(log_key(index)), disk.durable_before(APPLIED_KEY)
+    return term in map(_term, logged) or max(map(_applied, applied), default=0) >= index
 
 
 def durable_term(disk: Disk, index: int) -> int | None:

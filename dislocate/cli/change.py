@@ -7,6 +7,7 @@ import click
 from dislocate.cli.output import EXIT_FAILED, agent_command, fail, show, table
 from dislocate.client.connection import AgentConnection, segment
 from dislocate.core.catalog.validation import check_id
+from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name
 from dislocate.core.units import parse_duration
 
@@ -95,14 +96,15 @@ def drain(
     dislocate drain dc fra --off
     """
     parts = target.split("/")
-    if scope != "instance" and len(parts) != (2 if scope == "node" else 1):
+    if scope != "instance" and (len(parts) != (2 if scope == "node" else 1) or "" in parts):
         expected = "DC/NAME, such as fra/a1" if scope == "node" else "the name of a data center, such as fra"
         raise click.UsageError(f"drain {scope}: got {target!r}, expected {expected}")
     if force and scope != "dc":
         raise click.UsageError(f"drain {scope}: got --force, expected it with 'dc' only: nothing else is refused")
     body: dict[str, Any] = {"draining": not off, "reason": reason}
     if expires is not None:
-        parse_duration(expires, "--for")
+        if not parse_duration(expires, "--for"):
+            raise LocalError("--for", got=expires, expected="a duration above 0, such as 30m; --off ends a drain")
         body["expires"] = expires
     if scope == "instance":
         answer = agent.send("POST", f"/api/instances/{_id(target)}/drain", body)

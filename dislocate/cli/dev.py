@@ -48,7 +48,9 @@ def dev(context: click.Context, **options: Any) -> None:
 @click.option("--oneway", is_flag=True, help="cut, heal, slow, drop: this direction only.")
 @click.option("--factor", type=float, help="slow: delays are multiplied by it.")
 @click.option("--loss", type=float, help="drop: the part of the datagrams that is lost, 0..1.")
-@click.option("--dir", "directory", type=_DIRECTORY, help="Of the fleet, where it was started with --dir.")
+@click.option(
+    "--dir", "directory", type=_DIRECTORY, help="Of the fleet: where it was started with --dir, or several run."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def do(verb: str, target: str, to: str | None, directory: Path | None, as_json: bool, **options: Any) -> None:
     """Do to the running fleet what a scenario can: VERB TARGET, or VERB FROM [TO] between two places.
@@ -100,7 +102,7 @@ def _run(dcs: int, nodes: int, scenario: Path | None, directory: Path | None, re
             with Fleet(story, home, record=record) as fleet:
                 if scenario:
                     return 0 if play(fleet, as_json=as_json, say=click.echo) else 1
-                stay(fleet, click.echo, as_json=as_json, is_kept=directory is not None)
+                stay(fleet, click.echo, as_json=as_json)
         except DislocateError as error:
             click.echo(json.dumps({"error": str(error)}) if as_json else str(error), err=True)
             return 1

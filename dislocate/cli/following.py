@@ -1,8 +1,9 @@
 """Following: the services that match a name, as they are and at each change, from an agent that may restart meanwhile.
 
 A thread reads the agent's event stream and puts the names that changed into a queue; whoever takes them decides how often,
-and what to do when nothing comes.  An agent that is gone is asked again every `RETRY`: what was known stays.  Only the first
-connection may fail, of an agent that has not answered before: then `take` raises `NoAgent`, or what the agent refused.
+and what to do when nothing comes.  An agent that is gone is asked again every `RETRY`, and that is said once: what was known
+stays.  Only the first connection may fail, of an agent that has not answered before: then `take` raises `NoAgent`, or what
+the agent refused.
 """
 
 import time
@@ -10,8 +11,7 @@ from collections.abc import Iterable
 from queue import Empty, Queue
 from threading import Thread
 
-import click
-
+from dislocate.cli.absence import Absence
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
 from dislocate.core.errors import DislocateError
 
@@ -42,14 +42,18 @@ class Following:
             return list(names)
 
     def _read(self) -> None:
+        absence = Absence(self._agent, RETRY)
         while True:
+            wrong: DislocateError | None = None
             try:
                 for _, data in self._agent.events(self._path):
                     self._has_answered = True
+                    absence.ends()
                     self._queue.put(data["service"])
             except (NoAgent, Problem) as error:
+                wrong = error
                 if not self._has_answered:
                     self._queue.put(error)
                     return
-            click.echo(f"{self._agent.where} ended the watch; asking again", err=True)
+            absence.begins(wrong)
             time.sleep(RETRY)

@@ -1,12 +1,13 @@
 """`dislocate haproxy`: what keeps a HAProxy's servers as the flows say, by its runtime socket or by agent-checks."""
 
+import sys
 import time
 from pathlib import Path
 
 import click
 
 from dislocate.cli.following import RETRY, Following
-from dislocate.cli.output import agent_command, fail
+from dislocate.cli.output import EXIT_FAILED, agent_command, fail
 from dislocate.client.connection import AgentConnection, NoAgent, Problem
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name, split_address
@@ -35,8 +36,15 @@ def drive(
 ) -> None:
     """Set address, weight and state of the servers of backends, without a reload, as instances and flows change.
 
-    A backend needs free slots: server-template s 1-20 127.0.0.1:1 disabled.  HAProxy may be reloaded and the agent
-    restarted meanwhile: what differs is found and set within 2 s.  Each command to HAProxy is printed.
+    A backend needs free slots, and others for spares, to whom HAProxy then goes by itself when nobody else is left:
+
+    \b
+    option allbackups
+    server-template s 1-20 127.0.0.1:1 disabled
+    server-template spare 1-20 127.0.0.1:1 disabled backup
+
+    HAProxy may be reloaded and the agent restarted meanwhile: what differs is found and set within 2 s.  Each command to
+    HAProxy is printed.
 
     \b
     dislocate haproxy drive --socket /run/haproxy/admin.sock --backend web=shop.web
@@ -56,7 +64,7 @@ def drive(
     except NoProxy as error:
         fail(str(error), as_json, 1)
     if once:
-        return
+        sys.exit(EXIT_FAILED if driver.unknown else 0)
     following = Following(agent, services, has_answered=True)
     told = ""
     while True:

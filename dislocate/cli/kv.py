@@ -10,11 +10,14 @@ from urllib.parse import quote
 
 import click
 
+from dislocate.cli.absence import Absence
 from dislocate.cli.output import EXIT_FAILED, agent_command, behind, fail, show
 from dislocate.cli.watch import RETRY, run_command
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, NoAgent, Problem, Raw, segment
+from dislocate.core.boundary.store import Consistency
 from dislocate.core.errors import LocalError
-from dislocate.edge.keys import check_deleted, check_key, check_value
+from dislocate.edge.bodies import duration
+from dislocate.edge.keys import check_deleted, check_key, check_value, consistency_of
 
 PAGE = 1_000  # keys that one request lists
 NOT_FOUND = 404
@@ -23,9 +26,28 @@ SHOWN = 48  # characters of a value in a table
 _CONSISTENCY = click.option(
     "--consistency",
     type=click.Choice(["linearizable", "bounded", "local"]),
+    is_eager=True,  # what --max-age may be depends on it
     help="linearizable unless given: nothing older than now; local: what this agent has, with its age.",
 )
-_MAX_AGE = click.option("--max-age", metavar="DURATION", help="How far behind the answer may be, such as 5s: cheaper.")
+
+
+def _checked_age(context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    """A slip is one of usage, as with any other option."""
+    named = context.params.get("consistency")
+    try:
+        consistency_of(None if named is None else Consistency(named), duration(given or "", "max_age"))
+    except LocalError as error:
+        got = "not given" if given is None else f"got {given!r}"
+        raise click.BadParameter(f"{got}, expected {error.expected}") from None
+    return given
+
+
+_MAX_AGE = click.option(
+    "--max-age",
+    metavar="DURATION",
+    callback=_checked_age,
+    help="How far behind the answer may be, such as 5s: cheaper.",
+)
 _CAS = click.option(
     "--cas", type=int, metavar="REVISION", help="Only if this is its revision; 0: only if there is none."
 )
@@ -175,7 +197,8 @@ def watch(
 ) -> None:
     """Follow KEY: each change prints one line, or runs COMMAND with the change as JSON on its standard input.
 
-    No change is missed: when the agent is restarted the watch goes on where it was.  Changes too old to be known any
+    No change is missed: when the agent is restarted the watch goes on where it was, and when the
+    store does not answer for a while that is said on standard error.  Changes too old to be known any
     more are told as `compacted`: read the keys again.
 
     \b
@@ -188,14 +211,18 @@ def watch(
     if after is not None:
         stream += f"&after={after}"
         _warn_of_the_future(agent, key, after)
+    absence = Absence(agent, RETRY)
     while True:
+        wrong: NoAgent | None = None
         try:
             for event, data in agent.events(stream, agent.last_event_id):
+                absence.ends()
                 _tell(event, data, command, as_json)
-        except NoAgent:
+        except NoAgent as error:
+            wrong = error
             if agent.last_event_id is None and after is None:
                 raise
-        click.echo(f"{agent.where} ended the watch; asking again", err=True)
+        absence.begins(wrong)
         time.sleep(RETRY)
 
 
@@ -261,6 +288,9 @@ def _shown(found: dict[str, Any]) -> str:
 def _tell(event: str, data: dict[str, Any], command: tuple[str, ...], as_json: bool) -> None:
     if event == "problem":
         click.echo(str(Problem(data["status"], data)), err=True)
+        return
+    if event == "answering":
+        click.echo("the store answers again; no change was missed", err=True)
         return
     told = {"event": event, **data}
     if command:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
@@ -71,7 +72,9 @@ def show_(agent: AgentConnection, as_json: bool, name: str) -> None:
             raise
         answer = _defaults(name)
     if answer["problem"]:
-        click.echo(f"it cannot be read, so the last that could be holds: {answer['problem']}", err=True)
+        click.echo(
+            f"the newest cannot be read: {answer['problem']}\nso this agent follows what it had before:", err=True
+        )
     rows = [
         (field, _text(value), "set" if field.partition(".")[0] in answer["set"] else "default")
         for field, value in _fields(answer["policy"])
@@ -95,8 +98,9 @@ def show_(agent: AgentConnection, as_json: bool, name: str) -> None:
 @click.option("--timeout", metavar="DURATION", help="Of one call with all of its attempts.")
 @click.option("--hedge/--no-hedge", default=None, help="A second attempt after the 95th percentile; idempotent only.")
 @click.option("--throttle", type=float, help="Requests may be so many times what is accepted; 0: off.")
+@click.option("--force", is_flag=True, help="Even with a tier or a price of a data center that nobody knows yet.")
 @agent_command
-def set_(agent: AgentConnection, as_json: bool, name: str, path: Path | None, **options: Any) -> None:
+def set_(agent: AgentConnection, as_json: bool, name: str, path: Path | None, force: bool, **options: Any) -> None:
     """Set how NAME is balanced.  Flags change what was set before; --file replaces it.
 
     All fields are in docs/policies.md; those without a flag (eject, retries) are set with --file.
@@ -111,13 +115,16 @@ def set_(agent: AgentConnection, as_json: bool, name: str, path: Path | None, **
         raise click.UsageError("policy set: got nothing to set, expected --file FILE, or flags such as --spill dead")
     place = f"/api/policies/{segment(name)}"
     if path is not None:
-        policy_, query = _read(path), ""
+        policy_, query = _read(path), {}
     else:
         policy_, revision = _current(agent, place)
-        query = f"?cas={revision}"  # flags change what was read: nobody else's change may be lost
+        query = {"cas": str(revision)}  # flags change what was read: nobody else's change may be lost
     for field, value in given.items():
         policy_[field] = {**policy_.get(field, {}), **value} if isinstance(value, dict) else value
-    answer = agent.send("PUT", place + query, policy_, timeout=STORE_TIMEOUT)
+    if force:
+        query["force"] = "true"
+    where = f"{place}?{urlencode(query)}" if query else place
+    answer = agent.send("PUT", where, policy_, timeout=STORE_TIMEOUT)
     hint = f"what it does: dislocate flows {name}"
     show(as_json, answer, ("POLICY", "REVISION"), [(name, answer["revision"])], hint)
 

@@ -11,6 +11,7 @@ import click
 
 from dislocate.cli.output import EXIT_FAILED, agent_command, fail
 from dislocate.client.connection import AgentConnection
+from dislocate.core.errors import LocalError
 from dislocate.core.units import SECOND, parse_duration
 from dislocate.proxy.entrance import listen_at
 from dislocate.proxy.routes import AgentRoutes, EmptyService, UnknownService
@@ -73,6 +74,7 @@ def proxy(
         is_proxy_header_sent=proxy_protocol,
     )
     parsed = tuple(parse_listen(text) for text in listens)
+    check_apart(parsed)
     plan = Plan(listens=parsed, agent=agent.where, token=agent.token, limits=limits)
     console = Console(as_json, parse_duration(every, "--every") / SECOND)
     caller = f"proxy-{os.getpid()}-0"
@@ -83,6 +85,15 @@ def proxy(
         fail(str(error), as_json, EXIT_FAILED)
     sys.stdout.flush()
     os._exit(code)  # threads that wait for the agent are not waited for
+
+
+def check_apart(listens: Sequence[Listen]) -> None:
+    """Raises `LocalError` for two services at one address: with several workers the kernel would let both have it."""
+    known: dict[tuple[str, int], Listen] = {}
+    for listen in listens:
+        other = known.setdefault((listen.host, listen.port), listen)
+        if listen.port and other is not listen:
+            raise LocalError("--listen", got=str(listen), expected=f"an address that is not {other.service}'s already")
 
 
 def positive(text: str, field: str) -> int:

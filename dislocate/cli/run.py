@@ -8,15 +8,18 @@ from typing import Any
 import click
 import msgspec
 
-from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.output import EXIT_FAILED, age, agent_command, behind, fail, show
+from dislocate.cli.run_follow import follow
 from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
-from dislocate.cli.run_progress import Progress, age_of, follow, next_command, overview
+from dislocate.cli.run_progress import Progress, age_of, next_command, overview
 from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
+from dislocate.core.errors import LocalError
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 
+START_TIMEOUT = STORE_TIMEOUT + 15.0  # seconds: a target tries the templates first
 LISTED = 20  # runs that a list has unless more are asked for
 
 
@@ -43,11 +46,20 @@ run.add_command(simulate)
 @click.option(
     "--plan", "planned", type=click.Path(path_type=Path), help="Only if all is still as `plan --out` found it."
 )
+@click.option(
+    "--unknown-services", is_flag=True, help="Also with a floor or gate on a service that nobody has an instance of."
+)
 @click.option("--detach", is_flag=True, help="Do not follow it: it goes on by itself either way.")
 @CONFIRM
 @agent_command
 def start(
-    agent: AgentConnection, as_json: bool, file: Path, planned: Path | None, detach: bool, confirm: int | None
+    agent: AgentConnection,
+    as_json: bool,
+    file: Path,
+    planned: Path | None,
+    unknown_services: bool,
+    detach: bool,
+    confirm: int | None,
 ) -> None:
     """Start the run that FILE describes, and follow it.  Exits 0 only when it is done everywhere.
 
@@ -61,7 +73,11 @@ def start(
     body = body_of(file, confirm)
     if planned is not None:
         body["plan"] = bound_to(planned)
-    answer = send(agent, "/api/runs", file, body, LOOK_TIMEOUT if planned is not None else STORE_TIMEOUT)
+    if unknown_services:
+        body["unknown_services"] = True
+    answer = send(agent, "/api/runs", file, body, LOOK_TIMEOUT if planned is not None else START_TIMEOUT)
+    for doubt in answer["doubts"]:
+        click.echo(f"note: {doubt}", err=True)
     if detach:
         row = (answer["id"], body["name"], answer["targets"], answer["state"])
         show(as_json, answer, ("RUN", "NAME", "NODES", "STATE"), [row], next_command(answer["id"], answer["state"]))
@@ -117,6 +133,8 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
     if as_json:
         click.echo(json.dumps(answer))
         return
+    if answer["age"]:
+        click.echo(behind(answer["age"]), err=True)
     progress = Progress()
     progress.take("status", answer)
     for line in overview(progress):
@@ -139,6 +157,8 @@ def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: s
         )
         for one in answer["runs"]
     ]
+    if answer["age"] and not as_json:
+        click.echo(behind(answer["age"]), err=True)
     columns = ("RUN", "NAME", "STATE", "BATCH", "NODES", "STARTED BY", "CHANGED")
     show(as_json, answer, columns, rows, "one in full: dislocate run status RUN", "no runs: dislocate run start FILE")
 
@@ -188,7 +208,27 @@ _verb("promote", "Count soak and gates of RUN's present batch as passed.")
 _node_verb("skip", "Go on with RUN without this node.")
 _node_verb("retry", "Let this node try its part of RUN again.")
 _verb("abort", "End RUN and leave everything as it is now; what is in flight finishes.")
-_verb("revert", "Take back what RUN did, in reverse order; also when it is over.")
+
+
+@run.command()
+@click.argument("ident", metavar="RUN")
+@_WHY
+@_VERSION
+@click.option("--force", is_flag=True, help="Also where a later run changed the same; the audit says so, and --why.")
+@agent_command
+def revert(agent: AgentConnection, as_json: bool, ident: str, why: str, version: int, force: bool) -> None:
+    """Take back what RUN did, in reverse order; also when it is over.
+
+    What a later run changed too is that one's: it is to be reverted first.  Where it cannot be, --force puts back what was
+    there before RUN all the same.
+
+    \b
+    dislocate run revert 7
+    dislocate run revert 7 --force --why 'run 9 cannot be reverted'
+    """
+    if force and not why:
+        raise LocalError("--why", got=why, expected="why it is forced: the audit is to say it")
+    _steer(agent, as_json, ident, "revert", {"words": why, "version": version, "force": force})
 
 
 # ---- audit

@@ -1,41 +1,24 @@
-"""How a run goes on, for people: a live view where there is a terminal, a line for each step where there is none.
+"""How a run stands, for people: events folded into what is known of it, and that as lines.
 
-The stream of events is folded into `Progress`; both views are made from it.  A stream that ends before its run does is taken
-up again: the run does not depend on who looks at it.
+`run_follow` shows it while it goes on.
 """
 
-import json
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import click
-
-from dislocate.cli.output import EXIT_FAILED, EXIT_NO_AGENT, fail, printable, table
-from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
-from dislocate.core.words import NAMED, count, first_line
+from dislocate.cli.output import printable, table
+from dislocate.core.words import NAMED, count, in_short
 
 OVER = ("done", "failed", "aborted", "reverted", "revert failed")
 BAD = ("failed", "unreachable", "unknown", "revert failed")
 IN_FLIGHT = ("granted", "started")
-RETRY = 1.0  # seconds between two attempts to see a run
-TRIES = 60  # in a row that find no agent, before the run is left to itself
 ROWS = 40  # nodes that a view has; those of most interest first
 WAITS = {
     "granted": "to begin",
     "started": "to report",
     "unknown": "to be heard of again",
     "unreachable": "to be in reach again",
-}
-COLORS = {
-    "done": "green",
-    "started": "cyan",
-    "granted": "cyan",
-    "reverted": "yellow",
-    "pending": "dim",
-    "skipped": "dim",
 }
 
 
@@ -115,8 +98,25 @@ def _details(part: dict[str, Any], words: str) -> str:
         return f"{kind}: {words}" if words else kind
     changed = sum(step["result"] == "changed" for step in part["steps"])
     if part["state"] == "done":
-        return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s"
+        drifted = f"; drifted since: {words}" if part["kind"] == "drift" else ""
+        return f"  {changed} of {len(part['steps'])} changed, {part['took']:.1f} s{drifted}"
+    if part["state"] == "reverted":
+        told = [f"{step['resource']}: {in_short(step['words'])}" for step in _not_simply_undone(part)]
+        return f"  {'; '.join(told)}" if told else ""
     return ""
+
+
+def _not_simply_undone(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Steps of a revert of which somebody has to know: what it left, and what it put back over somebody's hand."""
+    return [step for step in part["steps"] if step["result"] in ("left", "replaced")]
+
+
+def _had_failed(part: dict[str, Any]) -> str:
+    """Why it was taken back, where this node was the reason."""
+    applied = part["applied"]
+    if applied is None or applied["state"] != "failed" or applied["words"] == part["words"]:
+        return ""
+    return f"it had failed ({applied['kind']}): {in_short(applied['words'])}"
 
 
 def headline(run: dict[str, Any]) -> str:
@@ -179,7 +179,7 @@ def overview(progress: Progress) -> Iterator[str]:
     yield ""
     yield table(("DATACENTER", "DONE", "IN FLIGHT", "PENDING", "BAD", "OTHER"), datacenters(progress))
     yield ""
-    rows = [(node, part["state"], part["wave"], _reach(part), _last(part)) for node, part in interesting(progress)]
+    rows = [(node, part["state"], part["wave"], _reach(part), in_details(part)) for node, part in interesting(progress)]
     yield table(("NODE", "STATE", "WAVE", "REACHABLE", "DETAILS"), rows)
     if len(progress.nodes) > len(rows):
         yield f"and {len(progress.nodes) - len(rows)} more: --json has all"
@@ -202,7 +202,16 @@ def interesting(progress: Progress, limit: int = ROWS) -> list[tuple[str, dict[s
 
     def rank(item: tuple[str, dict[str, Any]]) -> tuple[int, str]:
         state = item[1]["state"]
-        return (0 if state in BAD else 1 if state in IN_FLIGHT else 3 if state == "pending" else 2, item[0])
+        return (
+            0
+            if state in BAD or item[1]["kind"] == "drift"
+            else 1
+            if state in IN_FLIGHT
+            else 3
+            if state == "pending"
+            else 2,
+            item[0],
+        )
 
     chosen = sorted(progress.nodes.items(), key=rank)[:limit]
     return sorted(chosen) if len(progress.nodes) <= limit else chosen
@@ -212,9 +221,10 @@ def _reach(part: dict[str, Any]) -> str:
     return "yes" if part["reachable"] else "NO"
 
 
-def _last(part: dict[str, Any]) -> str:
+def in_details(part: dict[str, Any]) -> str:
     """The details, on one line."""
-    return _details(part, first_line(part["words"])).strip().removeprefix(": ") or "-"
+    now = _details(part, in_short(part["words"])).strip().removeprefix(": ")
+    return "; ".join(filter(None, (now, _had_failed(part)))) or "-"
 
 
 def _indented(words: str) -> str:
@@ -222,160 +232,13 @@ def _indented(words: str) -> str:
 
 
 def _at_length(rows: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    """What bad nodes said in more than a line, such as the end of a log."""
-    bad = [(node, part["words"]) for node, part in rows if part["state"] in BAD and len(part["words"].splitlines()) > 1]
-    for node, words in bad[:NAMED]:
+    """What bad nodes said in more than a line, such as the end of a log, and what they had said before they were reverted."""
+    bad = [(node, part["words"]) for node, part in rows if part["state"] in BAD]
+    bad += [(node, part["applied"]["words"]) for node, part in rows if _had_failed(part)]
+    for node, words in [(node, words) for node, words in bad if len(words.splitlines()) > 1][:NAMED]:
         yield ""
         yield f"{node}: {_indented(words)}"
 
 
 def age_of(unix_seconds: float) -> float:
     return max(0.0, time.time() - unix_seconds)
-
-
-# ---- following
-
-
-def follow(agent: AgentConnection, run: str, as_json: bool) -> None:
-    """Show the run until it is over; exits 0 only when it is done."""
-    progress = Progress()
-    is_live = sys.stdout.isatty() and not as_json
-    try:
-        if is_live:
-            _follow_live(agent, run, progress)
-        else:
-            _follow(agent, run, progress, _teller(progress, as_json))
-    except KeyboardInterrupt:
-        click.echo(f"run {run} goes on: dislocate run watch {run}", err=True)
-        sys.exit(EXIT_FAILED)
-    except NoAgent as error:
-        fail(
-            f"{error}\nrun {run} goes on without it: dislocate run watch {run} --agent ANOTHER", as_json, EXIT_NO_AGENT
-        )
-    if is_live:
-        click.echo(f"\n{next_command(run, progress.run['state'])}")
-    elif not as_json:
-        counts = ", ".join(f"{number} {state}" for state, number in sorted(progress.counts().items()))
-        words = f": {progress.run['words']}" if progress.run["words"] else ""
-        click.echo(f"run {run} is {progress.run['state']}{words} ({counts})")
-        click.echo(next_command(run, progress.run["state"]))
-    if progress.run["state"] != "done":
-        sys.exit(EXIT_FAILED)
-
-
-def _teller(progress: Progress, as_json: bool) -> Callable[[str, dict[str, Any]], None]:
-    """Prints each event."""
-    begun = time.monotonic()
-
-    def tell(event: str, data: dict[str, Any]) -> None:
-        lines = progress.take(event, data)
-        if as_json:
-            click.echo(json.dumps({"event": event, **data}))
-            return
-        for line in lines:
-            click.echo(f"{time.monotonic() - begun:6.1f} s  {line}")
-
-    return tell
-
-
-def _follow(agent: AgentConnection, run: str, progress: Progress, tell: Callable[[str, dict[str, Any]], None]) -> None:
-    """Until it is over.  Raises `NoAgent` when nobody has answered for a while, `Problem` when there is no such run."""
-    tries = 0
-    while not progress.is_over:
-        try:
-            for event, data in agent.events(f"/api/runs/{segment(run)}/watch"):
-                tries = 0
-                if event != "problem":
-                    tell(event, data)
-        except NoAgent:
-            tries += 1
-            if tries >= TRIES or not progress.run:
-                raise
-        except Problem as problem:
-            tries += 1
-            if problem.status < 500 or tries >= TRIES:
-                raise
-        if not progress.is_over:
-            if tries == 1:
-                click.echo(f"{agent.where} ended the watch; asking again", err=True)
-            time.sleep(RETRY)
-
-
-def _follow_live(agent: AgentConnection, run: str, progress: Progress) -> None:
-    from rich.console import Console
-    from rich.live import Live
-
-    lock = threading.Lock()  # the picture is drawn by a thread of its own, twice a second
-
-    def picture() -> Any:
-        with lock:
-            return _picture(progress)
-
-    with Live(console=Console(), get_renderable=picture, refresh_per_second=2, transient=True) as live:
-
-        def tell(event: str, data: dict[str, Any]) -> None:
-            with lock:
-                progress.take(event, data)
-            live.refresh()
-
-        _follow(agent, run, progress, tell)
-    for line in overview(progress):
-        click.echo(line)
-
-
-def _picture(progress: Progress) -> Any:
-    """The live view: the run, what it waits for, its data centers with a bar each, and the nodes of most interest."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    run = progress.run
-    if not run:
-        return Text("")
-    centers = Table(box=None, pad_edge=False)
-    for column in ("DATACENTER", "", "DONE", "IN FLIGHT", "PENDING", "BAD"):
-        centers.add_column(column)
-    for name, done, flying, pending, bad, other in datacenters(progress):
-        numbers = [int(str(each)) for each in (done, flying, pending, bad, other)]
-        bar = ProgressBar(total=sum(numbers), completed=numbers[0], width=24)
-        centers.add_row(str(name), bar, str(done), str(flying), str(pending), Text(str(bad), "red" if bad else ""))
-    nodes = Table(box=None, pad_edge=False)
-    for column in ("NODE", "STATE", "FOR", "WAVE", "DETAILS"):
-        nodes.add_column(column, no_wrap=True)
-    shown = interesting(progress, ROWS // 2)
-    for node, part in shown:
-        color = "red" if part["state"] in BAD else COLORS.get(part["state"], "")
-        reached = "" if part["reachable"] else "OUT OF REACH  "
-        nodes.add_row(node, Text(part["state"], color), _for(progress, node), part["wave"], reached + _last(part))
-    why = Text(reason(run), "" if run["state"] == "running" else "yellow")
-    return Group(
-        Text(f"{headline(run)}, {_clock(age_of(run['started_at']))}", "bold"),
-        *(line for line in (why, Text(waits_now(progress))) if line),
-        Text(""),
-        centers,
-        Text(""),
-        nodes,
-        Text(f"and {len(progress.nodes) - len(shown)} more" if len(progress.nodes) > len(shown) else ""),
-        Text(_keys(run), "dim"),
-    )
-
-
-def _for(progress: Progress, node: str) -> str:
-    """How long a node is in flight or bad: what hangs is to be seen."""
-    span = progress.seconds_in_state(node)
-    return _clock(span) if span is not None and progress.nodes[node]["state"] in (*IN_FLIGHT, *BAD) else ""
-
-
-def _clock(span: float) -> str:
-    return f"{int(span) // 60}:{int(span) % 60:02}"
-
-
-def _keys(run: dict[str, Any]) -> str:
-    """What one may do now: to look away is safe."""
-    if run["state"] in OVER:
-        return ""
-    if run["state"] in ("paused", "awaiting approval"):
-        return f"Ctrl-C leaves it to itself      {next_command(run['id'], run['state'], run['hold'])}"
-    verbs = "pause, abort, revert" if run["state"] == "running" else "pause, abort"
-    return f"Ctrl-C leaves it to itself      dislocate run {verbs.replace(', ', '|')} {run['id']}"

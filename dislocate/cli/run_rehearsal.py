@@ -124,6 +124,8 @@ def _rehearse_all(scenario: Scenario, seeds: int, faults: bool) -> tuple[list[Re
     first = -(-seeds // 2) if faults else seeds
     calm: list[Rehearsed] = []
     hard: list[Rehearsed] = []
+    if seeds >= WORTH_IT:
+        click.echo(f"rehearses it {seeds} times, some seconds each; --seeds {WORTH_IT} is sooner", err=True)
     with _progress(seeds) as told, _workers(seeds) as each:
         for one in each(partial(rehearse, scenario), range(1, first + 1)):
             calm.append(one)

@@ -98,8 +98,9 @@ def _carried(size: dict[str, Any]) -> str:
 @click.option("--capacity", type=float, help="Requests a second of one instance; 0: measured.")
 @click.option("--survive", type=click.Choice(["nothing", "1dc"]), help="What may be lost without overload.")
 @click.option("--paused/--resumed", default=None, help="Decide nothing; decide again.")
+@click.option("--force", is_flag=True, help="Even with data centers that nobody knows yet.")
 @agent_command
-def set_(agent: AgentConnection, as_json: bool, name: str, file: Path | None, **given: Any) -> None:
+def set_(agent: AgentConnection, as_json: bool, name: str, file: Path | None, force: bool, **given: Any) -> None:
     """Set the policy of a service: what the file says, changed by options; without a file, its present policy changed.
 
     \b
@@ -110,7 +111,7 @@ def set_(agent: AgentConnection, as_json: bool, name: str, file: Path | None, **
     changes = {_FIELDS.get(field, field): value for field, value in given.items() if value is not None}
     if file is None and not changes:
         fail("say what is to be: --file FILE, or options such as --max 40", as_json, EXIT_USAGE)
-    path = f"/api/scale/{segment(name)}"
+    path = f"/api/scale/{segment(name)}{'?force=true' if force else ''}"
     words = _read(file) if file is not None else _present(agent, name)
     words |= changes
     check_scale_policy(typed(words, ScalePolicy), name)

@@ -1,10 +1,14 @@
 """`dislocate servers`: who keeps the store."""
 
+from typing import Any
+
 import click
 
 from dislocate.cli.output import age, agent_command, milliseconds, show
 from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection, segment
 from dislocate.core.identity import split_path
+
+STALE = 5.0  # seconds: a leader tells the time to all servers, and they to all agents, each second
 
 
 @click.group()
@@ -45,6 +49,18 @@ def list_(agent: AgentConnection, as_json: bool) -> None:
     if answer["leader"] is not None and all(server["matched"] is None for server in answer["servers"]):
         hint += f"{answer['leader']} leads and knows LOG, RTT and TROUBLE; "
     show(as_json, answer, columns, rows, f"{hint}dislocate store status", nothing)
+    if rows and not as_json and (doubt := _doubt(answer)):
+        click.echo(f"\n{doubt}", err=True)
+
+
+def _doubt(answer: dict[str, Any]) -> str:
+    """Why the list may not be what is so now; empty: it is, as far as anybody knows."""
+    as_of = "from before this agent started" if answer["age"] is None else f"{age(answer['age'])} old"
+    if answer["leader"] is None:
+        return f"no leader answers this agent: what it knows of the store is {as_of}; dislocate store status says why"
+    if answer["age"] is None or answer["age"] > STALE:
+        return f"what this agent knows of the store is {as_of}: ask {answer['leader']}, which led then"
+    return ""
 
 
 @servers.command()

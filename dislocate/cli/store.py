@@ -50,10 +50,7 @@ def status(agent: AgentConnection, as_json: bool) -> None:
         ("revision", _revision(answer)),
         ("servers", _counted(answer["servers"])),
         ("follows", " ".join(answer["followed"]) or "-"),
-        (
-            "group",
-            (answer["group"] or "none yet") + (f", recovered {_times(answer['epoch'])}" if answer["epoch"] else ""),
-        ),
+        ("group", (answer["group"] or "none yet") + _recovered(answer)),
     ]
     if as_json:
         click.echo(json.dumps(answer))
@@ -69,6 +66,11 @@ def status(agent: AgentConnection, as_json: bool) -> None:
         sys.exit(EXIT_FAILED)
     if answer["warning"] and not as_json:
         click.echo(f"\n{answer['warning']}", err=True)
+
+
+def _recovered(answer: dict[str, Any]) -> str:
+    branch = f" (branch {answer['branch']})" if answer["branch"] else ""
+    return f", recovered {_times(answer['epoch'])}{branch}" if answer["epoch"] else ""
 
 
 def _times(count: int) -> str:

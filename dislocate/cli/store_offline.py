@@ -25,8 +25,8 @@ def recover(path: FilePath, is_meant: bool, as_json: bool) -> None:
     """Make one surviving server the whole group, when so many disks are lost that no majority can come back.
 
     Only on ONE server, the one with the highest revision, with its agent stopped.  Acknowledged writes that did not reach
-    it are lost; entries that nobody knew to be committed come to life; revisions go up by 2^40, so that no fencing token
-    repeats.  The others are put out of the group and keep what they have until they are added again.
+    it are lost; entries that nobody knew to be committed come to life; revisions go up by 2^40 or more, so that no fencing
+    token repeats.  The others are put out of the group and keep what they have until they are added again.
 
     \b
     dislocate store recover --config agent.toml --yes-lose-what-others-had
@@ -48,6 +48,7 @@ def recover(path: FilePath, is_meant: bool, as_json: bool) -> None:
         "server": str(done.server),
         "group": done.group.uuid.hex(),
         "epoch": done.group.epoch,
+        "branch": f"{done.group.branch:010x}",
         "lost": [str(server) for server in done.lost],
         "entries": done.last,
         "known_committed": done.applied,

@@ -2,7 +2,8 @@
 
 Decides when to write and when to run.  Invariants: all templates are rendered before the first file is touched, so that an
 error leaves every old file; a file is replaced whole and only by other content; the command runs once for any number of
-changes, never more often than `pause`, and again until it succeeded.  A service that nobody may be used of leaves the old
+changes, never more often than `pause`, and again until it succeeded: a mark beside the file (`.NAME.owed`) says so to a watch
+that is started anew.  A service that nobody may be used of leaves the old
 files too: servers last known are better than none.
 """
 
@@ -58,7 +59,8 @@ class Templates:
         self._services: dict[str, dict[str, Any]] = {}
         self._shown: dict[Path, str] = {}  # what was last given to who has no file
         self._complaint = ""
-        self._is_owed = False  # the command has not seen the newest files yet
+        self._marks = tuple(_mark(each.out) for each in found if each.out is not None and command)
+        self._is_owed = any(mark.exists() for mark in self._marks)  # the command has not seen the newest files yet
 
     def refresh(self, names: Sequence[str]) -> None:
         """Ask the agent how `names` are now; what cannot be had stays as it was."""
@@ -77,14 +79,14 @@ class Templates:
             return self._complain(f"{error}; the old files stay")
         try:
             changed = [each for each in texts if self._put(*each)]
-        except Failure as error:
+        except (Failure, OSError) as error:
             return self._complain(str(error))
         self._is_owed = self._is_owed or bool(changed)
         if self._is_owed and self._command:
             said = "".join(text for output, text in texts if output.out is None)
             if not self._run(said):
                 return False
-        self._is_owed = False
+        self._settle()
         self._complaint = ""
         return True
 
@@ -114,10 +116,14 @@ class Templates:
             if is_news and not self._command:
                 click.echo(text, nl=not text.endswith("\n"))
             return is_news
-        path = str(output.out.absolute())
+        path, directory = str(output.out.absolute()), output.out.absolute().parent
+        if not directory.is_dir():
+            raise Failure("apply", f"--out {output.out}: there is no directory {directory}; make it first")
         before = see_file(path)
         if before is not None and before.content == text.encode():
             return False
+        if self._command:
+            _mark(output.out).touch()
         found = Seen(MODE, os.geteuid(), os.getegid()) if before is None else before
         draft = Draft(None, path)
         draft.write(Seen(found.mode, found.uid, found.gid, text.encode()))
@@ -134,11 +140,22 @@ class Templates:
             return self._complain(f"{self._command[0]} ended with {done.returncode}; it is run again until it succeeds")
         return True
 
+    def _settle(self) -> None:
+        """The command has seen all there is."""
+        if self._is_owed:
+            self._is_owed = False
+            for mark in self._marks:
+                mark.unlink(missing_ok=True)
+
     def _complain(self, words: str) -> bool:
         if words != self._complaint:  # once: it may be tried often
             self._complaint = words
             click.echo(words, err=True)
         return False
+
+
+def _mark(out: Path) -> Path:
+    return out.with_name(f".{out.name}.owed")
 
 
 def watch_templates(
@@ -171,7 +188,8 @@ def render_once(
     templates = Templates(agent, name, found, command)
     templates.refresh(names)
     if templates.missing:
-        raise LocalError(name, got=templates.missing, expected="a service with instances: dislocate services lists all")
+        mend = f"a service with instances that may be used ({templates.missing}): dislocate services lists all"
+        raise LocalError("NAME", got=name, expected=mend)
     return templates.apply()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dislocate.cli.absence import Absence
 from dislocate.cli.following import RETRY
 from dislocate.cli.output import EXIT_FAILED, agent_command
 from dislocate.client.connection import AgentConnection, NoAgent, segment
@@ -62,15 +63,19 @@ def watch(
             _show(service, command, as_json)
         return
     is_known = False
+    absence = Absence(agent, RETRY)
     while True:
+        wrong: NoAgent | None = None
         try:
             for _, data in agent.events(stream):
                 is_known = True
+                absence.ends()
                 _show(data, command, as_json)
-        except NoAgent:
+        except NoAgent as error:
+            wrong = error
             if not is_known:
                 raise
-        click.echo(f"{agent.where} ended the watch; asking again", err=True)
+        absence.begins(wrong)
         time.sleep(RETRY)
 
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from dislocate.client.caller import Client, Pick
+from dislocate.client.checking import check_attempts, check_seconds
 from dislocate.client.errors import CallFailed, DeadlineExceeded
 from dislocate.client.outcomes import outcome_of
 from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
@@ -60,6 +61,8 @@ class Call(Generic[T]):
         attempts: int | None = None,
         is_idempotent: bool = False,
     ) -> None:
+        check_seconds(timeout, "timeout")
+        check_attempts(attempts)
         policy = client.route(service).policy
         self.service = service
         self.is_idempotent = is_idempotent

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
+from dislocate.client import waiting
+from dislocate.client.checking import check_report
 from dislocate.client.connection import AgentConnection, find_agent
 from dislocate.client.copy import KnownService, LocalCopy
 from dislocate.client.outcomes import outcome_of
 from dislocate.client.sync import Sync
 from dislocate.core.balance.picker import Endpoint, Outcome, Picked
 from dislocate.core.boundary.balance import Route
-from dislocate.core.errors import DislocateError
+from dislocate.core.errors import DislocateError, LocalError
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -70,12 +72,15 @@ class Client:
     DISLOCATE_TOKEN.  `first_within`: seconds that the first pick of a service waits for its first route.
 
     Everything that picks raises `NoAgent` when there has never been an agent to ask, `NoEndpoint` when nobody may be called,
-    `Throttled` when the service accepts so little that calls are kept from it."""
+    `Throttled` when the service accepts so little that calls are kept from it, and `LocalError`, at once, for a name that
+    can be no service's."""
 
     def __init__(
         self, agent: str | None = None, token: str | None = None, *, first_within: float = FIRST_WITHIN
     ) -> None:
         self._agent = find_agent(agent, token)
+        if not first_within >= 0:  # NaN too
+            raise LocalError("first_within", got=first_within, expected="seconds, at least 0")
         self._first_within = first_within
         self._process = _Process(self._agent, LocalCopy())
         self._is_closed = False
@@ -176,8 +181,8 @@ class Client:
         if known.has_come.is_set():  # a parent knew it
             return known
         if is_new:
-            process.sync.fetch(known, self._first_within)
-        elif known.gave_up or not known.has_come.wait(self._first_within):
+            waiting.apart(process.sync.fetch, known, self._first_within)
+        elif known.gave_up or not waiting.until(known.has_come, self._first_within):
             raise process.sync.absence(known)
         return known
 
@@ -224,11 +229,15 @@ class Pick:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.report(outcome_of(error))
+        self._report(outcome_of(error))
 
     def report(self, outcome: Outcome, *, latency: float | None = None) -> None:
         """Say how the call went, now; only the first word counts.  `latency`: seconds that count instead of those since
-        the pick, for what goes on after its answer, as a stream does."""
+        the pick, for what goes on after its answer, as a stream does.  Raises `LocalError` for what is neither."""
+        check_report(outcome, latency)
+        self._report(outcome, latency)
+
+    def _report(self, outcome: Outcome, latency: float | None = None) -> None:
         picked = self._picked
         if picked is None or picked.is_done:
             return

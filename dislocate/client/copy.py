@@ -15,6 +15,7 @@ from dislocate.client.wire import NONE_KNOWN, Held, Told
 from dislocate.core.balance.errors import NoEndpoint
 from dislocate.core.balance.picker import Picker
 from dislocate.core.boundary.balance import Route, Usage
+from dislocate.core.identity import check_service_name
 from dislocate.core.streams import Stream
 
 SERVICES = 1_000  # of one process: as many as an agent takes of one caller
@@ -49,7 +50,9 @@ class LocalCopy:
         self._inherited = inherited
 
     def add(self, name: str) -> tuple[KnownService, bool]:
-        """The service, and whether it is new here."""
+        """The service, and whether it is new here.  Raises `LocalError` for what can be no service's name: nobody needs to be
+        asked for it."""
+        check_service_name(name, "service")
         with self.lock:
             known = self.services.get(name)
             if known is not None:

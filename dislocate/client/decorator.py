@@ -17,7 +17,10 @@ from typing import Any, TypeVar
 
 from dislocate.client.attempts import Broken, Call, Ended, broken_by
 from dislocate.client.caller import Client, Pick
+from dislocate.client.checking import check_attempts, check_seconds
 from dislocate.client.errors import CallFailed
+from dislocate.core.balance.picker import Outcome
+from dislocate.core.identity import check_service_name
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -32,14 +35,19 @@ def balanced(
     retry_on: tuple[type[Exception], ...] = (OSError,),
     key: Callable[..., str] | None = None,
 ) -> Callable[[Function], Function]:
-    """A decorator: the function is called with a `Pick` before its own arguments.
+    """A decorator: the function is called with a `Pick` before its own arguments.  Raises `LocalError` for a number or a name
+    that cannot be meant.
 
     `client`: None: one of its own, made at the first call.  `timeout`: seconds after which no further attempt is made; an
     attempt under way is the function's to end.  `attempts`: None: the policy's.  `retry_on`: errors that another
-    endpoint may not have; any other passes at once.  Each counts against the endpoint.  `key(*arguments)`: calls with
+    endpoint may not have; any other passes at once.  Each counts against the endpoint, save that arguments do not fit the
+    function.  `key(*arguments)`: calls with
     the same key go to the same endpoint.
 
     The call raises what the function does, and what a pick raises."""
+    check_service_name(service, "service")
+    check_seconds(timeout, "timeout")
+    check_attempts(attempts)
 
     def decorate(function: Function) -> Function:
         made: list[Client] = [] if client is None else [client]
@@ -62,6 +70,10 @@ def balanced(
                     return Ended(function(picked, *arguments, **named))
                 except retry_on as error:
                     raise broken_by(error, was_sent=True) from error
+                except TypeError as error:
+                    if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                        picked.report(Outcome.CANCELLED)  # raised by the call above itself: the function did not begin
+                    raise
 
             try:
                 return call.run(attempt)

@@ -162,7 +162,7 @@ class Lock:
         """One sign of life; the seconds until the next is due.  Raises `LockLost` when the lock is gone or may be."""
         left = self.safe_until - self._now()
         try:
-            self._keep_lease(max(SHORTEST_TRY, left))
+            self._keep_lease(max(SHORTEST_TRY, left / 2))  # a question that died with a leader is asked again
             self.safe_until = self._kept_at + self.ttl - self.margin
             if self._now() < self.safe_until:
                 self._check_key(max(SHORTEST_TRY, self.safe_until - self._now()))

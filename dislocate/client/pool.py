@@ -42,6 +42,11 @@ class Server(Struct, frozen=True):
         """'address:port'."""
         return f"{self.address}:{self.port}"
 
+    @property
+    def is_spare(self) -> bool:
+        """It works, and gets nothing now."""
+        return self.state is State.READY and not self.weight
+
 
 def pool(flows: Mapping[str, Any], *, by_load: bool = False) -> tuple[Server, ...]:
     """All instances of a service, in an order that does not depend on how they fare."""

@@ -2,7 +2,11 @@
 
 Signs of life go by datagram where the agent's socket is at hand, else over HTTP.  An agent that does not answer is asked
 again for as long as the process lives; one that does not know the instance (its disk was replaced) is told of it anew.
-Nothing here blocks the hub, monkey-patched or not.
+One that refuses it at the start is believed, since asking again would change nothing: the start fails; a refusal that comes
+later is logged as an error.  Nothing here blocks the hub, monkey-patched or not.
+
+A process that an agent runs (resource or driver `process`) is registered by that agent, which looks after its end as well:
+here only its load is told then.
 
 An instance that a killed process left behind, critical by its ttl, is removed by the next one of its service on this host.
 """
@@ -22,7 +26,12 @@ from msgspec import Struct
 
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, UnixConnection, segment
 from dislocate.client.meter import Reading
-from dislocate.core.errors import DislocateError
+from dislocate.core.boundary.values import InstanceSpec
+from dislocate.core.catalog.validation import check_instance
+from dislocate.core.errors import DislocateError, LocalError
+from dislocate.core.identity import check_service_name
+from dislocate.core.units import parse_duration
+from dislocate.strict import typed
 
 log = logging.getLogger("dislocate.client")
 
@@ -33,6 +42,15 @@ TIDY_EVERY = 60.0  # seconds between looks for instances of killed processes
 MARK = "served"  # in `meta`: such an instance may be removed once its ttl is over
 
 NOT_FOUND = 404
+LATER = (408, 429)  # statuses of 4xx that may be otherwise when asked again
+
+_ASKED_AS = {  # a field of a registration, as `Server` calls it
+    "service": "name",
+    "id": "instance_id",
+    "check.interval": "check_interval",
+    "check.timeout": "check_timeout",
+    "check.http": "health",
+}
 
 
 class Instance(Struct, frozen=True, kw_only=True):
@@ -50,6 +68,19 @@ class Instance(Struct, frozen=True, kw_only=True):
     def body(self) -> dict[str, object]:
         fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "id"}
         return {**fields, "meta": {**self.meta, MARK: "ttl" if "ttl" in self.check else "http"}}
+
+    def verify(self) -> None:
+        """Raises `LocalError` for what every agent would refuse; its field as `Server` calls it."""
+        try:
+            check = {
+                name: parse_duration(text, f"check.{name}") if name != "http" else text
+                for name, text in self.check.items()
+            }
+            spec = typed({**self.body(), "id": self.id, "check": check}, InstanceSpec)
+            check_service_name(spec.service, "name")  # before the id, which is made of it
+            check_instance(spec)
+        except LocalError as error:
+            raise LocalError(_ASKED_AS.get(error.field, error.field), got=error.got, expected=error.expected) from None
 
 
 class _CooperativeAgent(AgentConnection):
@@ -93,8 +124,12 @@ class _Datagrams:
 class Registration:
     """One instance at one agent, from `start` to `end`; `read` gives its load."""
 
-    def __init__(self, agent: AgentConnection, instance: Instance, read: Callable[[], Reading]) -> None:
+    def __init__(
+        self, agent: AgentConnection, instance: Instance, read: Callable[[], Reading], *, is_agents: bool = False
+    ) -> None:
+        """`is_agents`: the agent that runs this process registers it."""
         self.instance = instance
+        self._is_agents = is_agents
         self.is_known = False  # the agent has it, as far as it said
         self.problem = ""
         self._agent = _CooperativeAgent(agent.where, timeout=ASK_WITHIN)
@@ -105,6 +140,18 @@ class Registration:
         self._greenlets: list[gevent.Greenlet] = []
 
     def start(self) -> None:
+        """Raises `Problem` where the agent refuses it.  One that does not answer is asked again from now on."""
+        if self._is_agents:
+            self._greenlets = [gevent.spawn(self._run)]
+            return
+        try:
+            self._register()
+        except Problem as problem:
+            if _is_refusal(problem):
+                raise
+            self._say(problem)
+        except (NoAgent, OSError) as error:
+            self._say(error)
         self._greenlets = [gevent.spawn(self._run), gevent.spawn(self._tidy)]
 
     def drain(self, within: float, reason: str) -> bool:
@@ -117,17 +164,15 @@ class Registration:
         gevent.killall(self._greenlets)
         if self._datagrams is not None:
             self._datagrams.close()
-        return self._try("deregister", "DELETE", self._path)
+        return self._is_agents or self._try("deregister", "DELETE", self._path)
 
     # ---- each second
 
     def _run(self) -> None:
         while True:
             try:
-                if not self.is_known:
-                    self._agent.send("PUT", self._path, self.instance.body())
-                    self.is_known = True
-                    log.info("%s: registered at %s", self.instance.id, self._agent.where)
+                if not (self.is_known or self._is_agents):
+                    self._register()
                 self._beat(self._read())
                 self._solved()
             except Problem as problem:
@@ -137,15 +182,21 @@ class Registration:
                 self._say(error)
             gevent.sleep(BEAT * random.uniform(0.9, 1.0))
 
+    def _register(self) -> None:
+        self._agent.send("PUT", self._path, self.instance.body())
+        self.is_known = True
+        log.info("%s: registered at %s", self.instance.id, self._agent.where)
+
     def _beat(self, load: Reading) -> None:
         self._datagrams = self._datagrams or self._open_datagrams()
+        has_ttl = "ttl" in self.instance.check and not self._is_agents
         fields = {"utilization": load.utilization, "in_flight": load.in_flight, "rate": load.rate}
         if self._datagrams is None:
-            if "ttl" in self.instance.check:
+            if has_ttl:
                 self._agent.send("POST", f"{self._path}/heartbeat", {})
             self._agent.send("POST", f"{self._path}/load", fields)
             return
-        if "ttl" in self.instance.check:
+        if has_ttl:
             self._datagrams.say("heartbeat", self.instance.id)
         self._datagrams.say("load", self.instance.id, **fields)
 
@@ -185,13 +236,17 @@ class Registration:
         try:
             self._agent.send(method, path, body)
         except (NoAgent, Problem) as error:
+            if self._is_agents and isinstance(error, Problem) and error.status == NOT_FOUND:
+                return False  # it took it out before it ended it
             log.warning("%s: could not %s: %s", self.instance.id, what, str(error).splitlines()[0])
             return False
         return True
 
     def _say(self, error: Exception) -> None:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if words != self.problem:
+        if words != self.problem and _is_refusal(error):
+            log.error("%s: the agent refuses it: %s", self.instance.id, "; ".join(str(error).splitlines()))
+        elif words != self.problem:
             log.warning("%s: %s; trying on", self.instance.id, words)
         self.problem = words
 
@@ -199,3 +254,8 @@ class Registration:
         if self.problem:
             log.info("%s: the agent at %s answers again", self.instance.id, self._agent.where)
         self.problem = ""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether asking the same again would change nothing.  An instance that is not known is told of anew."""
+    return isinstance(error, Problem) and 400 <= error.status < 500 and error.status not in (NOT_FOUND, *LATER)

@@ -12,6 +12,7 @@ deregistered.  A second signal ends it at once.
 """
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -25,7 +26,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from dislocate.client.connection import find_agent
+from dislocate.client.connection import Problem, find_agent
 from dislocate.client.meter import Meter
 from dislocate.client.registration import TTL, Instance, Registration
 from dislocate.core.errors import LocalError
@@ -40,18 +41,23 @@ GRACE = 6.0  # seconds: callers by library know within one, those by DNS after i
 FINISH = 20.0  # seconds for what is under way; with GRACE below the 30 that supervisors wait before SIGKILL
 JOINED = 1 << 16  # bytes of a body that is copied to go out with its head
 
+REGISTERED = "DISLOCATE_REGISTERED"  # 'SERVICE ID PORT', from the agent that runs this process
+
 App: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 class Server:
-    """One instance: `start`, then `stop`.  Raises `LocalError` where its port cannot be had.
+    """One instance: `start`, then `stop`.  Raises `LocalError` for what cannot be meant, and a port that cannot be had.
 
     `port` 0: any free one.  `host`: where to listen; everywhere, unless given.  `address`: what callers are told; empty: a
     given `host`, else what the agent advertises.  `instance_id`: 'NAME-PORT' unless given.  `workers`: requests at a time;
     what comes beyond waits, and beyond `queue` is answered 503.  `health`: a path that is answered here; '' for none.
     `check`: 'ttl' (signs of life each second) or 'http' (the agent asks `health`, each `check_interval` such as '1s', and
-    waits for `check_timeout`; empty: its default).  `agent`, `token`: as of `Client`."""
+    waits for `check_timeout`; empty: its default).  `agent`, `token`: as of `Client`.
+
+    In a process that an agent runs for the service `name`, `port` 0 is the port that it was given, and there the agent
+    registers it: id, check, tags and meta are then the agent's, and load is told here."""
 
     def __init__(
         self,
@@ -78,41 +84,51 @@ class Server:
             raise LocalError("check", got=check, expected="'ttl', or 'http' with a `health` path")
         if workers < 1:
             raise LocalError("workers", got=workers, expected="at least 1")
-        self._listener = _listen(host, port)
+        if isinstance(tags, str):  # which is a list of letters too
+            raise LocalError("tags", got=tags, expected="a list of texts")
+        own_id, given_port = _given_by_agent(name)
+        self._listener = _listen(host, port or given_port)
         self.host, self.port = self._listener.getsockname()[:2]
         self._gate = _Gate(name, workers, QUEUE * workers if queue is None else queue, health)
         self._wsgi = _Server(self._listener, app, self._gate)
         shown = address or ("" if host in _EVERYWHERE else host)
         own = f"[{shown}]" if ":" in shown else shown or "127.0.0.1"
-        self.registration = Registration(
-            find_agent(agent, token),
-            Instance(
-                id=instance_id or f"{name}-{self.port}",
-                service=name,
-                port=self.port,
-                address=shown,
-                tags=tuple(tags),
-                meta=dict(meta or {}),
-                weight=weight,
-                check={"ttl": TTL}
-                if check == "ttl"
-                else {
-                    "http": f"http://{own}:{self.port}{health}",
-                    "interval": check_interval,
-                    **({"timeout": check_timeout} if check_timeout else {}),
-                },
-            ),
-            self._gate.meter.read,
+        is_agents = self.port == given_port
+        instance = Instance(
+            id=(is_agents and own_id) or instance_id or f"{name}-{self.port}",
+            service=name,
+            port=self.port,
+            address=shown,
+            tags=tuple(tags),
+            meta=dict(meta or {}),
+            weight=weight,
+            check={"ttl": TTL}
+            if check == "ttl"
+            else {
+                "http": f"http://{own}:{self.port}{health}",
+                "interval": check_interval,
+                **({"timeout": check_timeout} if check_timeout else {}),
+            },
         )
+        try:
+            instance.verify()
+        except LocalError:
+            self._listener.close()
+            raise
+        self.registration = Registration(find_agent(agent, token), instance, self._gate.meter.read, is_agents=is_agents)
 
     @property
     def in_flight(self) -> int:
         return self._gate.meter.in_flight
 
     def start(self) -> None:
-        """Serve, and be known."""
+        """Serve, and be known.  Raises `Problem` where the agent refuses the instance; then nobody listens any more."""
         self._wsgi.start()
-        self.registration.start()
+        try:
+            self.registration.start()
+        except Problem:
+            self._wsgi.stop(0.0)
+            raise
         log.info("%s: serving on %s:%d", self.registration.instance.id, self.host, self.port)
 
     def stop(self, grace: float = GRACE, finish: float = FINISH, reason: str = "stopping") -> None:
@@ -131,7 +147,8 @@ class Server:
 def serve(app: App, name: str, *, grace: float = GRACE, finish: float = FINISH, **options: Any) -> None:
     """Serve `app` as an instance of the service `name` until SIGTERM or SIGINT, then leave as `Server.stop` does.
 
-    `options` are those of `Server`.  Raises `LocalError` where its port cannot be had."""
+    `options` are those of `Server`.  Raises `LocalError` for what cannot be meant, and a port that cannot be had; `Problem`
+    where the agent refuses the instance.  An agent that does not answer is no reason not to serve."""
     server = Server(app, name, **options)
     asked = Flag()
     reasons: list[str] = []
@@ -157,6 +174,8 @@ def serve(app: App, name: str, *, grace: float = GRACE, finish: float = FINISH, 
 
 
 def _listen(host: str, port: int) -> Any:
+    if type(port) is not int or not 0 <= port < 65536:
+        raise LocalError("port", got=port, expected="a whole number, 1..65535, or 0: any free one")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = gsocket.socket(family, socket.SOCK_STREAM)
     try:
@@ -170,6 +189,12 @@ def _listen(host: str, port: int) -> Any:
             "port", got=port, expected=f"one that is free at {host or 'all addresses'} ({error})"
         ) from error
     return listener
+
+
+def _given_by_agent(name: str) -> tuple[str, int]:
+    """Id and port of the instance as which the agent that runs this process registers it; '' and 0: it is none of `name`."""
+    told = os.environ.get(REGISTERED, "").split()
+    return (told[1], int(told[2])) if len(told) == 3 and told[0] == name and told[2].isdigit() else ("", 0)
 
 
 class _Gate:

@@ -18,6 +18,7 @@ import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    LocationValueError,
     NewConnectionError,
     ReadTimeoutError,
 )
@@ -25,6 +26,7 @@ from urllib3.util import Timeout
 
 from dislocate.client.attempts import Broken, Call, Ended
 from dislocate.client.caller import Client, Pick
+from dislocate.client.checking import check_attempts, check_request, check_seconds
 from dislocate.client.hedging import hedged
 from dislocate.client.outcomes import outcome_of
 from dislocate.client.tcp import CONNECT_WITHIN
@@ -56,8 +58,8 @@ class HttpService:
     ) -> None:
         self.service = service
         self._client = client
-        self._timeout = timeout
-        self._attempts = attempts
+        self._timeout = check_seconds(timeout, "timeout")
+        self._attempts = check_attempts(attempts)
         self._headers = dict(headers or {})
 
     def get(self, path: str, **options: Any) -> urllib3.BaseHTTPResponse:
@@ -88,12 +90,15 @@ class HttpService:
         attempts: int | None = None,
         idempotent: bool | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """The response, its body read.  Raises `CallFailed`, `DeadlineExceeded`, and what a pick raises.
+        """The response, its body read.  Raises `CallFailed`, `DeadlineExceeded`, what a pick raises, and `LocalError` before
+        anything is picked for what cannot be sent.
 
         `path` begins with a slash and may have a query.  `json` is sent as the body.  `key`: requests with one key go to
         the same endpoint while it lives.  `idempotent`: whether it may be tried again after it was sent; None: if the
         method is.  `timeout` and `attempts` as those of the session."""
         sent = {**self._headers, **(headers or {})}
+        check_request(method, path, sent)
+        path = path.partition("#")[0]  # a fragment is not for the server
         if json is not None:
             body = json_.dumps(json).encode()
             sent.setdefault("Content-Type", "application/json")
@@ -120,9 +125,9 @@ class HttpService:
         seconds: float,
     ) -> Ended[urllib3.BaseHTTPResponse]:
         """One attempt, `seconds` long at most."""
-        pool = connections.connection_from_host(picked.address, picked.port)
         timeout = Timeout(connect=min(CONNECT_WITHIN, seconds), total=seconds)
         try:
+            pool = connections.connection_from_host(picked.address, picked.port)
             response = pool.urlopen(
                 method, path, body=body, headers=headers, timeout=timeout, retries=False, redirect=False
             )
@@ -130,6 +135,9 @@ class HttpService:
             raise _broken(error) from error
         except OSError as error:  # urllib3 passes some on as they are
             raise Broken(outcome_of(error), str(error), was_sent=True) from error
+        except Exception:  # not of the network: a body that cannot be sent, say, which is nobody's there
+            picked.report(Outcome.CANCELLED)
+            raise
         if response.status in RETRIED:
             return Ended(response, Outcome.FAILED, was_sent=NOT_BEGUN not in response.headers)
         if response.status in FAILED:
@@ -190,4 +198,6 @@ def _broken(error: HTTPError) -> Broken:
             return Broken(Outcome.REFUSED, "no connection in time", was_sent=False)
         case ReadTimeoutError():
             return Broken(Outcome.TIMED_OUT, "no answer in time", was_sent=True)
+        case LocationValueError():  # the path was looked at: its address is none
+            return Broken(Outcome.REFUSED, str(error), was_sent=False)
     return Broken(Outcome.FAILED, str(error), was_sent=True)

@@ -5,6 +5,9 @@ copy is used as it is; that is said once in the log, and in `problem`; the agent
 
 What a new connection leads to may be another agent, or another start of it, whose counters say nothing of ours: each new
 connection begins by asking for all routes.
+
+A report counts at most once: it is told again only where it certainly did not arrive.  Whatever the agent refuses, it refuses
+for that alone: a report for the report, a name for the name; the routes of all others go on.
 """
 
 import http.client
@@ -13,6 +16,7 @@ import os
 import random
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from threading import Event, Thread
 from urllib.parse import quote
@@ -20,6 +24,7 @@ from urllib.parse import quote
 from dislocate.client import wire
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, answer_of
 from dislocate.client.copy import KnownService, LocalCopy
+from dislocate.client.owed import with_owed
 from dislocate.client.wire import Held
 from dislocate.core.balance.errors import NoEndpoint
 from dislocate.core.boundary.balance import Usage
@@ -32,7 +37,14 @@ PATIENCE = 5.0  # seconds that an agent may be late
 SOONEST = 0.05  # seconds between two exchanges, however often routes change
 BACK_OFF = (0.2, 5.0)  # seconds: the first and the longest pause while the agent does not answer
 FORBIDDEN = 403
+NOT_NOW = frozenset({429, 503})  # an agent that is busy: nothing of the request was looked at
+NOT_ABOUT_NAMES = frozenset({401, FORBIDDEN, 408, 429})  # of 4xx: whoever asks for less is refused as well
+CLOSED = "this client is closed: what it knows grows old"
 FIRST_PAUSE = 0.1  # seconds between tries while somebody waits for a first route
+
+
+class NotSent(NoAgent):
+    """The connection had ended before the request could be sent.  Nothing was changed."""
 
 
 class Exchange:
@@ -46,8 +58,9 @@ class Exchange:
 
     def open(self) -> bool:
         """Be connected; whether the connection is new.  Raises `NoAgent`."""
-        if self._connection is not None:
+        if self._connection is not None and not _has_ended(self._connection):
             return False
+        self.close()
         connection = self._agent.connection(PATIENCE)
         try:
             connection.connect()
@@ -57,7 +70,8 @@ class Exchange:
         return True
 
     def ask(self, usages: list[Usage] | None, held: dict[str, Held | None], wait: float) -> wire.Told:
-        """One exchange on the open connection.  Raises `NoAgent`, `Problem`, `LocalError`; then it is closed."""
+        """One exchange on the open connection.  Raises `NoAgent` (`NotSent` where it is sure that nothing arrived), `Problem`,
+        `LocalError`; then it is closed."""
         connection = self._connection
         assert connection is not None
         assert connection.sock is not None
@@ -65,6 +79,10 @@ class Exchange:
             connection.sock.settimeout(wait + PATIENCE)
             headers = {"Content-Type": "application/json", **self._agent.headers}
             connection.request("POST", self._path, body=wire.request(usages, held, wait), headers=headers)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise NotSent(self.where, error) from error
+        try:
             response = connection.getresponse()
             data = response.read()
             if response.status != 200:
@@ -102,11 +120,30 @@ class Exchange:
             os.close(null)
 
 
+def _has_ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether the agent hung up a kept connection: what is sent on it might be lost without a word."""
+    sock = connection.sock
+    if sock is None:
+        return True
+    try:
+        sock.settimeout(0.0)
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _is_refusal(problem: Problem) -> bool:
+    """Whether something that was asked for is the mistake, perhaps one thing of many."""
+    return 400 <= problem.status < 500 and problem.status not in NOT_ABOUT_NAMES
+
+
 class Sync:
     """The exchanges of one process."""
 
     def __init__(self, agent: AgentConnection, copy: LocalCopy) -> None:
-        self.problem = ""  # why the agent does not answer; empty: it does, or was not asked yet
+        self._problem = ""
         self.error: DislocateError | None = None  # the same, as it was raised
         self.heard = 0  # monotonic nanoseconds; 0: never
         self._agent = agent
@@ -118,6 +155,14 @@ class Sync:
         self._was_busy = False  # the agent was told of something done
         self._may_tell = True  # a token, or the role of loopback, may allow reading and no more
         self._told_at = time.monotonic()
+        self._why_not_counted = ""
+        self._owed: list[Usage] = []  # told, and certainly not heard
+        self._refused: dict[str, str] = {}  # services that this agent does not even look for, and why: not asked again
+
+    @property
+    def problem(self) -> str:
+        """Why nothing new is heard of the agent; empty: it answers, or was not asked yet."""
+        return CLOSED if self._closed.is_set() else self._problem
 
     def start(self) -> None:
         """Begin, unless that was done."""
@@ -149,6 +194,9 @@ class Sync:
                     asked = {known.name: known.held()}
                     told = exchange.ask(None, asked, min(left, PERIOD))
                 except (NoAgent, Problem, LocalError) as error:
+                    if isinstance(error, Problem) and _is_refusal(error):
+                        self._refused[known.name] = _first_line(error)
+                        break
                     self._lost(error)
                     time.sleep(max(0.0, min(FIRST_PAUSE * random.uniform(1, 2), left)))
                 else:
@@ -162,6 +210,8 @@ class Sync:
 
     def absence(self, known: KnownService) -> DislocateError:
         """Why there is no route for a service."""
+        if known.name in self._refused:
+            return NoEndpoint(known.name, f"the agent at {self._agent.where} refuses it: {self._refused[known.name]}")
         error = self.error
         if isinstance(error, NoAgent):
             return NoAgent(error.where, error.reason)
@@ -183,6 +233,8 @@ class Sync:
             except (NoAgent, Problem, LocalError) as error:
                 if self._closed.is_set():
                     break
+                if isinstance(error, NoAgent):
+                    self._refused.clear()  # the next one may be of another version
                 failures += 1
                 if failures > 1:  # a kept connection ends when the agent is restarted: a new one is tried at once
                     self._lost(error)
@@ -196,19 +248,26 @@ class Sync:
 
     def _once(self) -> None:
         is_new = self._exchange.open()
-        held = self._copy.held()
+        held = {name: has for name, has in self._copy.held().items() if name not in self._refused}
         if is_new:
             held = dict.fromkeys(held)
         began = time.monotonic()
         usages = self._usages() if began - self._told_at >= 0.95 * PERIOD else None
         try:
             told = self._exchange.ask(usages, held, max(0.0, self._told_at + PERIOD - time.monotonic()))
+        except NotSent:
+            self._owed = usages or []
+            raise
         except Problem as problem:
-            if problem.status != FORBIDDEN or usages is None:
+            if usages is not None:
+                self._not_counted(usages, problem)
+            elif _is_refusal(problem) and len(held) > 1:
+                self._ask_apart(held, problem)
+            else:
                 raise
-            self._may_tell = False
-            log.warning("what this process does is not counted: %s", problem)
             return
+        if usages is not None:
+            self._why_not_counted = ""
         self._copy.take(told, held, time.monotonic_ns())
         self._answered()
         self._closed.wait(max(0.0, SOONEST - (time.monotonic() - began)))
@@ -216,21 +275,66 @@ class Sync:
     def _usages(self) -> list[Usage] | None:
         """What was done; None when there is nothing to say: nothing was done now, nor before."""
         self._told_at = time.monotonic()
-        usages = self._copy.usages(time.monotonic_ns())
+        usages = with_owed(self._owed, self._copy.usages(time.monotonic_ns()))
+        self._owed = []
         was_busy, self._was_busy = self._was_busy, bool(usages)
         return usages if self._may_tell and (usages or was_busy) else None
 
+    def _not_counted(self, usages: list[Usage], problem: Problem) -> None:
+        """A report was refused: the exchanges without one go on, and say whether anything else is wrong.  Said once."""
+        if problem.status in NOT_NOW:
+            self._owed = usages
+        elif problem.status == FORBIDDEN:
+            self._may_tell = False
+        words = str(problem)
+        if words != self._why_not_counted:
+            log.warning("what this process does is not counted: %s", words)
+        self._why_not_counted = words
+
+    def _ask_apart(self, held: Mapping[str, Held | None], problem: Problem) -> None:
+        """A request for several was refused: whoever is refused alone too is asked for no more, the others go on.  Raises
+        `problem` where that is everybody: then it is about something else."""
+        refused = self._refused_of(list(held))
+        if len(refused) == len(held):
+            raise problem
+        for name, why in refused.items():
+            log.warning(
+                "%s: the agent at %s refuses it; going on with what was known: %s", name, self._agent.where, why
+            )
+        self._refused.update(refused)
+        self._answered()
+
+    def _refused_of(self, names: list[str]) -> dict[str, str]:
+        """Those that the agent refuses, found by halves; the routes of the others are taken."""
+        asked: dict[str, Held | None] = dict.fromkeys(names)
+        self._exchange.open()
+        try:
+            told = self._exchange.ask(None, asked, 0.0)
+        except Problem as problem:
+            if not _is_refusal(problem):
+                raise
+            if len(names) == 1:
+                return {names[0]: _first_line(problem)}
+            half = len(names) // 2
+            return {**self._refused_of(names[:half]), **self._refused_of(names[half:])}
+        self._copy.take(told, asked, time.monotonic_ns())
+        return {}
+
     def _answered(self) -> None:
         self.heard = time.monotonic_ns()
-        if self.problem:
+        if self._problem:
             log.info("the agent at %s answers again", self._agent.where)
-        self.problem, self.error = "", None
+        self._problem, self.error = "", None
 
     def _lost(self, error: DislocateError) -> None:
-        words = str(error).splitlines()[0]
-        if not self.problem:
+        words = _first_line(error)
+        if not self._problem:
             log.warning("%s; going on with what was known", words)
-        self.problem, self.error = words, error
+        self._problem, self.error = words, error
+
+
+def _first_line(error: DislocateError) -> str:
+    return str(error).splitlines()[0]
 
 
 class _AlwaysSet(Event):

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from dislocate.client.attempts import Broken, Call, Ended
 from dislocate.client.caller import Client, Pick
+from dislocate.client.checking import check_seconds
 from dislocate.client.outcomes import outcome_of
 from dislocate.core.balance.picker import Outcome
 
@@ -23,7 +24,7 @@ class TcpCall:
         self._client = client
         self._service = service
         self._key = key
-        self._timeout = timeout
+        self._timeout = check_seconds(timeout, "timeout")
         self._socket: socket.socket | None = None
         self._took = 0.0
         self.picked: Pick | None = None
@@ -40,7 +41,7 @@ class TcpCall:
         began = time.monotonic()
         try:
             connection = socket.create_connection((picked.address, picked.port), min(seconds, CONNECT_WITHIN))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a host name that can be none
             raise Broken(Outcome.REFUSED, str(error) or type(error).__name__, was_sent=False) from error
         self.picked, self._took = picked, time.monotonic() - began
         return Ended(connection)

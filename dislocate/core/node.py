@@ -105,7 +105,9 @@ class Node:
         self._catalog = Catalog(settings, streams, out, self._members, self._ledger, recovered)
         self._repair = Repair(settings, streams, out, self._members, self._ledger)
         self._swim = Swim(settings, streams, out, self._members, self._ledger, self._wan, self._repair, recovered)
-        self._store = StorePart(settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt)
+        self._store = StorePart(
+            settings, streams, out, self._members, self._ledger, recovered, self._wan.rtt, self._wan.is_reachable
+        )
         self._fleet = Fleet(self._members, self._wan, self._catalog)
         self._runs = RunsPart(streams, out, self._members, self._store.face, self._fleet, recovered)
         self._balance = BalancePart(settings.node, out, self._members, self._wan, self._catalog, self._store.face)

@@ -7,6 +7,8 @@
 from collections.abc import Sequence
 
 NAMED = 5  # that words name one by one
+LINE = 300  # characters of one line of somebody else's
+LEFT_OUT = " [...] "
 
 
 def count(number: int, what: str = "node", many: str = "") -> str:
@@ -25,7 +27,15 @@ def may(budget: int) -> str:
     return f"{budget or 'none'} may"
 
 
-def first_line(text: str) -> str:
-    """The first line of `text` that says something, with a sign that there are more."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return f"{lines[0].rstrip()} ..." if len(lines) > 1 else "".join(lines)
+def in_short(text: str) -> str:
+    """On one line: the first line of `text` that says something, and the last, since programs end with what was wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ... ".join(both_ends(line, LINE) for line in dict.fromkeys((lines[0], lines[-1]))) if lines else ""
+
+
+def both_ends(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters: what it is about, and above all how it ends."""
+    if len(text) <= limit:
+        return text
+    head = limit // 3
+    return text[:head] + LEFT_OUT + text[head + len(LEFT_OUT) - limit :]

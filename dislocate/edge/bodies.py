@@ -298,9 +298,21 @@ def transaction_of(body: TransactionBody) -> Transact:
         raise LocalError("then", got=None, expected="at least one operation in 'then' or 'else'")
     return Transact(
         tuple(_compare(compare, f"if[{at}]") for at, compare in enumerate(body.compares)),
-        tuple(_operation(operation, f"then[{at}]") for at, operation in enumerate(body.then)),
-        tuple(_operation(operation, f"else[{at}]") for at, operation in enumerate(body.otherwise)),
+        _operations(body.then, "then"),
+        _operations(body.otherwise, "else"),
     )
+
+
+def _operations(bodies: tuple[OperationBody, ...], field: str) -> tuple[Operation, ...]:
+    operations = tuple(_operation(body, f"{field}[{at}]") for at, body in enumerate(bodies))
+    put: dict[str, None] = {}
+    for at, operation in enumerate(operations):
+        if isinstance(operation, Put):
+            if operation.key in put:
+                words = f"each key put once in {field!r}: which of the two is meant cannot be known"
+                raise LocalError(f"{field}[{at}].put.key", got=operation.key, expected=words)
+            put[operation.key] = None
+    return operations
 
 
 def _compare(body: CompareBody, field: str) -> Compare:

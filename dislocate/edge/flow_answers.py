@@ -44,7 +44,8 @@ class PlaceAnswer(Answer, frozen=True, kw_only=True):
 
     datacenter: str
     epoch: int  # 0: nobody there has told
-    demand: float  # requests a second offered there
+    demand: float  # requests a second offered there, by callers that tell
+    served: float  # requests a second that instances there say they get, from whomever
     endpoint_capacity: float  # requests a second of one endpoint of weight 1; 0: not known
     live: float  # weighted endpoints
     backlog: float  # requests that wait
@@ -105,7 +106,7 @@ class PolicyAnswer(Answer, frozen=True, kw_only=True):
     policy: dict[str, Any]
     set: tuple[str, ...]
     revision: int
-    problem: str = ""  # why it cannot be read; then the last that could be holds, or the defaults
+    problem: str = ""  # why the newest cannot be read; `policy` is then the one that is followed here instead
 
 
 class PoliciesAnswer(Answer, frozen=True):
@@ -196,6 +197,7 @@ def _place_answer(place: PlaceInput, now: int) -> PlaceAnswer:
         datacenter=place.datacenter,
         epoch=place.epoch,
         demand=round(place.demand, 3),
+        served=round(place.served, 3),
         endpoint_capacity=round(place.endpoint_capacity, 3),
         live=round(place.live, 3),
         backlog=round(place.backlog, 3),

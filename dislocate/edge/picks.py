@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from dislocate.core.balance.endpoints import usable
 from dislocate.core.balance.parts import parts
 from dislocate.core.balance.picker import Outcome, Picked, Picker
-from dislocate.core.boundary.balance import FlowRow, ReportUsage, Route, Share
+from dislocate.core.boundary.balance import FlowRow, ReportUsage, Route, Share, Spill
 from dislocate.core.boundary.requests import Result
 from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND
@@ -114,11 +114,13 @@ def _heard(_result: Result) -> None:
 
 
 def seen_from(route: Route, source: str, rows: tuple[FlowRow, ...]) -> Route:
-    """`route` for callers in `source`: by its row; where none is known, there itself if it has somebody, else as from here."""
+    """`route` for callers in `source`: by its row; where none is known, there itself if it has somebody or nothing may leave
+    it, else as from here."""
     if source == route.home:
         return route
     row = next((row for row in rows if row.source == source and row.shares), None)
     if row is not None:
         return replace(route, home=source, shares=row.shares)
     has_somebody = bool(usable([instance for instance in route.instances if instance.datacenter == source]))
-    return replace(route, home=source, shares=(Share(source, 1.0),) if has_somebody else route.shares)
+    stays = has_somebody or route.policy.spill is Spill.NEVER
+    return replace(route, home=source, shares=(Share(source, 1.0),) if stays else route.shares)

@@ -28,9 +28,10 @@ class PlanBody(Body, frozen=True, kw_only=True):
 
 
 class RunBody(RunSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A specification as in a file, durations in words, sources read in; and the plan that it is bound to, if to any."""
+    """A specification as in a file, durations in words, sources read in; and how a run of it is started."""
 
-    plan: PlanBody | None = None
+    plan: PlanBody | None = None  # that it is bound to
+    unknown_services: bool = False  # floors and gates may be about services that nobody has yet
 
 
 class SteerBody(Body, frozen=True, kw_only=True):
@@ -39,6 +40,7 @@ class SteerBody(Body, frozen=True, kw_only=True):
     node: Annotated[str, Meta(description="a node as 'datacenter/name'")] = ""
     version: Number = 0  # refused unless the run is at it; 0: whichever
     words: Text = ""
+    force: Annotated[bool, Meta(description="revert: also where a later run changed the same; 'words' say why")] = False
 
 
 class ExecBody(Body, frozen=True, kw_only=True):
@@ -62,7 +64,7 @@ class SecretBody(Body, frozen=True, kw_only=True):
 
 
 def spec_of(body: RunBody) -> RunSpec:
-    return RunSpec(**{name: getattr(body, name) for name in msgspec.structs.asdict(body) if name != "plan"})
+    return RunSpec(**{name: getattr(body, name) for name in RunSpec.__struct_fields__})
 
 
 def check_timeout(nanoseconds: int, field: str = "timeout") -> int:

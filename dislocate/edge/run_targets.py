@@ -40,18 +40,29 @@ def targets_among(fleet: Sequence[Candidate], text: str, confirm: int, field: st
 
 
 def doubts(fleet: Sequence[Candidate], spec: RunSpec) -> Iterator[str]:
-    """In words, each data center and service that `spec` names besides and nobody has, which may be so or be a slip.  Services
-    that it starts itself are none."""
+    """In words, each data center and service that `spec` names besides and nobody has, which may be so or be a slip."""
     datacenters = dict.fromkeys(candidate.datacenter for candidate in fleet)
-    own = [each.service for each in spec.resources if isinstance(each, Process)]
-    services = dict.fromkeys((*(name for candidate in fleet for name in candidate.services), *own))
     for at, name in enumerate(spec.strategy.waves):
         if name not in datacenters:
             yield f"strategy.waves[{at}]: no node is in {name!r}{nearest(name, datacenters)}"
-    for name in spec.strategy.floor:
+    for field, name, mend in unknown_services(fleet, spec):
+        leads_to = "a gate without data holds the run" if field.startswith("gates") else "so no floor is kept"
+        yield f"{field}: no node has an instance of {name!r}{mend}: {leads_to}; only --unknown-services starts it so"
+
+
+def check_services(fleet: Sequence[Candidate], spec: RunSpec) -> None:
+    """Raises `LocalError` for a floor or a gate on a service that nobody has: what is to keep a run from harm is not there."""
+    for field, name, mend in unknown_services(fleet, spec):
+        expected = f"a service that some node has an instance of{mend}; `--unknown-services` starts it without"
+        raise LocalError(field, got=name, expected=expected)
+
+
+def unknown_services(fleet: Sequence[Candidate], spec: RunSpec) -> Iterator[tuple[str, str, str]]:
+    """(field, service, nearest known one) of each floor and gate on one that nobody has and `spec` does not start itself."""
+    own = [each.service for each in spec.resources if isinstance(each, Process)]
+    services = dict.fromkeys((*(name for candidate in fleet for name in candidate.services), *own))
+    named = [("strategy.floor", name) for name in spec.strategy.floor]
+    named += [(f"gates[{at}].service", gate.service) for at, gate in enumerate(spec.gates)]
+    for field, name in named:
         if name not in services:
-            yield f"strategy.floor: no node has an instance of {name!r}{nearest(name, services)}"
-    for at, gate in enumerate(spec.gates):
-        if gate.service not in services:
-            words = f"no node has an instance of {gate.service!r}{nearest(gate.service, services)}"
-            yield f"gates[{at}].service: {words}: a gate without data holds the run"
+            yield field, name, nearest(name, services)

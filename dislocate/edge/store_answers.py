@@ -93,6 +93,7 @@ class StoreAnswer(Answer, frozen=True):
 
     group: str
     epoch: int
+    branch: str
     role: str
     leader: Path | None
     term: int
@@ -151,6 +152,7 @@ def store_answer(view: StoreView, now: int) -> StoreAnswer:
     return StoreAnswer(
         group=view.group,
         epoch=view.epoch,
+        branch=view.branch,
         role=view.role,
         leader=view.leader,
         term=view.term,

@@ -61,14 +61,14 @@ def write_example(fleet: Fleet) -> Path:
     return path
 
 
-def how_to_talk(fleet: Fleet, *, is_kept: bool) -> str:
-    """What to type in another shell: every line works as it stands."""
+def how_to_talk(fleet: Fleet) -> str:
+    """What to type in another shell: every line works as it stands, also where other fleets run."""
     example = shlex.quote(str(write_example(fleet)))
     path, plan = next(iter(fleet.plans.items()))
     state = fleet.home(path) / "state"
     datacenters = list(fleet.scenario.datacenters)
     last = list(fleet.plans)[-1]
-    where = f" --dir {shlex.quote(str(fleet.directory))}" if is_kept else ""
+    where = f"--dir {shlex.quote(str(fleet.directory))}"
     return f"""\
 the agent {path}, from another shell:
   export DISLOCATE_AGENT={shlex.quote(f"unix:{state}/http.sock")}   # or, without runs and exec, {plan.http}
@@ -96,10 +96,10 @@ change all of it with one file:
   dislocate run revert hello --why 'only a try'
   dislocate exec dc:{datacenters[0]} -- uptime
 break something, and mend it:
-  dislocate dev do kill {last}{where}
-  dislocate dev do restart {last}{where}
-  dislocate dev do cut {datacenters[-1]}{where}
-  dislocate dev do heal {datacenters[-1]}{where}
+  dislocate dev do kill {last} {where}
+  dislocate dev do restart {last} {where}
+  dislocate dev do cut {datacenters[-1]} {where}
+  dislocate dev do heal {datacenters[-1]} {where}
   dislocate dev do --help
 processes and logs: {fleet.directory}"""
 
@@ -136,7 +136,7 @@ def _serves(agent: AgentConnection, plan: AgentPlan) -> bool:
     return own == ["passing"] * len(plan.services)
 
 
-def stay(fleet: Fleet, say: Callable[[str], None], *, as_json: bool, is_kept: bool) -> None:
+def stay(fleet: Fleet, say: Callable[[str], None], *, as_json: bool) -> None:
     """Start the fleet, say how to talk to it, and keep it until a signal raises KeyboardInterrupt."""
     tell: Callable[[str], None] = (lambda _: None) if as_json else say
     tell(f"starting {len(fleet.agents)} agents and {len(fleet.services)} services ...")
@@ -148,6 +148,6 @@ def stay(fleet: Fleet, say: Callable[[str], None], *, as_json: bool, is_kept: bo
     for path, plan in fleet.plans.items():
         tell(f"  {path:8} {plan.http}  pid {fleet.agents[path].pid}")
     tell("")
-    tell(how_to_talk(fleet, is_kept=is_kept))
+    tell(how_to_talk(fleet))
     tell("\nCtrl-C ends it all")
     control.serve()

@@ -57,7 +57,7 @@ class Operators:
         body = in_words(scale.policy)
 
         def ask(agent: AgentConnection) -> bool:
-            agent.send("PUT", f"/api/scale/{scale.service}", body, PATIENCE)
+            agent.send("PUT", f"/api/scale/{scale.service}?force=true", body, PATIENCE)
             return True
 
         self._insist(ask, _is_for_later, AGAIN, "")
@@ -67,7 +67,7 @@ class Operators:
         for service, table in self._fleet.scenario.policies.items():
 
             def ask(agent: AgentConnection, service: str = service, table: dict[str, Any] = table) -> bool:
-                agent.send("PUT", f"/api/policies/{service}", table, PATIENCE)
+                agent.send("PUT", f"/api/policies/{service}?force=true", table, PATIENCE)
                 return True
 
             self._insist(ask, _is_for_later, AGAIN)

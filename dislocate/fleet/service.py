@@ -12,6 +12,7 @@ def handler_for(name: str) -> type[BaseHTTPRequestHandler]:
 
     class Service(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer goes out in one piece: who is killed has answered, or has not
 
         def do_GET(self) -> None:
             body = b"ok\n" if self.path == "/health" else f"{name}\n".encode()
@@ -27,9 +28,15 @@ def handler_for(name: str) -> type[BaseHTTPRequestHandler]:
     return Service
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = (
+        128  # five, as it is, are too few for several callers at once: their connections would be dropped
+    )
+
+
 def main() -> None:
     host, port, name = sys.argv[1:4]
-    with ThreadingHTTPServer((host, int(port)), handler_for(name)) as server:
+    with Server((host, int(port)), handler_for(name)) as server:
         server.serve_forever()
 
 

@@ -46,6 +46,11 @@ class Driver:
         self._pools: dict[str, tuple[Server, ...]] = {}
         self._complaints: dict[str, str] = {}
 
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Services that the agent has not known yet: their backends are left as they are."""
+        return tuple(bond.service for bond in self._bonds if bond.service not in self._pools)
+
     def refresh(self, service: str) -> None:
         """Ask the agent.  Raises `NoAgent`; a service that it does not know (any more) stays as it was."""
         try:
@@ -58,15 +63,30 @@ class Driver:
         self._pools[service] = pool(flows, by_load=True)
 
     def apply(self) -> int:
-        """Make HAProxy so; how many commands that took.  Raises `NoProxy`, and `LocalError` for what HAProxy refuses."""
-        told = sum(self._apply(bond) for bond in self._bonds if bond.service in self._pools)
+        """Make HAProxy so; how many commands that took.
+
+        Raises `NoProxy`, and, when all else is done, `LocalError` for what HAProxy refuses.
+        """
+        told = 0
+        wrong: LocalError | None = None
+        for bond in self._bonds:
+            if bond.service not in self._pools:
+                continue
+            try:
+                told += self._apply(bond)
+            except LocalError as error:  # of one backend, such as a name that a reload took away: the others go on
+                wrong = wrong or error
         if self._state_file is not None and (told or not self._state_file.exists()):
             _write(self._state_file, self._runtime.states())
+        if wrong is not None:
+            raise wrong
         return told
 
     def _apply(self, bond: Bond) -> int:
         wanted = steps(bond.backend, self._runtime.slots(bond.backend), self._pools[bond.service])
         self._complain(bond.backend, _lacks(bond, wanted))
+        if wanted.are_spares_idle:  # not taken back with the last spare: spares come and go, the file stays
+            self._complain(f"{bond.backend} backups", _lacks_backups(bond))
         for at in range(0, len(wanted.commands), BATCH):
             batch = wanted.commands[at : at + BATCH]
             refusal = _refusal(self._runtime.ask(";".join(batch)))
@@ -85,16 +105,25 @@ class Driver:
 
 def _lacks(bond: Bond, wanted: Steps) -> str:
     found = []
-    if wanted.unplaced:
-        lacking = (
-            f"{len(wanted.unplaced)} of {bond.service} have no slot: {', '.join(s.key for s in wanted.unplaced[:5])}"
-        )
-        found.append(f"{lacking}; raise the number in its server-template")
+    for servers, what in (
+        ([server for server in wanted.unplaced if not server.is_spare], "server-template"),
+        ([server for server in wanted.unplaced if server.is_spare], "server-template of the backups"),
+    ):
+        if servers:
+            names = ", ".join(server.key for server in servers[:5])
+            found.append(f"{len(servers)} of {bond.service} have no slot: {names}; raise the number in its {what}")
     if wanted.nameless:
         found.append(
             f"{', '.join(s.key for s in wanted.nameless[:5])} have a host name, which HAProxy's socket does not take"
         )
     return f"{bond.backend}: {'; '.join(found)}" if found else ""
+
+
+def _lacks_backups(bond: Bond) -> str:
+    return (
+        f"{bond.backend}: it has no backup servers, so that spares of {bond.service} serve nobody until the agent knows "
+        "that the others are gone; add: option allbackups, server-template spare 1-20 127.0.0.1:1 disabled backup"
+    )
 
 
 def _refusal(answer: str) -> str:

@@ -1,9 +1,10 @@
 """HAProxy's runtime API: one connection a command on its socket, text in, text out.
 
 Needs `stats socket PATH level admin` in HAProxy's `global`.  Reads `show servers state`, which names its columns, so that a
-HAProxy with more of them is understood too; writes with `set server`.
+HAProxy with more of them is understood too, and `show stat`, which alone knows the backups; writes with `set server`.
 """
 
+import csv
 import socket
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from msgspec import Struct
 from dislocate.core.errors import DislocateError, LocalError
 
 WITHIN = 5.0  # seconds; it answers in less than one millisecond, or is stuck
+_SERVERS = 4  # of the kinds that `show stat` knows
 _FORCED_DRAIN, _CONFIGURED_DRAIN = 0x08, 0x10  # of srv_admin_state
 _MAINTENANCE = (
     0x01 | 0x02 | 0x20 | 0x40
@@ -38,6 +40,7 @@ class Slot(Struct, frozen=True):
     weight: int
     state: str  # 'ready', 'drain' or 'maint', as `set server ... state` calls them
     since: int  # seconds since its state last changed
+    is_backup: bool = False
 
 
 class Runtime:
@@ -67,8 +70,17 @@ class Runtime:
         if not head:
             raise LocalError("--backend", got=backend, expected=f"a backend of that HAProxy ({answer.strip()[:100]})")
         columns = head.removeprefix("#").split()
-        rows = lines[lines.index(head) + 1 :]
-        return [_slot(dict(zip(columns, row.split(), strict=False))) for row in rows]
+        rows = [dict(zip(columns, line.split(), strict=False)) for line in lines[lines.index(head) + 1 :]]
+        backups = self._are_backups(backend, rows[0]["be_id"]) if rows else {}
+        if any(row["srv_name"] not in backups for row in rows):
+            # It was reloaded between the two questions: another look finds out, and nobody is moved on a guess.
+            raise NoProxy(self.where, f"its statistics do not know all servers of {backend}")
+        return [_slot(row, backups[row["srv_name"]]) for row in rows]
+
+    def _are_backups(self, backend: str, number: str) -> dict[str, bool]:
+        """By name whether a server of `backend`, which has that number, is `backup`."""
+        rows = csv.DictReader(self.ask(f"show stat {number} {_SERVERS} -1").removeprefix("# ").splitlines())
+        return {row["svname"]: row["bck"] == "1" for row in rows if row.get("pxname") == backend}
 
     def states(self) -> str:
         """All servers of all backends, in the form that `load-server-state-from-file` reads.  Raises `NoProxy`."""
@@ -88,7 +100,7 @@ class Runtime:
         return connection
 
 
-def _slot(row: dict[str, str]) -> Slot:
+def _slot(row: dict[str, str], is_backup: bool) -> Slot:
     admin = int(row["srv_admin_state"])
     state = "maint" if admin & _MAINTENANCE else "drain" if admin & (_FORCED_DRAIN | _CONFIGURED_DRAIN) else "ready"
     return Slot(
@@ -98,4 +110,5 @@ def _slot(row: dict[str, str]) -> Slot:
         weight=int(row["srv_uweight"]),
         state=state,
         since=int(row["srv_time_since_last_change"]),
+        is_backup=is_backup,
     )

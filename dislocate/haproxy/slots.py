@@ -1,18 +1,25 @@
 """Slots: what to tell a HAProxy so that the servers of a backend are a pool.  Pure.
 
 HAProxy itself is the memory: a slot belongs to the instance whose address it has, so that whoever looks anew, after a
-restart of either side, finds what is there and changes only what differs.  Invariants: told twice, the second time nothing
-is said; an instance keeps its slot while it lives; a slot is taken out (`maint`) before its address becomes another's, and
-put in after all else is right; where there are fewer slots than instances, those with most traffic have them.
+restart of either side, finds what is there and changes only what differs.  Who has a part of the traffic belongs into an
+ordinary slot, who is spare into one of the `backup` servers: HAProxy then goes to it by itself, and only when no ordinary
+server is left.  A backend without backups has its spares among the ordinary ones, with weight 0.
+
+Invariants: told twice, the second time nothing is said; an instance keeps its slot while it lives and stays of that kind;
+one that moves is in at the new slot before it is taken out (`maint`) of the old, and keeps the old where there is no new one;
+a slot is taken out before its address becomes another's, and put in after all else is right; where there are fewer slots
+than instances, those with most traffic have them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
 from msgspec import Struct
 
 from dislocate.client.pool import Server, State, scaled
 from dislocate.haproxy.runtime import Slot
+
+Place = tuple[str, int]  # address, port
 
 LARGEST = 256  # weight that HAProxy takes
 _STATES = {State.READY: "ready", State.DRAIN: "drain", State.MAINT: "maint", State.DOWN: "maint"}
@@ -22,15 +29,24 @@ class Steps(Struct, frozen=True):
     """What to say, in order, and what could not be placed."""
 
     commands: tuple[str, ...]
-    unplaced: tuple[Server, ...] = ()  # for want of slots
+    unplaced: tuple[Server, ...] = ()  # for want of slots of their kind
     nameless: tuple[Server, ...] = ()  # with a host name: HAProxy's socket takes addresses
+    are_spares_idle: bool = False  # for want of any backup: HAProxy uses none of them by itself
 
 
 def steps(backend: str, slots: Sequence[Slot], pool: Sequence[Server]) -> Steps:
     """From `slots` to `pool`."""
     wanted, nameless = _wanted(pool)
-    held = {(slot.address, slot.port): slot for slot in reversed(slots)}  # the first of two that are alike
-    placed = {place: held[place] for place in wanted if place in held}
+    has_backups = any(slot.is_backup for slot in slots)
+
+    def fits(slot: Slot, server: Server) -> bool:
+        return slot.is_backup == (has_backups and server.is_spare)
+
+    placed: dict[Place, Slot] = {}
+    for place, server in wanted.items():
+        held = [slot for slot in _held(slots, place) if fits(slot, server) or server.state is not State.READY]
+        if held:
+            placed[place] = held[0]
     taken = {slot.name for slot in placed.values()}
     free = [slot for slot in slots if slot.name not in taken]
     free.sort(key=lambda slot: (slot.state != "maint", -slot.since))  # who was out longest has no connections left
@@ -38,19 +54,45 @@ def steps(backend: str, slots: Sequence[Slot], pool: Sequence[Server]) -> Steps:
     for place, server in wanted.items():
         if place in placed or server.state is not State.READY:
             continue  # who is not in and shall get nothing needs no slot
-        if free:
-            placed[place] = free.pop(0)
-        else:
+        fitting = [slot for slot in free if fits(slot, server)]
+        if not fitting:
             unplaced.append(server)
-    commands = [f"set server {backend}/{slot.name} state maint" for slot in free if slot.state != "maint"]
+            fitting = [slot for slot in _held(free, place) if slot.state != "maint"]
+        if fitting:
+            placed[place] = fitting[0]
+            free.remove(fitting[0])
+    return Steps(
+        _commands(backend, placed, wanted, free),
+        tuple(unplaced),
+        tuple(nameless),
+        not has_backups and any(server.is_spare for server in wanted.values()),
+    )
+
+
+def _held(slots: Sequence[Slot], place: Place) -> list[Slot]:
+    """Slots with that address, those that are in first: a slot that was left keeps its last address."""
+    return sorted(
+        (slot for slot in slots if (slot.address, slot.port) == place), key=lambda slot: slot.state == "maint"
+    )
+
+
+def _commands(
+    backend: str, placed: Mapping[Place, Slot], wanted: Mapping[Place, Server], left: Sequence[Slot]
+) -> tuple[str, ...]:
+    """Who comes, then who goes; slots that are another's yet are taken last, when that one may have moved."""
+    comes: list[str] = []
+    evicts: list[str] = []
+    goes = [f"set server {backend}/{slot.name} state maint" for slot in left if slot.state != "maint"]
     for place, slot in placed.items():
-        commands += _changes(f"{backend}/{slot.name}", slot, wanted[place])
-    return Steps(tuple(commands), tuple(unplaced), tuple(nameless))
+        is_anothers = slot.state != "maint" and (slot.address, slot.port) != place
+        order = evicts if is_anothers else comes if wanted[place].state is State.READY else goes
+        order += _changes(f"{backend}/{slot.name}", slot, wanted[place])
+    return (*comes, *evicts, *goes)
 
 
-def _wanted(pool: Sequence[Server]) -> tuple[dict[tuple[str, int], Server], list[Server]]:
+def _wanted(pool: Sequence[Server]) -> tuple[dict[Place, Server], list[Server]]:
     """By place, most traffic first; two instances of one place are one server."""
-    found: dict[tuple[str, int], Server] = {}
+    found: dict[Place, Server] = {}
     nameless: list[Server] = []
     for server in sorted(pool, key=lambda server: (server.state is not State.READY, -server.weight)):
         try:
@@ -61,7 +103,10 @@ def _wanted(pool: Sequence[Server]) -> tuple[dict[tuple[str, int], Server], list
 
 
 def _changes(name: str, slot: Slot, server: Server) -> list[str]:
-    state, weight = _STATES[server.state], scaled(server.weight, LARGEST)
+    state = _STATES[server.state]
+    weight = scaled(server.weight, LARGEST)
+    if server.is_spare and slot.is_backup:
+        weight = LARGEST  # with 0 HAProxy would not go there even when nobody else is left
     address = str(ip_address(server.address))
     commands: list[str] = []
     is_in = slot.state != "maint"

@@ -4,6 +4,7 @@ Invariants: an image is durable before the effect that it undoes; the first of a
 was nothing' is an image too.  Images are readable by the agent's own user only, whatever the file's mode was.
 
     state_dir/before/RUN/DIGEST     one image, MessagePack; DIGEST is of what the resource is about
+    state_dir/before/RUN/NAME.DIGEST  a file that somebody edited after the run, as it was when the run was taken back
     state_dir/secretive/DIGEST      a file that once held a secret: its old lines are not shown any more
 
 Images of the last `RUNS_KEPT` runs are kept, and of any that was wanted in the last hour: what is looked at for drift each
@@ -27,6 +28,7 @@ from dislocate.core.boundary.spec import Process
 
 RUNS_KEPT = 20  # with images; a revert of an older one is a new run
 WANTED_WITHIN = 3600.0  # seconds: sixty looks for drift
+NAME_KEPT = 50  # characters of a file's own name, for whoever looks for it
 SIZE_LIMIT = 16 * 1024 * 1024  # bytes of one file: configuration is smaller, and what is larger is no configuration
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,14 @@ class Images:
         except msgspec.DecodeError as error:  # a disk that lies, or a newer version of this agent
             log.error("the image of %s before run %s cannot be read: %s", about, run, error)
             return None
+
+    def keep_edited(self, run: str, path: str, content: bytes) -> FilePath:
+        """Keep what somebody made of the file at `path` after the run, as it is; where."""
+        directory = self._directory(run)
+        make_private(directory)
+        place = directory / f"{FilePath(path).name[:NAME_KEPT]}.{_name(path)[:8]}"
+        write_durably(place, content)
+        return place
 
     def mark_secretive(self, path: str) -> None:
         """Remember that the file at `path` holds a secret, or did."""

@@ -156,6 +156,6 @@ def refusal(path: str, error: OSError) -> Failure:
     if isinstance(error, PermissionError):
         user = _user_name(os.geteuid())
         return Failure(
-            "apply", f"this agent runs as {user} and may not change {path}; run it as root, or mend the mode of it"
+            "apply", f"this process runs as {user} and may not change {path}; run it as root, or mend the mode of it"
         )
     return Failure("apply", f"{path}: {error.strerror or error}")

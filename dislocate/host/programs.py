@@ -15,6 +15,7 @@ import gevent
 from gevent.subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
 from msgspec import Struct
 
+from dislocate.core.units import format_duration
 from dislocate.host.leftovers import Note
 from dislocate.host.work import Failure, Work
 
@@ -71,11 +72,10 @@ def _to_its_end(work: Work, process: "Popen[bytes]", command: Sequence[str], str
         kill_group(process.pid)
         listener.join(_LAST_WORDS)
         said = last_words(ear.kept())
-        raise Failure(
-            "timeout",
-            f"{command[0]} did not end within the time of its resource and was killed; give it a longer `timeout`"
-            + (f".  It said last: {said}" if said else ""),
-        ) from None
+        longer = "--timeout" if work.task.stream else "`timeout` in its resource"  # an ad hoc command has none
+        span = format_duration(work.task.resource.timeout)
+        words = f"{command[0]} did not end within {span} and was killed; give it a longer {longer}"
+        raise Failure("timeout", words + (f".  It said last: {said}" if said else "")) from None
     except BaseException:  # nobody waits any more
         kill_group(process.pid)
         raise
@@ -156,6 +156,7 @@ class _Ear:
         self._waiting = b""
         self._kept = bytearray()
         self._told = 0
+        self._left_out = 0  # bytes
 
     def listen(self, stream: Any) -> None:
         while chunk := stream.read1(PIECE):
@@ -169,6 +170,8 @@ class _Ear:
         """A program that is killed may have written half of a secret."""
         self._take(self._secrets.hide_part(self._waiting))
         self._waiting = b""
+        if self._tell is not None and self._left_out:
+            self._tell(f"... {self._left_out} bytes were left out; write them to a file there\n".encode())
 
     def kept(self) -> bytes:
         return bytes(self._kept) + self._secrets.hide_part(self._waiting)
@@ -177,6 +180,7 @@ class _Ear:
         self._kept += piece
         del self._kept[:-KEPT]
         if self._tell is None or not piece or self._told > STREAMED:
+            self._left_out += len(piece)
             return
         self._told += len(piece)
         for start in range(0, len(piece), PIECE):

@@ -37,6 +37,7 @@ BACKOFF_MIN = 1.0  # seconds before a process that died is started again, double
 BACKOFF_MAX = 60.0
 STEADY = 60.0  # seconds that it lives until its next death is a first one again
 LOG_LOOKED_AT = 10.0  # seconds
+REGISTERED = "DISLOCATE_REGISTERED"  # 'SERVICE ID PORT', in the environment: `serve` there leaves registering to us
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 log = logging.getLogger(__name__)
@@ -236,8 +237,13 @@ class Supervisor:
     def _launch(self, definition: Definition, instance: Instance) -> None:
         resource = definition.resource
         own = {"PORT": str(instance.port), "ADDRESS": self._presence.address}
+        if resource.service:
+            own[REGISTERED] = f"{resource.service} {instance.id} {instance.port}"
         command = [part.replace("{port}", own["PORT"]).replace("{address}", own["ADDRESS"]) for part in resource.run]
-        instance.start(command, resource.directory, {**self._fill_in(definition), **own})
+        known = {
+            "DISLOCATE_AGENT": f"unix:{self._root.parent}/http.sock"
+        }  # its client asks us, unless it is told otherwise
+        instance.start(command, resource.directory, {**known, **self._fill_in(definition), **own})
 
     def _keep(self, name: str, instance: Instance) -> None:
         """Start it again whenever it dies."""

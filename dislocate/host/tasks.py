@@ -21,6 +21,7 @@ from dislocate.core.boundary.inputs import Input, TaskProgressed
 from dislocate.core.boundary.runs import Task, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.units import SECOND, format_duration
+from dislocate.core.words import LEFT_OUT
 from dislocate.host.before import Definition, Images
 from dislocate.host.differences import cut
 from dislocate.host.places import as_written, placed
@@ -163,5 +164,9 @@ class Tasks:
 
 
 def _clipped(words: str) -> str:
+    """In at most `WORDS` bytes; its end is kept above all, where a program says what was wrong."""
     data = words.encode()
-    return words if len(data) <= WORDS else data[: WORDS - 3].decode(errors="ignore") + "..."
+    if len(data) <= WORDS:
+        return words
+    head, tail = data[: WORDS // 3], data[WORDS // 3 + len(LEFT_OUT) - WORDS :]
+    return head.decode(errors="ignore") + LEFT_OUT + tail.decode(errors="ignore")

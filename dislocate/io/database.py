@@ -48,8 +48,9 @@ class StorageBroken(DislocateError):
 class Database:
     """An open, sound file.  Raises `LocalError` when it cannot be had."""
 
-    def __init__(self, path: FilePath, *, kernel_ran_on: bool = False) -> None:
-        """`kernel_ran_on`: what earlier processes wrote is as they left it, synced or not."""
+    def __init__(self, path: FilePath, *, kernel_ran_on: bool = False, brings_home: bool = True) -> None:
+        """`kernel_ran_on`: what earlier processes wrote is as they left it, synced or not.  `brings_home`: what they left in
+        the log goes home now, which may need space; else the first checkpoint does it."""
         self.path = path
         if kernel_ran_on:
             _check_log(path)
@@ -59,7 +60,8 @@ class Database:
         self._value_pages = 0  # and so many that belong to large values alone
         self._unbrought = 0  # and so many before it
         self._pages_per_change = 1.0  # of the tree, as the last checkpoint found
-        self._bring_home_found()
+        if brings_home:
+            self._bring_home_found()
 
     def load(self) -> tuple[StoredRecord, ...]:
         """All records, in order of their keys."""
@@ -85,7 +87,9 @@ class Database:
             self.connection.execute("INSERT OR REPLACE INTO facts VALUES ('boot', ?)", (boot,))
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise unwritable(self.path, error) from error
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise (no_space if _is_full(error) else unwritable)(self.path, error) from error
         return boot
 
     def commit(self, changes: dict[str, bytes | None], *, sync: bool) -> None:
@@ -161,12 +165,20 @@ class Database:
         kind: type[DislocateError] = StorageRefused
         if code & 0xFF in (sqlite3.SQLITE_IOERR, *_DAMAGE):
             kind = StorageBroken
-        elif code & 0xFF == sqlite3.SQLITE_FULL:
+        elif _is_full(error):
             kind = StorageFull
         return kind(f"{self.path}: {error}")
 
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_INDEX_SIZE = (
+    sqlite3.SQLITE_IOERR | 19 << 8
+)  # SQLITE_IOERR_SHMSIZE: the index of the log cannot be made as large as it is
+
+
+def _is_full(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == _INDEX_SIZE
 
 
 def checksum(key: str, value: bytes) -> int:
@@ -222,7 +234,7 @@ def _open(path: FilePath) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         connection.close()
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        raise (damage if code in _DAMAGE else unwritable)(path, error) from error
+        raise (damage if code in _DAMAGE else no_space if _is_full(error) else unwritable)(path, error) from error
     except BaseException:
         connection.close()
         raise
@@ -273,6 +285,8 @@ def _prepare(connection: sqlite3.Connection, path: FilePath) -> None:
         "PRAGMA cache_spill = OFF"
     )  # nothing of a transaction is logged before its commit: see `waltail`
     connection.execute("PRAGMA secure_delete = FAST")  # some builds write freed pages for the sake of zeros
+    if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+        return  # a start on a full disk needs no space for what is there
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
     connection.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID")
@@ -291,6 +305,18 @@ def damage(path: FilePath, reason: object) -> LocalError:
             "at once, and its services are to be registered again; a server of the store is then replaced by "
             "`dislocate servers add DC/NAME`; `sqlite3 FILE .recover` may save what was in it"
         ),
+    )
+
+
+class OutOfSpace(LocalError):
+    """There is no space for a start.  Nothing was changed."""
+
+
+def no_space(path: FilePath, reason: object) -> OutOfSpace:
+    return OutOfSpace(
+        FIELD,
+        got=f"{path}: the disk is full ({reason})",
+        expected=f"free space: make room on the disk of {path.parent} (1 MiB is enough to start), then start it again",
     )
 
 

@@ -6,7 +6,8 @@ runs goes into the next, so a hundred registrations cost a few fsyncs.  A batch 
 asked for before its failure was heard: nothing is ever kept that was asked for after something that was not.
 
 A full disk fails what is stored ('full: ...') and nothing else: the next store is tried, and succeeds once there is space.
-Any other failure of the disk ends storing until a restart reads what is really there.
+An agent starts on a full disk too, by space that was kept for it (`reserve`).  Any other failure of the disk ends storing
+until a restart reads what is really there.
 
 The thread takes work and leaves answers in two queues; a lock wakes it, `loop.async_` wakes the hub.  Does not know time.
 """
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path as FilePath
+from time import monotonic
 from typing import Any, TypeAlias
 
 import gevent
@@ -29,7 +31,17 @@ from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.inputs import Stored, StoreFailed
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import DislocateError, LocalError
-from dislocate.io.database import FIELD, Database, StorageBroken, StorageFull, StorageRefused, unwritable
+from dislocate.io.database import (
+    FIELD,
+    Database,
+    OutOfSpace,
+    StorageBroken,
+    StorageFull,
+    StorageRefused,
+    no_space,
+    unwritable,
+)
+from dislocate.io.reserve import Reserve
 
 BATCH_LIMIT = 256  # stores in one commit: bounds how long the first of them waits for the last
 CHECKPOINT = 4_000  # pages of 4 KiB in the log: 20 ms to bring home when nothing waits.  SQLite's 1,000 bring home the
@@ -38,6 +50,7 @@ CHECKPOINT_AT_ONCE = 8_000  # even if something waits: looking through them at a
 PATIENCE = 0.001  # seconds after which a commit is late; on an SSD and a hub that rests it takes 0.2 to 0.5 ms
 REST = 0.0001  # seconds: long enough for another thread to wake
 SELDOM = 0.004  # seconds between two rests, for a hub that is as busy as that
+RESERVE_PERIOD = 10.0  # seconds between two looks at whether the reserve is whole
 CLOSING = 10.0  # seconds for what waits to be stored at the end
 
 # The writer is a thread of the system, whatever gevent makes of `threading`.
@@ -59,9 +72,12 @@ class Disk:
         self.stores = 0
         self.awaits_hearing = False  # somebody will `hear` of each failure; else its answer is its hearing
         self._path = state_dir / "state.db"
+        self._reserve = Reserve(state_dir)
+        self._reserve_due = 0.0  # when it is looked at next
+        self._is_full = False
         self._lock, kernel_ran_on = _lock(state_dir)
         try:
-            self._database = Database(self._path, kernel_ran_on=kernel_ran_on)
+            self._database = self._open(kernel_ran_on)
         except BaseException:
             os.close(self._lock)
             raise
@@ -73,7 +89,6 @@ class Disk:
         self._broken = ""  # why nothing can be stored any more
         self._unheard = ""  # why a store failed of which the node does not know yet
         self._failed_seq = 0  # the last store that failed
-        self._is_full = False
         self._is_closing = False
         self._work = _held_lock()  # let go of when there is something to do for the writer
         self._go_on = _held_lock()  # let go of when its failure was answered
@@ -88,13 +103,38 @@ class Disk:
 
     # ---- at the start: these block, and nobody else runs yet
 
+    def _open(self, kernel_ran_on: bool) -> Database:
+        try:
+            return Database(self._path, kernel_ran_on=kernel_ran_on)
+        except OutOfSpace as error:
+            self._release_reserve(error)
+        return Database(self._path, kernel_ran_on=kernel_ran_on, brings_home=False)
+
+    def _release_reserve(self, error: OutOfSpace) -> None:
+        """Raises `error` when there is none."""
+        if not self._reserve.release():
+            raise error
+        self._is_full = True
+        log.error(
+            "the disk is full: started by space that was kept for it; nothing is stored until there is more: %s",
+            error.got,
+        )
+
     def load(self) -> tuple[StoredRecord, ...]:
         """All records, in order of their keys."""
         return self._database.load()
 
     def claim_boot(self, unix_ms: int) -> int:
         """The number of this start, durable: above all earlier ones here, and not below the wall clock."""
-        return self._database.claim_boot(unix_ms)
+        try:
+            boot = self._database.claim_boot(unix_ms)
+        except OutOfSpace as error:
+            self._release_reserve(error)
+            boot = self._database.claim_boot(unix_ms)
+        if self._is_full:
+            self._reserve.keep()
+        self._reserve.top_up()
+        return boot
 
     # ---- while running, on the hub
 
@@ -229,6 +269,9 @@ class Disk:
         self.commits += 1
         self.stores += len(batch)
         self._tell(self._stored, batch)
+        if monotonic() >= self._reserve_due:
+            self._reserve_due = monotonic() + RESERVE_PERIOD
+            self._reserve.top_up()
 
     def _checkpoint(self) -> None:
         """When nothing waits for it, or it cannot wait."""
@@ -262,7 +305,7 @@ def _lock(state_dir: FilePath) -> tuple[int, bool]:
         state_dir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise unwritable(state_dir, error) from error
+        raise (no_space(path, error) if error.errno == errno.ENOSPC else unwritable(state_dir, error)) from error
     process, _, kernel = os.read(descriptor, 256).decode(errors="replace").partition(" ")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -276,8 +319,13 @@ def _lock(state_dir: FilePath) -> tuple[int, bool]:
             expected="a directory of its own for each agent; stop the other one or name another directory",
         ) from None
     running = _running_kernel()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()} {running}".encode(), 0)
+    words = f"{os.getpid()} {running}".encode()
+    try:
+        os.pwrite(descriptor, words, 0)  # over what is there: a file that was cut first may find no space any more
+        os.ftruncate(descriptor, len(words))
+    except OSError as error:
+        os.close(descriptor)
+        raise (no_space if error.errno == errno.ENOSPC else unwritable)(path, error) from error
     return descriptor, bool(running) and kernel == running
 
 

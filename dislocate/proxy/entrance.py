@@ -58,7 +58,13 @@ class Entrance:
         return int(self._bound.getsockname()[1])
 
     def open(self) -> None:
-        self._bound.listen(BACKLOG)
+        """Raises `LocalError` where somebody else listens there by now."""
+        try:
+            self._bound.listen(BACKLOG)
+        except OSError as error:
+            host, port = self._bound.getsockname()[:2]
+            expected = f"an address of this host that is free ({(error.strerror or str(error)).lower()})"
+            raise LocalError("--listen", got=f"{host}:{port}", expected=expected) from None
         self._loop.watch(self._bound.fileno(), IN, self._ready)
 
     def go_on(self) -> None:

@@ -151,6 +151,25 @@ class OneBatchAtATime(RunInvariant):
             raise self.violated(event.node, f"was granted run {run.id} beside {', '.join(flying[:-1])}")
 
 
+class NoBatchBeforeItsTurn(RunInvariant):
+    """Nobody is granted to begin before all batches ahead of his are closed: canaries have soaked, and gates have passed,
+    whatever an operator asked for meanwhile."""
+
+    name = "no batch before its turn"
+
+    def moved(self, run: BookedRun, event: Moved) -> None:
+        if not isinstance(event, NodeMoved) or event.now != NodeState.GRANTED.value:
+            return
+        if run.direction is Direction.REVERT:
+            return
+        self.exercised += 1
+        later = (batch.nodes for batch in run.plan.batches[run.batch + 1 :])
+        if any(event.node in nodes for nodes in later):
+            raise self.violated(
+                event.node, f"was granted run {run.id}, which is at batch {run.batch + 1}: his is later"
+            )
+
+
 class NothingBeginsWhileHeld(RunInvariant):
     """A node is granted, and begins, only while the run goes on: not while it is paused, awaits approval or is over.
 
@@ -241,6 +260,7 @@ RUNS: tuple[type[Invariant], ...] = (
     NoEffectTwice,
     NoGrantOverTheBudget,
     OneBatchAtATime,
+    NoBatchBeforeItsTurn,
     NothingBeginsWhileHeld,
     OneRunOnANode,
     FloorIsKept,

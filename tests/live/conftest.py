@@ -1,5 +1,9 @@
 """One small fleet for all tests that leave it as they found it, and a part of loopback for agents made by hand."""
 
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
@@ -86,3 +90,15 @@ def running():
     for each in started:
         each.process.kill()
         each.process.communicate()
+
+
+@pytest.fixture
+def opened():
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def short(opened):
+    """A directory with a path that a unix socket can have."""
+    return Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="dislocate-")))

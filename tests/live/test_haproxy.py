@@ -1,51 +1,22 @@
 """Real proxies beside a real agent: a HAProxy that is driven and asks, and an nginx that is reloaded, all under load."""
 
-import socket
 import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from shutil import which
 
 import pytest
 
 from dislocate.client.connection import AgentConnection
-from dislocate.fleet.processes import die_with_parent
-from dislocate.haproxy.runtime import NoProxy, Runtime
+from dislocate.haproxy.runtime import Runtime
 from tests.support.addresses import free_port
 from tests.support.live import PATIENCE, command, until
+from tests.support.real_proxies import HAPROXY, HOST, NGINX, answers, listens, needs_haproxy, needs_nginx, process
 from tests.support.upstreams import Asking, upstream
 
 pytestmark = pytest.mark.live
 
-HOST = "127.0.0.1"
-HAPROXY, NGINX = which("haproxy"), which("nginx")
-needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed; .ci/run says how")
-needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed; .ci/run says how")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@contextmanager
-def process(arguments, log):
-    """A process that is ended by its id; its output is in `log`."""
-    with log.open("ab") as said:
-        running = subprocess.Popen(
-            [str(each) for each in arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            preexec_fn=die_with_parent,
-        )
-    try:
-        yield running
-    finally:
-        running.terminate()
-        try:
-            running.wait(PATIENCE)
-        finally:
-            running.kill()
-            running.wait()
 
 
 class Shop:
@@ -77,35 +48,11 @@ class Shop:
 
 
 @pytest.fixture
-def opened():
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
 def shop(by_hand, opened):
     return Shop(by_hand("fra/a1").start(), opened)
 
 
-@pytest.fixture
-def short(opened):
-    """A directory with a path that a unix socket can have."""
-    return Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="dislocate-")))
-
-
-def listens(port):
-    with socket.create_connection((HOST, port), 1):
-        return True
-
-
 # ---- HAProxy
-
-
-def answers(runtime):
-    try:
-        return runtime.slots("shop")
-    except NoProxy:
-        return []
 
 
 def haproxy_file(directory, port, servers):

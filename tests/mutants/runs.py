@@ -104,6 +104,20 @@ RUNS_MUTANTS = (
         ),
     ),
     Mutant(
+        name="tried-again-at-once",
+        why="What is to be tried again comes before the batch, also where its own batch is a later one.",
+        module="dislocate.core.runs.ledger.steering",
+        original="retries = moving.record.retries if moving.is_ahead(node) else (*moving.record.retries, node)",
+        planted="retries = (*moving.record.retries, node)",
+        invariant="no batch before its turn",
+        scenario=rollout(
+            20,
+            "8.5 steer run=shop verb=skip target=fra/a4",
+            "8.6 steer run=shop verb=retry target=fra/a4",
+            strategy=ONE_BY_ONE,
+        ),
+    ),
+    Mutant(
         name="a-pause-holds-nobody-back",
         why="Only what is over refuses to begin.",
         module="dislocate.core.runs.ledger.granting",

@@ -4,10 +4,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from dislocate.core.balance.believing import lower_median
 from dislocate.core.balance.flows import Place, aged, capacity_of, cost_class, is_other_cost, solve, within_reach
+from dislocate.core.balance.gathering import backlog, concurrency, endpoint_capacity
 from dislocate.core.balance.smoothing import Smoothing, with_probe
 from dislocate.core.boundary.balance import Policy, Share, Spill
-from dislocate.core.tunables import COST_CLASS, FLOW_KEPT, REPORT_HALVES
+from dislocate.core.boundary.values import Load, Status
+from dislocate.core.boundary.views import InstanceView
+from dislocate.core.tunables import BELIEVED, COST_CLASS, FLOW_KEPT, REPORT_HALVES
 from dislocate.core.units import MILLISECOND, SECOND
 
 NAMES = ("fra", "gru", "lon", "nrt", "wdc")
@@ -220,3 +224,68 @@ def test_a_probe_takes_its_part_and_no_more(shares, probe):
     if len(shares) < len(NAMES) and probe > 0.0:
         assert near(probed[-1].share, probe)
         assert probed[-1].datacenter not in {share.datacenter for share in shares}
+
+
+# ---- what instances say of their load
+
+
+def instance(load):
+    return InstanceView(
+        id="web",
+        service="orders.api",
+        node="fra/a1",
+        datacenter="fra",
+        address="10.0.0.1",
+        port=80,
+        status=Status.PASSING,
+        tags=(),
+        meta={},
+        weight=1,
+        load=load,
+        as_of=0,
+        reachable=True,
+        suspected=False,
+    )
+
+
+@st.composite
+def honest(draw, least=3):
+    """Instances of one program: what one could do differs by less than the factor that is believed."""
+    usual = draw(st.floats(1.0, 1e5))
+    loads = []
+    for _ in range(draw(st.integers(least, 8))):
+        utilization, pace = draw(st.floats(0.21, 0.89)), draw(st.floats(1.0, 0.99 * BELIEVED))
+        requests = max(1, round(usual * pace * utilization))
+        loads.append(Load(utilization, requests, usual * pace * utilization))
+    return loads
+
+
+lies = st.builds(Load, st.floats(0.0, 1.0), st.integers(0, 10**6), st.floats(0.0, 1e12))
+
+
+@given(honest())
+def test_instances_that_tell_the_truth_are_added_up_as_they_are(loads):
+    rate, used = 0.0, 0.0
+    for load in loads:
+        rate += load.rate
+        used += load.utilization
+    assert endpoint_capacity(map(instance, loads)) == rate / used
+
+
+@given(honest(), lies, st.data())
+def test_one_that_lies_moves_the_estimate_by_a_stated_factor_at_most(loads, lie, data):
+    paces = [load.rate / load.utilization for load in loads]
+    told = [*loads, lie]
+    at = data.draw(st.permutations(range(len(told))))
+    found = endpoint_capacity(instance(told[where]) for where in at)
+    assert min(paces) / 3 <= found <= BELIEVED * lower_median(sorted(paces)) * (1 + 1e-9)
+    served = [load.in_flight / load.utilization for load in loads]
+    assert concurrency(instance(told[where]) for where in at) <= BELIEVED * max(served) * (1 + 1e-9)
+
+
+@given(honest(least=1), lies)
+def test_the_backlog_of_one_that_lies_takes_away_what_it_carries_and_no_more(loads, lie):
+    carries = endpoint_capacity(map(instance, loads))
+    each = concurrency(map(instance, loads))
+    waits = backlog([instance(lie), *map(instance, loads)], each, carries)
+    assert capacity_of(carries, len(loads) + 1.0, waits) >= 0.999 * carries * len(loads) or carries < 1.0

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from dislocate.core.boundary.runs import OVER, Direction, Hold, NodeState, RunState, Verb
 from dislocate.core.boundary.spec import Gate, OnFailure
+from dislocate.core.runs.control.picture import REPORTED
 from dislocate.core.runs.ledger.transitions import IN_FLIGHT
 from dislocate.core.runs.steps import OpenBatch, RunStep
 from dislocate.core.tunables import RUN_RETRY
 from dislocate.core.units import SECOND
-from tests.support.tiny_control import TinyRun, TinyStore
+from tests.support.tiny_control import TinyRun, TinyStore, ahead
 from tests.support.tiny_runs import instances, picture, said
 
 PLANS = (
@@ -49,6 +50,11 @@ class Watched(TinyStore):
         self.last: dict[int, int] = {}  # by version: when a step for it was proposed
         self.now = 0
         self.loses = False  # the next step, with the leader of that moment
+        self.reported: dict[str, int] = {}  # by node: when the leader heard what became of it
+
+    def report(self, node, *what, **more) -> None:
+        super().report(node, *what, **more)
+        self.reported[node] = self.now
 
     def propose(self, step: RunStep) -> bool:
         before = self.picture()
@@ -59,6 +65,7 @@ class Watched(TinyStore):
         if isinstance(step, OpenBatch):
             assert before.record.state in (RunState.RUNNING, RunState.REVERTING)
             assert before.record.direction is Direction.REVERT or not before.is_spent
+            assert not any(node in ahead(before) for node in step.nodes), "before their batch's turn"
             self._keeps_the_floor(before, step)
         if self.loses:
             self.loses = False
@@ -69,9 +76,10 @@ class Watched(TinyStore):
         if not before.strategy.floor:
             return
         flying = {*before.in_flight, *step.nodes}
+        fresh = [node for node in before.those(*REPORTED) if self.now - self.reported[node] < before.strategy.settle]
         for datacenter in ("fra", "wdc"):
             there = [one for one in self.fleet.instances("web") if one.datacenter == datacenter]
-            well = [one for one in there if one.status.value == "passing"]
+            well = [one for one in there if one.status.value == "passing" and one.node not in fresh]
             left = [one for one in well if one.node not in flying]
             takes = any(one.node in step.nodes for one in well)
             assert not takes or len(left) >= FLOOR * len(there)
@@ -103,6 +111,7 @@ class Fleet:
                 run.fleet.away = [one for one in run.fleet.away if one != how]
             case "leader":
                 store.last.clear()
+                store.reported = dict.fromkeys(store.reported, run.now)  # it has not seen how long ago that was
                 run.new_leader()
             case "lost":
                 store.loses = True

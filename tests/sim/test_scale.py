@@ -202,3 +202,15 @@ def test_a_paused_policy_decides_nothing(fleets):
     fleet.demand["fra"] = 560.0
     fleet.run(60)
     assert fleet.decision() is None
+
+
+@pytest.mark.parametrize("driver", [None, COMMAND])
+def test_nothing_is_decided_for_a_data_center_where_nobody_could_carry_it_out(fleets, driver):
+    """Named too early, or misspelled: neither a size there, nor instances elsewhere in place of what it would lose."""
+    fleet = fleets(("fra", "lon"))
+    named = ScalePolicy(min=1, driver=driver, survive=Survive.ONE_DATACENTER, datacenters=("fra", "lon", "mars"))
+    fleet.set(named)
+    fleet.demand.update(fra=350.0, lon=350.0)
+    fleet.run(120)
+    assert fleet.decision("mars") is None
+    assert (fleet.decision("fra").desired, fleet.decision("lon").desired) == (8, 8)

@@ -93,7 +93,7 @@ def test_every_claim_says_what_it_claims():
         ("nodes = 3", "node = 3", "datacenters.fra.node", "'nodes'"),
         ("nodes = 3", "nodes = 0", "datacenters.fra.nodes", "from 1 to 5000"),
         ("nodes = 3", "nodes = 30000", "datacenters.fra.nodes", "from 1 to 5000"),
-        ("nodes = 3", "nodes = '3'", "datacenters.fra.nodes", "'int'"),
+        ("nodes = 3", "nodes = '3'", "datacenters.fra.nodes", "a whole number"),
         ('"4s"', "4", "at[0].time", "duration"),
         ('"fra/a1"\nfor', '"fra/b1"\nfor', "at[0].target", "'fra/a1'"),
         ('"fra/a1"\nfor', '"fra/shop.web#5"\nfor', "at[0].target", "fra/shop.web#1 to fra/shop.web#4"),

@@ -77,6 +77,7 @@ def store(**changes: object) -> StoreView:
     fields: dict[str, object] = {
         "group": "9f" * 16,
         "epoch": 0,
+        "branch": "",
         "role": "follower",
         "leader": "wdc/b1",
         "term": 3,

@@ -45,6 +45,9 @@ class FakeFlows:
 
     # ---- as the node's
 
+    def policy(self, service: str) -> Policy:
+        return self._policies.get(service, Policy())
+
     def services(self) -> tuple[str, ...]:
         return tuple(sorted({*self._rows, *self._inputs}))
 

@@ -3,6 +3,7 @@
 from dislocate.core.boundary.balance import Policy, Route, Share
 from dislocate.core.boundary.events import FlowsChanged
 from dislocate.core.boundary.views import InstanceView
+from dislocate.core.errors import LocalError
 from tests.support.fake_backend import NOW, FakeBackend
 
 
@@ -25,8 +26,11 @@ class Routes:
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.refused: set[str] = set()
 
     def route(self, service: str) -> Route | None:
+        if service in self.refused:
+            raise LocalError("routes", got=service, expected="another one: this is no name")
         return self.routes.get(service)
 
 
@@ -42,3 +46,8 @@ class RoutingBackend(FakeBackend):
 
     def forget_route(self, service: str) -> None:
         del self.node.flows.routes[service]
+
+    def refuse(self, service: str) -> None:
+        """Refuse each request in which its route is asked for."""
+        self.node.flows.refused.add(service)
+        self.tell(FlowsChanged(service, 0))

@@ -19,7 +19,7 @@ from dislocate.core.boundary.runs import (
     SteerRun,
     Verb,
 )
-from dislocate.core.boundary.spec import File, RunSpec, Strategy
+from dislocate.core.boundary.spec import File, Resource, RunSpec, Strategy
 from dislocate.core.runs import records
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 from dislocate.core.runs.ledger.draft import Last
@@ -33,9 +33,11 @@ A, B, C, D = "fra/a", "fra/b", "fra/c", "wdc/d"
 BATCHES = ((A,), (B, C), (D,))
 
 
-def spec(name: str = "web", **strategy: Any) -> RunSpec:
-    resource = File(path="/etc/motd", content="hello")
-    return RunSpec(name=name, targets="*", resources=(resource,), strategy=Strategy(**strategy))
+MOTD = File(path="/etc/motd", content="hello")
+
+
+def spec(name: str = "web", resources: tuple[Resource, ...] = (MOTD,), **strategy: Any) -> RunSpec:
+    return RunSpec(name=name, targets="*", resources=resources, strategy=Strategy(**strategy))
 
 
 def plan(*batches: tuple[str, ...], expected: dict[str, str] | None = None) -> RunPlan:
@@ -62,11 +64,9 @@ class RunsLog(StoreLog):
         self.now += 1
         return self.do(body)
 
-    def start(self, *batches: tuple[str, ...], name: str = "web", **strategy: Any) -> Any:
+    def start(self, *batches: tuple[str, ...], name: str = "web", **more: Any) -> Any:
         """The id, or the refusal."""
-        found = self.say(
-            StartRun(spec(name, **strategy), plan(*(batches or BATCHES)), {"config/a": "1"}, "ann", self.now)
-        )
+        found = self.say(StartRun(spec(name, **more), plan(*(batches or BATCHES)), {"config/a": "1"}, "ann", self.now))
         return found if isinstance(found, Refused) else found.run
 
     def steer(self, verb: Verb, node: str = "", run: str = "1", actor: str = "bob", **more: Any) -> Any:
@@ -107,9 +107,9 @@ class RunsLog(StoreLog):
             self.ask(node, run=run)
             assert isinstance(self.report(node, state, run=run), Done)
 
-    def complete(self, *batches: tuple[str, ...], name: str = "web") -> str:
+    def complete(self, *batches: tuple[str, ...], name: str = "web", **more: Any) -> str:
         """A run that ends as DONE."""
-        run = self.start(*(batches or BATCHES), name=name)
+        run = self.start(*(batches or BATCHES), name=name, **more)
         for nodes in batches or BATCHES:
             self.carry(*nodes, run=run)
             self.close(run)

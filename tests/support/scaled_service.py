@@ -21,14 +21,4 @@ def app(environ, start_response):
 
 
 if __name__ == "__main__":
-    serve(
-        app,
-        sys.argv[1],
-        port=int(os.environ["PORT"]),
-        host=os.environ["ADDRESS"],
-        workers=2,
-        check="http",
-        meta={"process": sys.argv[1]},
-        grace=0.5,
-        finish=5.0,
-    )
+    serve(app, sys.argv[1], host=os.environ["ADDRESS"], workers=2, grace=0.5, finish=5.0)

@@ -1,25 +1,24 @@
-"""A controller in two lines: a small store that applies its steps, and nodes that do what they are granted.
+"""A controller in two lines: a small store whose ledger is the real one, and nodes that do what they are granted.
 
-The store is a model that follows the protocol, so that the controller can be judged without the ledger: it refuses what is
-illegal, and remembers what it refused.
+What the ledger refuses is remembered: a controller that is wise proposes nothing of it.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
+from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.runs import (
-    OVER,
-    Batch,
+    AskGrant,
     Direction,
     Frozen,
-    Hold,
     NodeState,
     NodeTask,
+    ReportTask,
     RunPlan,
     RunRecord,
+    RunRequest,
     RunState,
+    SteerRun,
     Verb,
 )
 from dislocate.core.boundary.store import KeyChange, KeyValue
@@ -29,9 +28,11 @@ from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
 from dislocate.core.runs.control.leading import Leading
 from dislocate.core.runs.control.picture import Picture
+from dislocate.core.runs.ledger.ledger import RunsLedger
 from dislocate.core.runs.ledger.transitions import IN_FLIGHT
 from dislocate.core.runs.records import (
     active_key,
+    counts_key,
     decode,
     encode,
     node_key,
@@ -40,17 +41,7 @@ from dislocate.core.runs.records import (
     plan_key,
     spec_key,
 )
-from dislocate.core.runs.steps import (
-    CloseBatch,
-    FinishRun,
-    HoldRun,
-    JoinNodes,
-    MarkNodes,
-    OpenBatch,
-    ReleaseRun,
-    RevertRun,
-    RunStep,
-)
+from dislocate.core.runs.steps import RunStep
 from dislocate.core.store.keys import Keys
 from dislocate.core.units import SECOND, parse_duration
 from tests.support.tiny_runs import MONDAY, said
@@ -66,7 +57,9 @@ class TinyStore:
         self.waiting: list[RunStep] = []
         self.applied: list[RunStep] = []
         self.refused: list[tuple[RunStep, str]] = []
+        self.refuses: tuple[type, ...] = ()  # steps of these kinds, whatever the ledger would say
         self.revision = 0
+        self._asks = 0
 
     # ---- the door
 
@@ -86,11 +79,11 @@ class TinyStore:
 
     def begin(self, begun: Picture) -> None:
         run = begun.record.id
-        self._put(active_key(run), begun.record)
-        self._put(plan_key(run), begun.plan)
-        self._put(spec_key(run), begun.frozen)
-        for task in begun.tasks.values():
-            self._put(node_key(run, task.node), task)
+        counts = {state.value: len(nodes) for state, nodes in begun.by_state.items() if state is not NodeState.PENDING}
+        tasks = {node_key(run, task.node): task for task in begun.tasks.values()}
+        records = {active_key(run): begun.record, plan_key(run): begun.plan, spec_key(run): begun.frozen}
+        for key, record in {**records, counts_key(run): counts, **tasks}.items():
+            self._put(key, encode(record))
 
     def picture(self, run: str = "7") -> Picture:
         found = self.keys.get(active_key(run)) or self.keys.get(over_key(run))
@@ -106,161 +99,52 @@ class TinyStore:
         """Apply what is in the log."""
         waiting, self.waiting = self.waiting, []
         for step in waiting:
-            before = self.picture(step.run)
-            why = illegal(before, step)
+            why = "it is not to be" if isinstance(step, self.refuses) else self._apply(step)
             if why:
                 self.refused.append((step, why))
-                continue
-            self.applied.append(step)
-            self._apply(before, step)
+            else:
+                self.applied.append(step)
 
-    def write(self, before: Picture, nodes: Sequence[NodeTask] = (), **fields: Any) -> None:
-        """The record moves on, and so do these nodes."""
-        record = msgspec.structs.replace(before.record, version=before.record.version + 1, **fields)
-        changes = [self._put(node_key(record.id, task.node), task) for task in nodes]
-        changes.append(self._put(active_key(record.id), record))
-        self._tell(changes)
+    def begin_at(self, node: Path, run: str = "7") -> bool:
+        """The node asks for what it was granted; False: it is not to begin."""
+        self._asks += 1
+        return not self._apply(AskGrant(run, node, self.picture(run).record.epoch, self._asks))
 
-    def report(self, node: Path, state: NodeState, *, kind: str = "", words: str = "") -> None:
-        """A node begins what it was granted, or tells what became of it: the record stays as it is."""
-        before = self.picture()
-        task = before.tasks[node]
-        direction = before.record.direction if state is NodeState.STARTED else task.direction
-        epoch = before.record.epoch if state is NodeState.STARTED else task.epoch
-        moved = msgspec.structs.replace(
-            task, state=state, touched=True, direction=direction, epoch=epoch, kind=kind, words=words
-        )
-        self._tell([self._put(node_key("7", node), moved)])
+    def report(self, node: Path, state: NodeState, *, kind: str = "", words: str = "", run: str = "7") -> None:
+        """A node tells what became of it."""
+        epoch = self.picture(run).tasks[node].epoch
+        assert not self._apply(ReportTask(run, node, epoch, state, kind, words))
 
     def steer(self, verb: Verb, node: Path = "") -> bool:
         """An operator's verb, where it is legal; False: it is not."""
-        before = self.picture()
-        record, state = before.record, before.state(node)
-        if record.state in OVER:
-            return False
-        match verb:
-            case Verb.PAUSE if record.hold is not Hold.OPERATOR:
-                self.write(before, state=RunState.PAUSED, hold=Hold.OPERATOR)
-            case Verb.RESUME if record.state is RunState.PAUSED:
-                is_apply = record.direction is Direction.APPLY
-                self.write(before, state=RunState.RUNNING if is_apply else RunState.REVERTING, hold=None)
-            case Verb.PROMOTE if record.direction is Direction.APPLY and before.batch is not None:
-                self.write(before, promoted=record.batch)
-            case Verb.SKIP if _may_skip(before, node):
-                again = tuple(one for one in record.retries if one != node)
-                self.write(before, [_moved(before, node, NodeState.SKIPPED)], retries=again)
-            case Verb.RETRY if record.direction is Direction.APPLY and state in RETRYABLE:
-                moved = msgspec.structs.replace(_moved(before, node, NodeState.PENDING), epoch=record.epoch + 1)
-                again = (*(one for one in record.retries if one != node), node)
-                self.write(before, [moved], retries=again, epoch=record.epoch + 1)
-            case _:
-                return False
-        return True
+        return not self._apply(SteerRun("7", verb, "bob", 0, node))
 
-    def _apply(self, before: Picture, step: RunStep) -> None:
-        record = before.record
-        match step:
-            case OpenBatch(nodes=nodes):
-                again = tuple(node for node in record.retries if node not in nodes)
-                self.write(before, [_moved(before, n, NodeState.GRANTED) for n in nodes], retries=again)
-            case CloseBatch():
-                self.write(before, batch=record.batch + (1 if record.direction is Direction.APPLY else -1))
-            case HoldRun(hold=hold, words=words):
-                self.write(before, state=RunState.PAUSED, hold=hold, words=words)
-            case ReleaseRun(words=words):
-                self.write(before, state=RunState.RUNNING, hold=None, words=words)
-            case RevertRun(words=words):
-                granted = [_moved(before, n, NodeState.PENDING) for n in before.those(NodeState.GRANTED)]
-                last = min(record.batch, len(before.plan.batches) - 1)
-                fields = {"direction": Direction.REVERT, "epoch": record.epoch + 1, "batch": last, "hold": None}
-                self.write(before, granted, state=RunState.REVERTING, words=words, retries=(), **fields)
-            case MarkNodes(marks=marks):
-                here = (*before.batch_nodes, *record.retries)
-                back = [mark.node for mark in marks if mark.state is NodeState.PENDING and mark.node not in here]
-                gone = [mark.node for mark in marks if mark.state is NodeState.UNREACHABLE]
-                again = (*(node for node in record.retries if node not in gone), *back)
-                self.write(before, [_moved(before, mark.node, mark.state) for mark in marks], retries=again)
-            case JoinNodes(nodes=nodes):
-                batches = (*before.plan.batches, Batch(nodes[0].partition("/")[0], nodes))
-                self._put(plan_key(record.id), RunPlan((*before.plan.targets, *nodes), batches))
-                self.write(before, batches=len(batches), targets=record.targets + len(nodes))
-            case FinishRun(state=state, words=words):
-                self.write(before, state=state, words=words)
-                over = self.keys.get(active_key(record.id))
-                self.keys.remove(active_key(record.id))
-                self._put(over_key(record.id), decode(over.value, RunRecord))
+    def _apply(self, body: RunRequest | RunStep) -> str:
+        """Why it was refused; empty: it was not."""
+        done = RunsLedger(self.keys).apply(body)
+        if isinstance(done.result, Refused):
+            return done.result.reason
+        changes = [self._put(key, value) for key, value in done.puts.items()]
+        for listener in self.listeners:
+            listener(changes)
+        return ""
 
-    def _put(self, key: str, record: Any) -> KeyChange:
+    def _put(self, key: str, value: bytes | None) -> KeyChange:
         self.revision += 1
-        kv = KeyValue(key, encode(record), self.revision, self.revision, 1)
+        if value is None:
+            if self.keys.get(key) is not None:
+                self.keys.remove(key)
+            return KeyChange(key, self.revision, None)
+        kv = KeyValue(key, value, self.revision, self.revision, 1)
         self.keys.put(kv)
         return KeyChange(key, self.revision, kv)
 
-    def _tell(self, changes: list[KeyChange]) -> None:
-        for listener in self.listeners:
-            listener(changes)
 
-
-RETRYABLE = (NodeState.FAILED, NodeState.UNREACHABLE, NodeState.UNKNOWN, NodeState.SKIPPED)
-
-
-def _may_skip(before: Picture, node: Path) -> bool:
-    if before.record.direction is Direction.REVERT:
-        return before.is_to_be_reverted(node) or before.state(node) in (NodeState.GRANTED, NodeState.UNKNOWN)
-    skippable = (NodeState.PENDING, NodeState.GRANTED, NodeState.UNREACHABLE, NodeState.UNKNOWN, NodeState.FAILED)
-    return before.state(node) in skippable
-
-
-def illegal(before: Picture, step: RunStep) -> str:
-    """Why the log refuses `step`; empty: it does not."""
-    record, is_apply = before.record, before.record.direction is Direction.APPLY
-    going = record.state in (RunState.RUNNING, RunState.REVERTING)
-    here = before.batch_nodes
-    if step.version != record.version:
-        return "another version"
-    match step:
-        case OpenBatch(nodes=nodes):
-            if not going or not nodes or any(node not in here and node not in record.retries for node in nodes):
-                return "not now, or not these"
-            if is_apply and before.is_spent:
-                return "the budget is spent"
-            grantable = [n for n in nodes if (before.state(n) is NodeState.PENDING) or before.is_to_be_reverted(n)]
-            return "" if len(grantable) == len(nodes) else "not in this state"
-        case CloseBatch():
-            open_ = (*IN_FLIGHT, *((NodeState.PENDING,) if is_apply else ()))
-            ready = not any(before.state(n) in open_ or (not is_apply and before.is_to_be_reverted(n)) for n in here)
-            return "" if going and before.batch is not None and ready else "not settled"
-        case HoldRun() | JoinNodes():
-            return "" if record.state is RunState.RUNNING else "it does not run"
-        case ReleaseRun():
-            return "" if record.state is RunState.PAUSED and record.hold is not Hold.OPERATOR else "it is not held"
-        case RevertRun():
-            return "" if record.state in (RunState.RUNNING, RunState.PAUSED) and is_apply else "not now"
-        case FinishRun(state=state):
-            is_through = not before.in_flight and before.batch is None and not record.retries
-            is_failed = state is RunState.FAILED and len(before.failed) > record.budget
-            return "" if is_failed or (going and is_through) else "not through"
-        case MarkNodes(marks=marks):
-            moves = [(before.state(mark.node), mark.state) for mark in marks]
-            return "" if marks and all(move in MARKS for move in moves) else f"no such move: {moves}"
-
-
-MARKS = (
-    (NodeState.PENDING, NodeState.UNREACHABLE),
-    (NodeState.GRANTED, NodeState.UNREACHABLE),
-    (NodeState.STARTED, NodeState.UNKNOWN),
-    (NodeState.UNREACHABLE, NodeState.PENDING),
-)
-
-
-def _moved(before: Picture, node: Path, state: NodeState) -> NodeTask:
-    task = before.tasks.get(node) or NodeTask(node=node, state=state)
-    if state is NodeState.SKIPPED:
-        return msgspec.structs.replace(task, state=state, direction=before.record.direction)
-    if state is NodeState.GRANTED:
-        record = before.record
-        return msgspec.structs.replace(task, state=state, direction=record.direction, epoch=record.epoch)
-    return msgspec.structs.replace(task, state=state)
+def ahead(before: Picture) -> tuple[Path, ...]:
+    """Nodes whose batch has yet to come, in the direction of the run."""
+    batches, at = before.plan.batches, before.record.batch
+    later = batches[at + 1 :] if before.record.direction is Direction.APPLY else batches[: max(0, at)]
+    return tuple(node for batch in later for node in batch.nodes)
 
 
 # ---- a leader in a fleet
@@ -331,7 +215,7 @@ class TinyRun:
                 continue
             if state is NodeState.GRANTED:
                 if is_on:
-                    self.store.report(node, NodeState.STARTED)
+                    self.store.begin_at(node)
             else:
                 self._report(node, before.tasks[node].direction)
 

@@ -30,7 +30,7 @@ from dislocate.core.boundary.runs import (
     TaskVerb,
 )
 from dislocate.core.boundary.settings import Recovered
-from dislocate.core.boundary.spec import Command, File, Resource, RunSpec, Service
+from dislocate.core.boundary.spec import Command, File, Resource, RunSpec
 from dislocate.core.boundary.store import KeysRead, KeyValue, ReadKeys
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.identity import NodeId
@@ -38,7 +38,7 @@ from dislocate.core.outbox import Outbox
 from dislocate.core.rumors import Rumors
 from dislocate.core.runs.agent.worker import Worker
 from dislocate.core.runs.records import active_key, encode, node_key, over_key, spec_digest, spec_key
-from dislocate.core.runs.resources import resource_id
+from dislocate.core.runs.resources import is_act, resource_id
 from dislocate.core.streams import Streams
 from dislocate.core.units import SECOND, parse_duration
 
@@ -62,10 +62,12 @@ class TinyHost:
         self.before: dict[tuple[str, str], str] = {}
         self.done: list[tuple[TaskVerb, str]] = []  # what changed something
         self.looked: list[str] = []
+        self.made: dict[str, str] = {}  # what a REVERT was told that the run had made
         self.fails: dict[str, str] = {}  # resource: kind
+        self.facts = ""  # end every file
 
     def wanted(self, resource: Resource) -> str:
-        return resource.content if isinstance(resource, File) else "done"
+        return resource.content + self.facts if isinstance(resource, File) else "done"
 
     def do(self, task: Task) -> TaskOutcome:
         resource, name = task.resource, resource_id(task.resource)
@@ -74,15 +76,14 @@ class TinyHost:
             self.looked.append(name)
             if self.fails.get(name) == "render":
                 return TaskOutcome(TaskResult.FAILED, kind="render", words="no key 'color'")
-            if isinstance(resource, Command) and resource.once:
+            if is_act(resource) or (isinstance(resource, Command) and resource.once):
                 return TaskOutcome(TaskResult.UNTOLD)
-            if isinstance(resource, Service) or (isinstance(resource, Command) and resource.only_notified):
-                return TaskOutcome(TaskResult.SAME, now, now)
             return TaskOutcome(TaskResult.SAME if now == wanted else TaskResult.WOULD_CHANGE, now, wanted)
         if name in self.fails:
             return TaskOutcome(TaskResult.FAILED, kind=self.fails[name], words="exit code 1")
         if task.verb is TaskVerb.REVERT:
             wanted = self.before.get((task.run, name), now)
+            self.made[name] = task.made
         else:
             self.before.setdefault((task.run, name), now)
         self.done.append((task.verb, name))

@@ -75,7 +75,7 @@ class Asking:
             try:
                 connection.request("GET", "/")
                 response = connection.getresponse()
-                body = response.read().decode()
+                body = response.read().decode().strip()
                 said = body if response.status == 200 else f"{response.status} {body[:80]}"
             except (OSError, HTTPException) as error:
                 said = repr(error)

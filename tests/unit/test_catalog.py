@@ -544,6 +544,14 @@ def test_absurd_loads_are_refused():
     a1, _ = two_hosts()
     for load in (Load(float("nan")), Load(-1.0), Load(float("inf")), Load(0.5, -1), Load(0.5, 1, float("nan"))):
         assert a1.ask(ReportLoad("web-1", load)).kind == "invalid"
+    for load, field in (
+        (Load(0.5, 1, 1e9), "load.rate"),
+        (Load(0.5, 1, float("inf")), "load.rate"),
+        (Load(0.5, 1, -1.0), "load.rate"),
+        (Load(0.5, 10**9), "load.in_flight"),
+    ):
+        refusal = a1.ask(ReportLoad("web-1", load))
+        assert (refusal.kind, refusal.field, "0 to 1000000" in refusal.expected) == ("invalid", field, True)
     assert isinstance(a1.ask(ReportLoad("nobody", Load())), Refused)
 
 

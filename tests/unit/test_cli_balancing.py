@@ -10,13 +10,16 @@ from click.testing import CliRunner
 
 from dislocate.cli.following import Following
 from dislocate.cli.main import cli
+from dislocate.cli.proxy import check_apart
 from dislocate.cli.templating import Templates, outputs
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.balance import Policy, Spill
 from dislocate.core.boundary.requests import SetDraining
 from dislocate.core.boundary.values import Status
+from dislocate.core.errors import LocalError
 from dislocate.core.units import HOUR, MILLISECOND
 from dislocate.haproxy.agent_check import AgentCheckServer, Answers
+from dislocate.proxy.settings import parse_listen
 from tests.support.fake_backend import datacenter, instance
 from tests.support.tiny_store import served_store
 from tests.unit.test_http_balancing import place
@@ -107,6 +110,7 @@ def test_flows_of_a_service_without_instances_are_shown_without_a_table_of_them(
 
 
 def test_flags_change_what_was_set_and_a_file_replaces_it(shell, tmp_path):
+    shell.three()
     shell.run("policy", "set", "shop.web", "--spill", "dead", "--tier", "wdc=1", "--timeout", "2s")
     shell.run("policy", "set", "shop.web", "--tier", "lon=2", "--price", "lon=0.5", "--hedge")
     assert json.loads(shell.store.keys["policy/shop.web"].value) == {
@@ -132,6 +136,28 @@ def test_a_policy_that_is_shown_as_json_can_be_set_again(shell, tmp_path):
     file.write_text(json.dumps(shell.json("policy", "show", "shop.web")["policy"]))
     shell.run("policy", "set", "shop.web", "--file", str(file))
     assert json.loads(shell.store.keys["policy/shop.web"].value) == {"spill": "never"}
+
+
+def test_a_tier_of_a_data_center_that_nobody_knows_is_refused_unless_forced(shell):
+    shell.three()
+    said = shell.run("policy", "set", "shop.web", "--tier", "mars=1", code=1).stderr
+    assert "tiers.mars: got 'mars', expected a data center that is known: fra, lon, wdc" in said
+    assert "prices.lom: got 'lom'" in shell.run("policy", "set", "shop.web", "--price", "lom=2", code=1).stderr
+    assert shell.store.keys == {}
+    shell.run("policy", "set", "shop.web", "--tier", "mars=1", "--force")
+    assert json.loads(shell.store.keys["policy/shop.web"].value) == {"tiers": {"mars": 1}}
+    shell.flows.govern("shop.web", Policy(tiers={"mars": 1}))
+    shell.run("policy", "set", "shop.web", "--spill", "dead")  # what holds already is no new mistake
+    assert json.loads(shell.store.keys["policy/shop.web"].value) == {"spill": "dead", "tiers": {"mars": 1}}
+
+
+def test_of_a_policy_that_cannot_be_read_the_one_that_is_followed_is_shown(shell):
+    shell.flows.govern("shop.web", Policy(spill=Spill.DEAD))
+    shell.run("kv", "put", "policy/shop.web", '{"spil": 1}')
+    done = shell.run("policy", "show", "shop.web")
+    assert "spil" in done.stderr
+    assert "follows what it had before" in done.stderr
+    assert ["spill", "dead", "set"] in [line.split() for line in done.stdout.splitlines()]
 
 
 def test_what_is_not_set_is_the_default_and_shown_as_such(shell):
@@ -181,7 +207,29 @@ def test_a_data_center_that_would_not_fit_is_not_drained_and_the_numbers_are_sai
     assert drains == []
     done = shell.run("drain", "dc", "fra", "--force", "--for", "2h")
     assert "yes" in done.stdout
-    assert shell.backend.asked[-1] == SetDraining("fra", "datacenter", True, 2 * HOUR)
+    drains = [request for request in shell.backend.asked if isinstance(request, SetDraining)]
+    assert drains == [SetDraining("fra", "datacenter", True, 2 * HOUR)]
+
+
+def test_a_data_center_that_another_operator_drains_too_is_refused_by_what_is_written_down(shell):
+    shell.three()
+    shell.flows.told("shop.web", *(place(name, 50.0, 100.0) for name in ("fra", "lon", "wdc")))
+    assert "yes" in shell.run("drain", "dc", "lon").stdout
+    assert "(lon is drained too)" in shell.run("drain", "dc", "fra", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "field"),
+    [
+        (("dc", ""), 2, "the name of a data center"),
+        (("node", "fra/"), 2, "DC/NAME"),
+        (("dc", "fra", "--for", "0s"), 1, "--for"),
+        (("instance", "web-1", "--for", "0s"), 1, "--for"),
+    ],
+)
+def test_a_drain_of_nothing_or_for_no_time_is_told_so_before_anybody_is_asked(shell, words, code, field):
+    assert field in shell.run("drain", *words, code=code).stderr
+    assert shell.backend.asked == []
 
 
 def test_a_drain_as_json_has_the_numbers_too(shell):
@@ -205,6 +253,18 @@ def templates(shell, tmp_path):
 
 
 SERVERS = "{% for s in service.servers %}{{ s.address }} {{ s.weight }} {{ s.spare }}\n{% endfor %}"
+
+
+def test_a_file_in_a_directory_that_is_not_there_is_told_in_words_of_the_command(shell, tmp_path, capsys):
+    shell.three()
+    (tmp_path / "t.j2").write_text("x")
+    out = tmp_path / "nope" / "out"
+    kept = Templates(AgentConnection(shell.url), "shop.web", outputs((tmp_path / "t.j2",), (out,)), ())
+    kept.refresh(["shop.web"])
+    assert not kept.apply()
+    assert capsys.readouterr().err == f"--out {out}: there is no directory {tmp_path}/nope; make it first\n"
+    out.parent.mkdir()
+    assert kept.apply()
 
 
 def test_a_template_sees_who_is_to_be_used_then_who_is_spare(shell, templates, tmp_path):
@@ -233,6 +293,30 @@ def test_a_command_is_run_only_when_the_file_became_another_and_again_until_it_s
     fails.unlink()
     assert look() == (True, 3)
     assert look() == (True, 3)
+
+
+def test_a_command_that_never_succeeded_is_run_by_a_watch_that_is_started_anew(shell, templates, tmp_path):
+    runs, fails = tmp_path / "runs", tmp_path / "fails"
+    command = ("sh", "-c", f"echo >> {runs}; test ! -e {fails}")
+    shell.three()
+    fails.touch()
+    before = templates(SERVERS, *command)
+    before.refresh(["shop.web"])
+    assert not before.apply()
+    fails.unlink()
+    anew = templates(SERVERS, *command)
+    anew.refresh(["shop.web"])
+    assert (anew.apply(), len(runs.read_text())) == (True, 2), "the file is as it should be, and nobody has read it"
+    third = templates(SERVERS, *command)
+    third.refresh(["shop.web"])
+    assert (third.apply(), len(runs.read_text())) == (True, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "runs", "t.j2"]
+
+
+def test_two_services_at_one_address_are_a_slip():
+    check_apart([parse_listen("127.0.0.1:0=a.b"), parse_listen("127.0.0.1:0=c.d")])
+    with pytest.raises(LocalError, match=r"an address that is not a\.b's already"):
+        check_apart([parse_listen("127.0.0.1:80=a.b"), parse_listen("127.0.0.1:80=c.d")])
 
 
 def test_a_file_keeps_its_mode_and_no_draft_is_left(shell, templates, tmp_path):
@@ -325,19 +409,21 @@ def test_an_agent_check_is_answered_over_tcp_and_the_last_answer_holds_without_a
 
 
 class Away:
-    """An agent that does not answer, twice; then it says that shop.web changed, and nothing more."""
+    """An agent that does not answer, twice; then it says that shop.web changed, and nothing more unless it is `brief`."""
 
     where = "unix:/nowhere"
 
-    def __init__(self):
+    def __init__(self, *, brief=False):
         self.asked = 0
+        self.brief = brief
 
     def events(self, _path):
         self.asked += 1
         if self.asked < 3:
             raise NoAgent(self.where, "refused")
         yield "changed", {"service": "shop.web"}
-        Event().wait()
+        if not (self.brief and self.asked < 9):
+            Event().wait()
 
 
 def test_an_agent_that_never_answered_ends_what_follows_it_and_one_that_did_is_asked_again(monkeypatch):
@@ -345,3 +431,16 @@ def test_an_agent_that_never_answered_ends_what_follows_it_and_one_that_did_is_a
     with pytest.raises(NoAgent):
         Following(Away(), ("shop.web",)).take(60)
     assert Following(Away(), ("shop.web",), has_answered=True).take(60) == ["shop.web"]
+
+
+def test_that_an_agent_is_away_is_said_once_and_that_it_is_back(monkeypatch, capsys):
+    monkeypatch.setattr("dislocate.cli.following.RETRY", 0.01)
+    away = Away(brief=True)
+    following = Following(away, ("shop.web",), has_answered=True)
+    while away.asked < 9:  # it restarts several times after that, and answers each time: that is no news
+        following.take(0.05)
+    said = capsys.readouterr().err
+    assert said.count("everything is left as it is until an agent answers there") == 1
+    assert said.count("no agent at unix:/nowhere (refused): ") == 1
+    assert said.count("the agent at unix:/nowhere answers again") == 1
+    assert len(said.splitlines()) == 2

@@ -21,6 +21,7 @@ from dislocate.core.tunables import (
     VALUE_BYTES,
 )
 from dislocate.core.units import SECOND
+from dislocate.edge.http import keystream
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import ANSWER_WITHIN, STORE_WITHIN
 from dislocate.edge.http.servers import BACKUP_WITHIN, CHANGE_WITHIN, restore_within
@@ -144,14 +145,27 @@ def test_a_minority_says_who_is_missing_and_reads_locally_with_the_age(shell):
         (("put", "k", "x" * (VALUE_BYTES + 1)), "at most 262144 bytes"),
         (("put", "k", "@/no/such/file"), "VALUE: got '@/no/such/file', expected a readable file"),
         (("put", "k", "x", "--cas", "-1"), "an earlier answer"),
-        (("get", "k", "--max-age", "5"), "max_age: got '5', expected a duration"),
-        (("get", "k", "--consistency", "bounded"), "max_age"),
         (("delete", "k", "--prefix", "--cas", "1"), "it compares one key"),
         (("delete", "", "--prefix"), "deleting everything is not offered"),
     ],
 )
 def test_a_slip_of_the_pen_is_told_with_its_mend(shell, words, said):
     assert said in shell.says("kv", *words, code=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--max-age", "5"), "'--max-age': got '5', expected a duration"),
+        (("--consistency", "bounded"), "'--max-age': not given, expected a duration such as '5s' with consistency"),
+        (("--max-age", "5s", "--consistency", "local"), "'--max-age': got '5s'"),
+        (("--consistency", "local", "--max-age", "5s"), "'--max-age': got '5s'"),
+        (("--consistency", "foo"), "'--consistency'"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_a_mistake_of_usage(shell, words, said):
+    for command in (("get", "k"), ("list",)):
+        assert said in shell.says("kv", *command, *words, code=2)
 
 
 # ---- watching
@@ -193,6 +207,17 @@ def test_a_watch_runs_a_command_with_each_change(shell, watching):
     assert (told["event"], told["key"], told["value"]) == ("put", "k", "old")
 
 
+def test_a_watch_says_that_the_store_does_not_answer_and_that_it_does_again(shell, watching, monkeypatch):
+    monkeypatch.setattr(keystream, "LOOK_EVERY", 0.05)
+    shell.backend.node.store = store_view(problem="1 of 3 servers can be heard")
+    watch = watching("k", "--after", "0")
+    assert "No change can be seen here" in watch.stderr.readline()
+    shell.backend.node.store = store_view()
+    assert watch.stderr.readline() == "the store answers again; no change was missed\n"
+    shell.run("kv", "put", "k", "new")
+    assert watch.stdout.readline() == "1  put     k  new\n"
+
+
 def test_a_watch_says_what_is_forgotten_and_goes_on(shell, watching):
     shell.store.revision = shell.store.oldest = 20
     shell.store.changes = [KeyChange("k", 21, None)]
@@ -214,6 +239,23 @@ def test_servers_are_listed_with_units(shell):
     ]
     shell.backend.node.store = store_view(servers=())
     assert "[store] servers" in shell.says("servers", "list")
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        ({"leader": None}, "no leader answers this agent: what it knows of the store is"),
+        ({"leader": None, "as_of": 0}, "is from before this agent started; dislocate store status says why"),
+        ({"as_of": 0}, "is from before this agent started: ask wdc/b1, which led then"),
+    ],
+)
+def test_a_list_that_may_not_be_what_is_so_says_how_old_it_is(shell, view, words):
+    assert shell.run("servers", "list").stderr == ""
+    shell.backend.node.store = store_view(**view)
+    said = shell.run("servers", "list")
+    assert words in said.stderr
+    assert words not in said.stdout
+    assert shell.run("servers", "list", "--json").stderr == ""
 
 
 def test_servers_are_changed(shell):

@@ -5,12 +5,13 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from dislocate.cli import run_progress
+from dislocate.cli import run_follow
 from dislocate.cli.main import cli
-from dislocate.cli.run_progress import Progress, _follow_live, _picture, headline, interesting, overview
+from dislocate.cli.run_follow import _follow_live, _picture
+from dislocate.cli.run_progress import Progress, _details, headline, interesting, overview
 from dislocate.client.connection import AgentConnection, NoAgent
 from dislocate.core.boundary.requests import Refused
-from dislocate.core.boundary.runs import Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
+from dislocate.core.boundary.runs import Applied, Hold, NodeState, RunState, Step, TaskOutcome, TaskResult
 from dislocate.core.boundary.store import Uncertain
 from dislocate.core.runs.records import audit_key
 from dislocate.core.units import SECOND
@@ -55,7 +56,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_progress, "RETRY", 0.01)
+    monkeypatch.setattr(run_follow, "RETRY", 0.01)
     monkeypatch.setenv("DISLOCATE_TOKEN", TOKEN)
     runs = FakeRuns(FakeBackend())
     with served(runs.backend, seal=seal) as url:
@@ -160,9 +161,24 @@ def test_every_other_end_is_a_failure_and_says_what_to_type(shell, state):
     assert "dislocate run status 1" in said
 
 
+def test_what_nobody_has_is_said_aloud_at_the_start(shell):
+    file = shell.spec(SPEC + '[strategy]\nwaves = ["frx"]\nfloor = { "shop.wbe" = 0.9 }\n')
+    refused = shell.run("run", "start", file, "--detach", code=1)
+    assert f"{file}: strategy.floor: got 'shop.wbe'" in refused.stderr
+    assert not shell.runs.started
+    done = shell.run("run", "start", file, "--detach", "--unknown-services")
+    assert "note: strategy.waves[0]: no node is in 'frx', did you mean 'fra'?\n" in done.stderr
+    assert "note: strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?" in done.stderr
+
+
 def test_a_run_can_be_left_to_itself(shell):
     assert shell.says("run", "start", shell.file, "--detach").splitlines()[1].split() == ["1", "web", "3", "running"]
-    assert shell.json("run", "start", shell.file, "--detach") == {"id": "2", "state": "running", "targets": 3}
+    assert shell.json("run", "start", shell.file, "--detach") == {
+        "id": "2",
+        "state": "running",
+        "targets": 3,
+        "doubts": [],
+    }
 
 
 def test_events_are_json_for_programs(shell):
@@ -237,7 +253,7 @@ def test_a_status_shows_data_centers_nodes_and_what_it_waits_for(shell):
         ["fra", "1", "0", "1", "1", "0"],
         ["wdc", "0", "0", "2", "0", "0"],
     ]
-    assert "(validate): nginx: [emerg] ...\n" in said
+    assert "(validate): nginx: [emerg] ... unknown directive\n" in said
     assert "a2: nginx: [emerg]\n    unknown directive\n" in said
     assert [line for line in said.splitlines() if line.startswith("wdc/b2") and " NO " in line]
     assert "dislocate run resume 1" in said
@@ -250,7 +266,13 @@ def test_a_status_by_name_is_told_in_a_data_center_that_is_cut_off(shell):
     said = shell.says("run", "status", "web", code=1)
     assert "run status --local" in said
     assert "run 1 of web: running" in shell.says("run", "status", "web", "--local")
-    assert shell.says("run", "status", "--local").splitlines()[1].split()[:2] == ["1", "web"]
+    age, _, row = shell.says("run", "status", "--local").splitlines()[:3]
+    assert (age, row.split()[:2]) == ("as it was at most 1.5 s ago", ["1", "web"])
+    shell.runs.missing = ""
+    shell.runs.move("1", RunState.DONE)
+    shell.runs.missing = "wdc/b1"
+    said = shell.says("run", "status", "web", "--local")
+    assert said.startswith("as it was at most 1.5 s ago\nrun 1 of web: done")
 
 
 def test_runs_are_listed_and_named_by_name(shell):
@@ -268,6 +290,21 @@ def test_a_run_is_steered(shell, verb):
     assert said.splitlines()[1].split() == ["1", verb, "5"]
     (asked,) = shell.runs.steered
     assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann")
+
+
+def test_a_node_that_drifted_since_says_what():
+    done = {"state": "done", "steps": [], "took": 0.1, "kind": ""}
+    assert _details(done, "") == "  0 of 0 changed, 0.1 s"
+    told = _details({**done, "kind": "drift"}, "file /etc/motd: changed")
+    assert told == "  0 of 0 changed, 0.1 s; drifted since: file /etc/motd: changed"
+
+
+def test_a_revert_is_forced_with_words_for_the_audit(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    assert "--why" in shell.says("run", "revert", "web", "--force", code=1)
+    assert shell.runs.steered == []
+    shell.run("run", "revert", "web", "--force", "--why", "run 9 is stuck")
+    assert (shell.runs.steered[0].force, shell.runs.steered[0].words) == (True, "run 9 is stuck")
 
 
 @pytest.mark.parametrize("verb", ["skip", "retry"])
@@ -388,7 +425,7 @@ def test_without_an_agent_nothing_begins(shell, monkeypatch):
 
 
 def test_a_run_whose_agent_is_lost_goes_on_and_says_where_to_look(shell, monkeypatch):
-    monkeypatch.setattr(run_progress, "TRIES", 3)
+    monkeypatch.setattr(run_follow, "TRIES", 3)
     events, asked = AgentConnection.events, iter([1])
 
     def lost(agent, path, since=None):
@@ -479,7 +516,42 @@ def test_the_end_of_a_log_is_told_once_and_whole():
     shown = list(overview(progress))
     assert shown[-1] == "fra/a1: apply web: not ready\n    Its log ends: 1\n    2"
     assert "\n".join(shown).count("Its log ends") == 1
-    assert "apply web: not ready ...\n" in "\n".join(shown)
+    assert "apply web: not ready ... 2\n" in "\n".join(shown)
+
+
+def test_what_a_revert_left_and_why_it_was_is_told(shell):
+    assert shell.says("run", "start", shell.file, "--detach")
+    steps = (
+        Step("file /etc/motd", "changed", "was removed"),
+        Step("key color", "left", "color was changed again since, so it was left"),
+    )
+    failed = Applied(state=NodeState.FAILED, kind="apply", words="x: exit 100: Reading lists\nE: no package x")
+    shell.runs.move_node("1", "fra/a1", NodeState.REVERTED, steps=steps, applied=failed)
+    shell.runs.move("1", RunState.REVERTED)
+    said = shell.says("run", "status", "1")
+    details = "key color: color was changed again since, so it was left; it had failed (apply): x: exit 100: Reading lists ..."
+    assert f"{details} E: no package x\n" in said
+    assert "\nfra/a1: x: exit 100: Reading lists\n    E: no package x\n" in said
+    applied = shell.json("run", "status", "1")["nodes"]["fra/a1"]["applied"]
+    assert (applied["state"], applied["kind"]) == ("failed", "apply")
+
+
+def test_a_node_that_left_something_says_so_as_it_comes():
+    progress = Progress()
+    progress.take("status", {**RUN, "nodes": {"fra/a1": part("started")}, "plan": []})
+    edited = ("file /etc/motd", "replaced", "was removed; it was changed since the run, and what it was then is in /x")
+    left = ("migrate", "left", "nothing says how to undo: migrate")
+    assert progress.take("node", {"node": "fra/a1", "part": part("reverted", steps=[edited, left])}) == [
+        f"fra/a1  reverted  {edited[0]}: {edited[2]}; {left[0]}: {left[2]}"
+    ]
+
+
+def test_what_fails_on_the_way_back_as_it_did_before_is_told_once():
+    words = "reload: exit 1\nno such unit"
+    failed = {"state": "failed", "kind": "apply", "words": words}
+    progress = Progress()
+    progress.take("status", {**RUN, "nodes": {"fra/a1": part("revert failed", words, applied=failed)}, "plan": []})
+    assert "\n".join(overview(progress)).count("reload: exit 1") == 2  # in short, and whole
 
 
 def test_each_thing_is_told_once():
@@ -510,5 +582,14 @@ RUN = {
 }
 
 
-def part(state, words=""):
-    return {"state": state, "kind": "", "words": words, "steps": [], "took": 0.0, "wave": "fra", "reachable": True}
+def part(state, words="", steps=(), applied=None):
+    return {
+        "state": state,
+        "kind": "",
+        "words": words,
+        "steps": [{"resource": name, "result": result, "words": said, "took": 0.0} for name, result, said in steps],
+        "took": 0.0,
+        "wave": "fra",
+        "reachable": True,
+        "applied": applied,
+    }

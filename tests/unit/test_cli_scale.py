@@ -88,6 +88,19 @@ def test_json_is_taken_from_standard_input(shell):
     assert shell.policy().driver == CommandDriver(run=("x",), timeout=5 * SECOND)
 
 
+def test_a_data_center_that_nobody_knows_is_refused_unless_forced(shell):
+    text = '{"max": 7, "datacenters": ["fra", "mars"], "driver": {"kind": "command", "run": ["x"]}}'
+    done = CliRunner().invoke(cli, ["scale", "set", NAME, "--file", "-", "--agent", shell.url], input=text)
+    assert (done.exit_code, "datacenters[1]: got 'mars', expected a data center that is known: fra" in done.stderr) == (
+        1,
+        True,
+    )
+    shell.run("scale", "set", NAME, "--file", "-", "--force", stdin=text)
+    assert shell.policy().datacenters == ("fra", "mars")
+    shell.run("scale", "set", NAME, "--max", "9")  # what was kept is no new mistake
+    assert (shell.policy().max, shell.policy().datacenters) == (9, ("fra", "mars"))
+
+
 def test_show_says_how_many_why_and_what_came_of_it(shell):
     both = (instance(NAME, "a"), instance(NAME, "b"))
     shell.backend.node.catalog.services[NAME] = ServiceView(name=NAME, index=1, instances=both)

@@ -13,10 +13,13 @@ import msgspec
 import pytest
 
 from dislocate.client import Client, NoAgent, NoEndpoint, Outcome
-from dislocate.client.connection import Problem
-from dislocate.core.boundary.balance import Policy, ReportUsage, Share
+from dislocate.client.connection import Problem, find_agent
+from dislocate.client.owed import with_owed
+from dislocate.client.sync import Exchange
+from dislocate.core.boundary.balance import Outcomes, Policy, ReportUsage, Share, Usage
+from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.values import Status
-from dislocate.core.errors import DislocateError
+from dislocate.core.errors import DislocateError, LocalError
 from dislocate.edge.http.access import Access, Role
 from tests.support.agent_thread import PATIENCE, AgentThread, at
 from tests.support.moody import nobody
@@ -166,6 +169,48 @@ def test_a_caller_that_may_only_read_picks_and_is_not_counted(caplog):
     assert len([one for one in caplog.records if "is not counted" in one.message]) == 1
 
 
+def test_a_report_that_a_busy_agent_did_not_hear_is_told_with_the_next_one(agent, client, caplog):
+    agent.put(at(7001))
+    agent.do(lambda: setattr(agent.backend, "result", Refused("unavailable", "caller", "too many report here")))
+    picked_ports(client, 9)
+    until(lambda: any("too many report here" in one.message for one in caplog.records))
+    agent.put(at(7002, "o2"))
+    until(lambda: picked_ports(client, 1) == {7002})  # routes come all the same
+    heard = len(agent.asked)
+    agent.do(lambda: setattr(agent.backend, "result", Done()))
+    until(lambda: told_calls(agent.asked[heard:]).get("o1") == 9)
+    time.sleep(1.2)
+    assert told_calls(agent.asked[heard:])["o1"] == 9, "and once"
+
+
+def told_calls(asked):
+    outcomes = [one for told in asked if type(told) is ReportUsage for usage in told.usages for one in usage.outcomes]
+    return {name: sum(one.calls for one in outcomes if one.instance == name) for name in {o.instance for o in outcomes}}
+
+
+def test_a_connection_that_the_agent_ended_meanwhile_is_seen_before_anything_is_sent(agent):
+    agent.put(at(7001))
+    exchange = Exchange(find_agent(agent.where), "4711-1")
+    assert exchange.open()
+    assert exchange.ask([], {"orders.api": None}, 0.0).routes.keys() == {"orders.api"}
+    assert not exchange.open()
+    agent.stop()
+    agent.start()
+    until(exchange.open)
+    assert exchange.ask([], {"orders.api": None}, 0.0).routes.keys() == {"orders.api"}
+    exchange.close()
+
+
+def test_outcomes_that_are_owed_are_added_up_and_rates_are_those_of_now():
+    web = Outcomes("fra/a1", "web-1", 10, 1, 0.2)
+    owed = [Usage("a", 50.0, 1.0, (web,)), Usage("gone", 9.0, 0.0, (web,)), Usage("silent", 9.0)]
+    new = [Usage("a", 4.0, 0.5, (Outcomes("fra/a1", "web-2", 15, 0, 0.1), Outcomes("fra/a1", "web-1", 1, 1, 0.3)))]
+    assert with_owed(owed, new) == [
+        Usage("a", 4.0, 0.5, (Outcomes("fra/a1", "web-2", 15, 0, 0.1), Outcomes("fra/a1", "web-1", 11, 2, 0.3))),
+        Usage("gone", 0.0, 0.0, (web,)),
+    ]
+
+
 def test_an_interrupt_says_nothing_of_the_endpoint(agent, client):
     agent.put(at(7001))
     with pytest.raises(KeyboardInterrupt), client.pick("orders.api") as picked:
@@ -178,6 +223,20 @@ def test_only_the_first_word_on_a_call_counts(agent, client):
     with client.pick("orders.api") as picked:
         picked.report(Outcome.FAILED)
     assert (picked.endpoint.pending, picked.endpoint.failed, picked.endpoint.succeeded) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [(("x",), "outcome"), ((None,), "outcome")]
+    + [((Outcome.OK, seconds), "latency") for seconds in (-1.0, float("nan"), float("inf"), "1")],
+)
+def test_a_report_that_is_none_is_a_mistake_and_counts_for_nothing(agent, client, arguments, field):
+    agent.put(at(7001))
+    with client.pick("orders.api") as picked:
+        with pytest.raises(LocalError, match=f"^{field}: got"):
+            picked.report(arguments[0], latency=arguments[1] if len(arguments) > 1 else None)
+        assert picked.endpoint.pending == 1
+    assert (picked.endpoint.pending, picked.endpoint.failed, picked.endpoint.succeeded) == (0, 0, 1)
 
 
 def test_an_instance_that_fails_is_left_alone(agent, client):
@@ -226,6 +285,40 @@ def test_an_unknown_service_is_named_with_the_nearest_one(agent):
         until(lambda: "order.api" in client.status.services)
         with client.pick("order.api") as picked:
             assert picked.port == 7001
+
+
+@pytest.mark.parametrize("name", ["nosuch.service", "Bad Name", "", "a..b"])
+def test_what_can_be_no_name_is_said_at_once_and_spoils_nothing(agent, client, name):
+    agent.put(at(7001))
+    assert picked_ports(client) == {7001}
+    for ask in (client.pick(name).__enter__, lambda: client.route(name), lambda: client.http(name).get("/")):
+        with pytest.raises(LocalError, match=r"service: got .* expected lower-case labels"):
+            ask()
+    with Client("http://127.0.0.1:1", first_within=PATIENCE) as alone, pytest.raises(LocalError):
+        alone.pick(name).__enter__()  # no agent is needed to know
+    agent.put(at(7002))
+    until(lambda: picked_ports(client) == {7002})
+    assert client.status.is_current
+
+
+def test_a_name_that_only_the_agent_refuses_spoils_nothing_either(agent, client, caplog):
+    """An agent of another version may know more mistakes: the whole request is refused then."""
+    agent.put(at(7001))
+    for number in range(4):
+        agent.put(at(7001), service=f"shop-{number}")
+        client.route(f"shop-{number}")
+    assert picked_ports(client) == {7001}
+    agent.do(lambda: agent.backend.refuse("shop-2"))
+    until(lambda: any("shop-2: the agent at" in one.message for one in caplog.records))
+    agent.put(at(7002))
+    until(lambda: picked_ports(client) == {7002})
+    until(lambda: client.status.is_current)
+    with client.pick("shop-2") as picked:
+        assert picked.port == 7001, "what was known of it stays"
+    agent.do(lambda: agent.backend.refuse("shop-9"))
+    with pytest.raises(NoEndpoint, match=r"refuses it: .*no name"):
+        client.pick("shop-9").__enter__()
+    assert client.status.is_current
 
 
 def test_any_number_of_wrong_names_costs_no_more_than_a_full_list(agent, monkeypatch):
@@ -335,6 +428,7 @@ def test_a_closed_client_still_picks_what_it_knew(agent, client):
     assert picked_ports(client) == {7001}
     client.close()
     assert picked_ports(client) == {7001}
+    assert (client.status.is_current, "this client is closed" in str(client.status)) == (False, True)
     with pytest.raises(DislocateError):
         Client(agent.where, first_within=0.05).pick("nobody.here").__enter__()
 
@@ -432,6 +526,45 @@ os._exit(0)
 def test_it_works_in_gevent_and_across_a_fork_there(agent, patched):
     agent.put(at(7001), at(7002, "o2"))
     script = textwrap.dedent(SCRIPT).format(patched=patched, where=agent.where)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+WAITING = """
+from gevent import monkey
+if {patched}:
+    monkey.patch_all()
+import time
+import gevent
+from dislocate.client import Client, NoEndpoint
+
+client, late = Client({where!r}, first_within=1.0), []
+
+def beat():
+    before = time.monotonic()
+    while True:
+        gevent.sleep(0.02)
+        late.append(time.monotonic() - before)
+        before = time.monotonic()
+
+def first():
+    try:
+        client.route("no.such")
+    except NoEndpoint:
+        return True
+
+beating = gevent.spawn(beat)
+waiting = [gevent.spawn(first) for _ in range(3)]
+gevent.joinall(waiting, raise_error=True)
+assert all(one.value for one in waiting)
+assert len(late) >= 10, late
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_who_waits_for_a_first_route_stops_no_other_greenlet(agent, patched):
+    script = textwrap.dedent(WAITING).format(patched=patched, where=agent.where)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 

@@ -8,6 +8,7 @@ import pytest
 
 from dislocate.client import CallFailed, Client, DeadlineExceeded, NoEndpoint, Throttled, balanced
 from dislocate.core.boundary.balance import Policy, Retries
+from dislocate.core.errors import LocalError
 from dislocate.core.units import MILLISECOND
 from tests.support.agent_thread import PATIENCE, AgentThread, at
 from tests.support.moody import Moody, moody_services, nobody, silent
@@ -216,6 +217,112 @@ def test_nobody_to_ask_is_the_picks_own_error(agent, client):
     agent.put()
     with pytest.raises(NoEndpoint):
         client.http("orders.api").get("/")
+
+
+# ---- the caller's own mistakes
+
+
+def counted(client):
+    """What its calls taught of the instances."""
+    with client._process.copy.lock:
+        ends = client._process.copy.services["orders.api"].picker._endpoints.values()
+        return sum(each.failed for each in ends), sum(each.pending for each in ends)
+
+
+NOT_SENT = [
+    ({"path": "x-no-slash"}, "path"),
+    ({"path": "http://elsewhere/x"}, "path"),
+    ({"path": ""}, "path"),
+    ({"path": None}, "path"),
+    ({"path": "/\ud800"}, "path"),
+    ({"headers": {"X-A": "a\r\nb: c"}}, "headers.X-A"),
+    ({"headers": {"X-A": "\u20ac"}}, "headers.X-A"),
+    ({"headers": {"X-A": None}}, "headers.X-A"),
+    ({"headers": {"bad name": "a"}}, "headers"),
+    ({"method": "GE T"}, "method"),
+    ({"timeout": float("nan")}, "timeout"),
+    ({"timeout": float("inf")}, "timeout"),
+    ({"timeout": -1}, "timeout"),
+    ({"timeout": 0}, "timeout"),
+    ({"attempts": 0}, "attempts"),
+    ({"attempts": -1}, "attempts"),
+    ({"attempts": True}, "attempts"),
+    ({"attempts": 1.5}, "attempts"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "field"), NOT_SENT)
+def test_a_mistake_of_the_caller_is_named_and_counts_against_nobody(agent, client, mistake, field):
+    with moody_services(2) as services:
+        agent.put(*(at(each.port, f"o{number}") for number, each in enumerate(services)))
+        orders = client.http("orders.api")
+        asked = {"method": "GET", "path": "/x", **mistake}
+        for _ in range(40):
+            with pytest.raises(LocalError) as raised:
+                orders.request(asked.pop("method", "GET"), asked.pop("path", "/x"), **asked)
+            assert raised.value.field == field
+            asked = {"method": "GET", "path": "/x", **mistake}
+        assert [orders.get("/x").status for _ in range(100)] == [200] * 100, "nothing is throttled or ejected"
+        assert counted(client) == (0, 0)
+        assert requests(*services) == 100
+
+
+def test_a_body_that_cannot_be_sent_counts_against_nobody_whether_hedged_or_not(agent, client):
+    with moody_services(2) as services:
+        hedging(agent, client, services)
+        for ask in (client.http("orders.api").put, client.http("orders.api").post):
+            for _ in range(20):
+                with pytest.raises(TypeError):
+                    ask("/x", body=17)
+        assert counted(client) == (0, 0)
+
+
+def test_a_fragment_stays_at_home_and_what_is_odd_is_escaped(two, client):
+    assert client.http("orders.api").get("/a b?q=\n#there\nit is").status == 200
+    assert ("GET", "/a%20b?q=%0A", b"") in two[0].requests + two[1].requests
+
+
+@pytest.mark.parametrize("address", ["a..b", "a" * 64])
+def test_an_instance_whose_address_is_none_is_passed_over(agent, client, address):
+    with moody_services(1) as (well,):
+        agent.put(at(7001, "odd", address=address), at(well.port, "well"), policy=NO_THROTTLE)
+        for _ in range(5):
+            assert client.http("orders.api").post("/").status == 200
+            with client.tcp("orders.api"):
+                pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda client: client.http("orders.api", timeout=-1),
+        lambda client: client.http("orders.api", attempts=0),
+        lambda client: client.tcp("orders.api", timeout=float("nan")),
+        lambda client: client.balanced("orders.api", timeout=0),
+        lambda client: client.balanced("orders.api", attempts=0),
+        lambda client: client.balanced("Bad Name"),
+        lambda _: Client(first_within=float("nan")),
+        lambda _: Client(first_within=-1),
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_named_before_any_call(client, make):
+    with pytest.raises(LocalError, match=r": got .*, expected "):
+        make(client)
+
+
+def test_arguments_that_do_not_fit_a_balanced_function_count_against_nobody(two, client):
+    @client.balanced("orders.api")
+    def total(endpoint, order_id):
+        return order_id + 1
+
+    assert total(7) == 8
+    for _ in range(5):
+        with pytest.raises(TypeError, match="positional argument"):
+            total()
+    assert counted(client) == (0, 0)
+    with pytest.raises(TypeError):
+        total("seven")
+    assert counted(client) == (1, 0), "what it does itself is its own"
 
 
 # ---- hedging

@@ -17,7 +17,7 @@ from dislocate.core.boundary.effects import Store
 from dislocate.core.boundary.inputs import Stored, StoreFailed
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.errors import LocalError
-from dislocate.io import database
+from dislocate.io import database, reserve
 from dislocate.io.disk import CHECKPOINT, Disk
 
 
@@ -279,6 +279,118 @@ disk.close()
         pytest.skip("file systems cannot be mounted here")
     child = subprocess.run([*in_own_mounts, sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert child.stdout.splitlines() == ["['full:', 'store'] full:", "['store'] store", "True"], child.stderr
+
+
+ON_A_FULL_DISK = """
+import os, subprocess, sys
+from pathlib import Path
+import gevent
+from dislocate.core.boundary.effects import Store
+from dislocate.core.boundary.values import StoredRecord
+from dislocate.core.errors import LocalError
+from dislocate.io.disk import Disk
+
+there = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(there)], check=True)
+state, ballast = there / "state", there / "ballast"
+
+def started():
+    disk = Disk(state)
+    return disk, disk.claim_boot(1)
+
+def stored(disk, key="k"):
+    answers = []
+    disk.store(Store(1, (StoredRecord(key, b"v"),), True), answers.append)
+    while not answers:
+        gevent.sleep(0.001)
+    return getattr(answers[0], "reason", "stored")[:5]
+
+def fill():
+    with ballast.open("ab", 0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+def in_a_child_that_dies(act):
+    child = os.fork()
+    if not child:
+        act()
+        os._exit(0)  # the files stay as a killed process leaves them
+    os.waitpid(child, 0)
+"""
+
+
+def on_a_full_disk(tmp_path, script: str) -> list[str]:
+    """What `script` prints, run where it may fill a file system of 16 MiB."""
+    in_own_mounts = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*in_own_mounts, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    child = subprocess.run(
+        [*in_own_mounts, sys.executable, "-c", ON_A_FULL_DISK + script, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout.splitlines()
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_an_agent_starts_again_and_again_while_its_disk_is_full_and_stores_when_it_is_not(tmp_path, how):
+    """Who was killed left its log and the index of that; who was stopped did not."""
+    script = f"""
+disk, _ = started()
+print(stored(disk))
+disk.close()
+if {how == "killed"}:
+    in_a_child_that_dies(started)
+fill()
+
+def again():
+    disk, boot = started()
+    print(boot > 1, stored(disk), [one.key for one in disk.load()], flush=True)
+
+for _ in range(5):
+    in_a_child_that_dies(again)
+disk, boot = started()
+ballast.unlink()
+print(boot, stored(disk), (state / "state.reserve").stat().st_size)
+disk.close()
+"""
+    boot = 8 if how == "killed" else 7
+    assert on_a_full_disk(tmp_path, script) == ["store", *["True full: ['k']"] * 5, f"{boot} store {256 << 10}"]
+
+
+def test_without_a_reserve_a_start_on_a_full_disk_says_to_free_space(tmp_path):
+    script = """
+disk, _ = started()
+disk.close()
+(state / "state.reserve").unlink()
+fill()
+try:
+    started()
+except LocalError as error:
+    print(error)
+"""
+    (said,) = on_a_full_disk(tmp_path, script)
+    assert "state.db: the disk is full (" in said
+    assert "expected free space: make room on the disk of" in said
+    assert "owner" not in said
+
+
+def test_a_reserve_is_made_only_where_there_is_plenty_of_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(reserve, "PLENTY", 1 << 60)
+    kept = reserve.Reserve(tmp_path)
+    kept.top_up()
+    assert not kept.release()
+    monkeypatch.undo()
+    kept.top_up()
+    assert kept.is_whole
+    assert (tmp_path / "state.reserve").stat().st_mode & 0o077 == 0
+    assert kept.release()
+    assert not kept.is_whole
 
 
 def test_boots_grow_whatever_the_clock_says(state_dir):

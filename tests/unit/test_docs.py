@@ -23,6 +23,7 @@ from dislocate.core.boundary.balance import Policy
 from dislocate.core.boundary.runs import Hold, RunState, Verb
 from dislocate.core.boundary.scaling import ProcessDriver, ScalePolicy
 from dislocate.core.boundary.spec import Freeze, Gate, Resource, ResourceBase, Strategy
+from dislocate.core.scale.checking import check_scale_policy
 from dislocate.edge.bodies import CheckBody
 from dislocate.edge.flow_answers import policy_in_words
 from dislocate.edge.http.access import load_tokens
@@ -133,11 +134,15 @@ def test_every_toml_block_is_accepted_by_what_reads_it(page, marks, text, tmp_pa
             parse_spec(text, ".toml", tmp_path)
         case ["policy"]:
             check_policy(parse_toml(text, Policy))
+        case ["scale"]:
+            check_scale_policy(parse_toml(text, ScalePolicy))
         case ["tokens"]:
             (tmp_path / "tokens.toml").write_text(text)
             assert load_tokens(str(tmp_path / "tokens.toml"))
         case _:
-            pytest.fail(f"{page}: mark the block 'config', 'scenario', 'run', 'policy' or 'tokens', or a 'part' of one")
+            pytest.fail(
+                f"{page}: mark the block 'config', 'scenario', 'run', 'policy', 'scale' or 'tokens', or a 'part' of one"
+            )
 
 
 def test_the_configuration_of_the_readme_is_accepted():

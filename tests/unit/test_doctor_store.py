@@ -50,6 +50,13 @@ def test_a_server_with_all_its_links_is_well():
         ("lon/c1 is dead", "servers remove lon/c1", Level.WARN, {"known": members(lon_c1="dead")}),
         ("waiting for lon/c1", "same list in every", Level.WARN, {"group": "", "problem": "waiting for lon/c1"}),
         ("the disk failed", "serves nothing", Level.FAIL, {"role": "failed", "problem": "the disk failed"}),
+        ("two stores were founded", "as it says", Level.FAIL, {"warning": "x: two stores were founded.  Decide"}),
+        (
+            "recovered by force more than once",
+            "as it says",
+            Level.FAIL,
+            {"warning": "the store was recovered by force more than once: a and b"},
+        ),
         ("disk of fra/a2 is full", "as it says", Level.WARN, {"warning": "the disk of fra/a2 is full"}),
         ("2 of 5", "store status", Level.WARN, {"problem": "2 of 5 servers can be heard"}),
         (

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dislocate.fleet.control import Control, FleetRefused, ask_fleet
-from dislocate.fleet.dev import dev_scenario
+from dislocate.fleet.dev import dev_scenario, how_to_talk
 
 
 @pytest.fixture
@@ -39,3 +39,17 @@ def test_a_command_about_nobody_is_answered_and_the_fleet_goes_on(fleet, target,
 def test_who_kills_what_does_not_run_is_told_so(fleet):
     assert ask_fleet(fleet.directory, {"do": "kill", "target": "fra/a1"}) == "kill fra/a1"
     assert ask_fleet(fleet.directory, {"do": "kill", "target": "fra/a1"}) == "kill fra/a1 (not running: fra/a1)"
+
+
+def test_what_to_type_names_the_fleet_since_others_may_run(tmp_path):
+    plan = SimpleNamespace(http="http://127.0.1.1:49700", host="127.0.1.1")
+    fleet = SimpleNamespace(
+        scenario=dev_scenario(2, 1),
+        directory=tmp_path,
+        plans={"fra/a1": plan, "tok/a1": plan},
+        home=lambda path: tmp_path / path,
+    )
+    said = how_to_talk(fleet)
+    breaks = [line.strip() for line in said.splitlines() if " dev do " in line and "--help" not in line]
+    assert breaks[0] == f"dislocate dev do kill tok/a1 --dir {tmp_path}"
+    assert all(line.endswith(f" --dir {tmp_path}") for line in breaks)

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from dislocate.core.balance.called import answering
 from dislocate.core.balance.endpoints import grade, panics, up_weight, usable
 from dislocate.core.balance.explain import explain
-from dislocate.core.balance.flows import Place, fits_without, solve
+from dislocate.core.balance.flows import Place, capacity_of, fits_without, solve
 from dislocate.core.balance.gathering import Gathering, Numbers, backlog, concurrency, endpoint_capacity
 from dislocate.core.balance.messages import FlowReport, PlaceTold
 from dislocate.core.balance.nearby import nearest_shares
@@ -141,12 +141,35 @@ def test_what_is_out_of_reach_counts_nothing_and_gets_nothing():
     assert seen.row.overload
 
 
-def test_capacity_that_nobody_measured_is_taken_from_the_policy_or_from_another_data_center():
+def test_capacity_that_nobody_measured_is_taken_from_another_data_center():
     now = 100 * SECOND
     seen = draw(now, fra=told(now), lon=told(now, each=0.0))
     assert [place.endpoint_capacity for place in seen.inputs] == [100, 100]
+
+
+def test_a_capacity_that_the_policy_says_is_not_measured():
+    now = 100 * SECOND
     seen = draw(now, policy=Policy(capacity=40.0), fra=told(now), lon=told(now, each=0.0))
-    assert [place.endpoint_capacity for place in seen.inputs] == [100, 40]
+    assert [(place.endpoint_capacity, place.capacity) for place in seen.inputs] == [(40, 120), (40, 120)]
+
+
+def test_a_data_center_that_says_far_more_than_the_others_is_believed_in_part():
+    now = 100 * SECOND
+    views = [instance(f"a{n}", dc) for dc in ("fra", "lon", "wdc") for n in (1, 2, 3)]
+    rtts = {"lon": 20 * MILLISECOND, "wdc": 80 * MILLISECOND}
+    seen = draw(now, instances=views, rtts=rtts, fra=told(now, each=1e8), lon=told(now), wdc=told(now, each=90.0))
+    assert [place.endpoint_capacity for place in seen.inputs] == [1000, 100, 90]
+    slow = draw(now, instances=views, rtts=rtts, fra=told(now), lon=told(now), wdc=told(now, each=0.1))
+    assert [place.endpoint_capacity for place in slow.inputs] == [100, 100, 0.1], "one may well be slow"
+
+
+def test_an_absurd_rate_of_one_instance_counts_as_a_few_times_what_its_peers_say():
+    honest = [instance(f"a{n}", load=Load(0.3, 2, 30.0)) for n in (1, 2, 3)]
+    lie = replace(honest[0], load=Load(0.5, 1, 1e9))
+    assert endpoint_capacity(honest) == pytest.approx(100.0)
+    assert endpoint_capacity([lie, *honest[1:]]) <= 400.0
+    mostly_idle = [replace(one, load=Load(0.05, 1, 4.0)) for one in honest[1:]]
+    assert endpoint_capacity([lie, *mostly_idle]) == pytest.approx(800.0), "ten times what those say that idle"
 
 
 def test_without_any_word_of_load_all_goes_to_the_nearest_that_lives():
@@ -186,6 +209,20 @@ def test_what_an_endpoint_carries_is_read_off_those_that_work():
 def test_a_backlog_is_what_waits_where_all_is_busy():
     assert backlog([instance(load=Load(1.0, 30, 100.0)), instance(load=Load(0.5, 9, 50.0))], 4.0) == 26.0
     assert backlog([instance(load=Load(1.0, 30, 100.0))], 0.0) == 0.0
+
+
+def test_one_second_of_a_lone_instance_that_lies_is_measured_by_what_was_known():
+    gathering = Gathering()
+    for number, rate in enumerate((50.0, 50.0, 1e6, 50.0)):
+        gathering.second((instance(load=Load(0.5, 2, rate)),), number * SECOND)
+    gathering.tell((instance(),), 1.0)
+    assert gathering.told.endpoint_capacity == pytest.approx(148.0)  # 100, then 160 for a moment, and on the way back
+
+
+def test_the_backlog_of_one_takes_away_no_more_than_it_carries_itself():
+    absurd, busy = instance(load=Load(1.0, 900_000, 100.0)), instance(load=Load(1.0, 30, 100.0))
+    assert backlog([absurd, busy], 4.0, 100.0) == 200.0 + 26.0
+    assert capacity_of(100.0, 2.0, backlog([absurd, busy], 4.0, 100.0)) == 87.0
 
 
 def test_numbers_are_told_when_one_moved_by_a_twentieth():
@@ -348,9 +385,9 @@ def test_how_calls_go_is_added_up_over_hosts_and_forgotten_when_nobody_calls():
 # ---- would this fit, and why
 
 
-def service_flows(*, spill=Spill.LOAD, **known):
+def service_flows(*, spill=Spill.LOAD, policy=None, **known):
     now = 100 * SECOND
-    policy = Policy(spill=spill)
+    policy = policy or Policy(spill=spill)
     seen = draw(now, policy=policy, **{name: told(now, demand=demand) for name, demand in known.items()})
     row = FlowRow(
         source="fra",
@@ -372,7 +409,22 @@ def test_a_drain_fits_when_the_others_carry_all_of_it():
     assert fits_without(service_flows(fra=100, lon=100), "fra").fits
     refused = fits_without(service_flows(fra=200, lon=100), "fra")
     assert not refused.fits
-    assert refused.words == "orders.api: 300 requests a second are offered, lon carry 285 requests a second at 95% load"
+    assert (
+        refused.words == "orders.api: 300 requests a second are offered, lon carries 285 requests a second at 95% load"
+    )
+
+
+def test_a_drain_counts_what_instances_get_from_callers_that_tell_nothing():
+    """HAProxy, nginx and whoever asks DNS follow the flows, and report no demand."""
+    idle = service_flows(fra=0, lon=0)
+    served = {"fra": 200.0, "lon": 100.0}
+    busy = replace(idle, inputs=tuple(replace(place, served=served[place.datacenter]) for place in idle.inputs))
+    refused = fits_without(busy, "fra")
+    assert (refused.fits, refused.demand) == (False, 300.0)
+    assert refused.words.startswith("orders.api: 300 requests a second come, whoever sends them, lon carries 285")
+    words = explain(idle.home, busy.inputs, idle.policy, 100 * SECOND, is_known=True)
+    assert "Instances get 300 req/s, more than callers tell of" in " ".join(words)
+    assert "Instances get" not in " ".join(idle.explanation)
 
 
 def test_a_drain_does_not_fit_where_nobody_else_lives_or_nothing_may_leave():
@@ -390,6 +442,17 @@ def test_the_explanation_says_what_was_decided_with_numbers():
 
 
 # ---- policies
+
+
+def test_a_tier_or_price_where_nobody_is_is_said_to_count_for_nothing():
+    policy = Policy(tiers={"lon": 1, "mars": 2}, prices={"mars": 0.5, "moon": 1.0}, price_weight=MILLISECOND)
+    words = [
+        line for line in service_flows(policy=policy, fra=10.0, lon=0.0).explanation if "counts for nothing" in line
+    ]
+    assert [line.split(":")[0] for line in words] == [
+        "mars (tier 2, price 0.5 in the policy)",
+        "moon (price 1 in the policy)",
+    ]
 
 
 def test_a_policy_is_read_as_it_was_written():

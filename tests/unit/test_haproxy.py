@@ -1,19 +1,14 @@
-"""Other people's proxies: what a HAProxy is told so that its servers are the pool, and what its agent-checks are answered."""
+"""Other people's proxies: the pool of a service, what agent-checks are answered, and the driver of a HAProxy."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from dislocate.client.connection import NoAgent, Problem
-from dislocate.client.pool import Server, State, pool, scaled
+from dislocate.client.pool import State, pool, scaled
 from dislocate.core.errors import LocalError
 from dislocate.haproxy.agent_check import line
 from dislocate.haproxy.driver import Bond, Driver
-from dislocate.haproxy.runtime import Slot
-from dislocate.haproxy.slots import steps
-
-ADDRESSES = [f"10.0.0.{at}" for at in range(1, 7)]
+from dislocate.haproxy.runtime import NoProxy, Runtime
+from tests.support.fake_haproxy import FakeProxy, slot
 
 
 def instance(at, part=0.5, **changes):
@@ -33,36 +28,6 @@ def instance(at, part=0.5, **changes):
 
 def flows(*instances):
     return {"instances": list(instances)}
-
-
-def server(at, weight=1.0, state=State.READY):
-    return Server(f"fra/a1/web-{at}", "fra", f"10.0.0.{at}", 80, weight, state, "passing")
-
-
-def slot(at, address="127.0.0.1", port=1, weight=1, state="maint", since=100):
-    return Slot(f"s{at}", address, port, weight, state, since)
-
-
-class FakeProxy:
-    """Obeys `set server` as HAProxy does; a slot whose address becomes another while it is in is a fault."""
-
-    def __init__(self, slots):
-        self.slots = {each.name: each for each in slots}
-
-    def obey(self, commands):
-        for command in commands:
-            _, _, name, what, value, *more = command.split()
-            found = self.slots[name.partition("/")[2]]
-            if what == "addr":
-                assert found.state == "maint", command
-                found = replace(found, address=value, port=int(more[1]))
-            else:
-                found = replace(found, **{what: int(value) if what == "weight" else value})
-            self.slots[found.name] = found
-
-    @property
-    def ready(self):
-        return {each.address: each.weight for each in self.slots.values() if each.state == "ready"}
 
 
 # ---- the pool
@@ -108,72 +73,6 @@ def test_a_load_that_cannot_be_moves_a_weight_no_further_than_its_bounds():
     assert min(each.weight for each in found) >= 0.25 / 4.0
 
 
-# ---- slots
-
-
-def test_an_empty_backend_takes_the_pool_address_before_state():
-    told = steps("web", [slot(1), slot(2)], [server(1), server(2, 0.5)])
-    assert told.commands == (
-        "set server web/s1 addr 10.0.0.1 port 80",
-        "set server web/s1 weight 256",
-        "set server web/s1 state ready",
-        "set server web/s2 addr 10.0.0.2 port 80",
-        "set server web/s2 weight 128",
-        "set server web/s2 state ready",
-    )
-
-
-def test_a_server_that_drains_keeps_its_slot_and_one_that_is_gone_leaves_it():
-    proxy = FakeProxy([slot(1, "10.0.0.1", 80, 256, "ready"), slot(2, "10.0.0.2", 80, 256, "ready")])
-    told = steps("web", list(proxy.slots.values()), [server(2, 0.0, State.DRAIN)])
-    assert told.commands == ("set server web/s1 state maint", "set server web/s2 state drain")
-
-
-def test_who_is_out_takes_no_slot_and_where_slots_are_few_the_busiest_have_them():
-    told = steps("web", [slot(1)], [server(1, 0.2), server(2), server(3, 0.0, State.DOWN)])
-    assert "addr 10.0.0.2" in told.commands[0]
-    assert [each.address for each in told.unplaced] == ["10.0.0.1"]
-
-
-def test_a_slot_that_was_left_long_ago_is_taken_before_one_just_left():
-    told = steps("web", [slot(1, since=2), slot(2, since=900)], [server(1)])
-    assert told.commands[0].startswith("set server web/s2 addr")
-
-
-def test_a_host_name_is_told_and_not_placed():
-    named = replace(server(1), address="mx.example.com")
-    told = steps("web", [slot(1)], [named])
-    assert (told.commands, told.nameless) == ((), (named,))
-
-
-SERVERS = st.lists(
-    st.builds(
-        server,
-        st.integers(1, 6),
-        st.sampled_from([0.0, 0.001, 0.5, 1.0]),
-        st.sampled_from(list(State)),
-    ),
-    max_size=6,
-    unique_by=lambda each: each.key,
-)
-
-
-@given(st.lists(SERVERS, min_size=1, max_size=6), st.integers(1, 6))
-def test_told_twice_nothing_is_said_and_who_is_ready_is_in_with_its_weight(pools, size):
-    proxy = FakeProxy([slot(at) for at in range(size)])
-    for wanted in pools:
-        told = steps("web", list(proxy.slots.values()), wanted)
-        proxy.obey(told.commands)
-        assert steps("web", list(proxy.slots.values()), wanted).commands == ()
-        missing = {each.address for each in told.unplaced}
-        expected = {
-            each.address: scaled(each.weight, 256)
-            for each in wanted
-            if each.state is State.READY and each.address not in missing
-        }
-        assert proxy.ready == expected
-
-
 # ---- agent-checks
 
 
@@ -201,6 +100,36 @@ def test_an_agent_check_is_answered_by_share_and_status(asked, told):
         )
     )
     assert line(found, asked) == told
+
+
+# ---- the runtime socket
+
+STATE = """1
+# be_id be_name srv_name srv_addr srv_port srv_uweight srv_admin_state srv_time_since_last_change
+3 web s1 10.0.0.1 80 256 0 7
+3 web b1 10.0.0.2 80 256 0 7
+"""
+
+
+def saying(stat):
+    """A runtime whose HAProxy answers so to `show stat`."""
+    runtime = Runtime("/nowhere")
+    runtime.ask = {"show servers state web": STATE, "show stat 3 4 -1": stat}.__getitem__
+    return runtime
+
+
+def test_a_slot_is_a_backup_as_the_statistics_say():
+    runtime = saying("# pxname,svname,qcur,bck,\nweb,s1,0,0,\nweb,b1,0,1,\n\n")
+    assert [(each.name, each.is_backup) for each in runtime.slots("web")] == [("s1", False), ("b1", True)]
+
+
+@pytest.mark.parametrize(
+    "stat",
+    ["", "Permission denied\n", "# pxname,svname,bck,\nweb,s1,0,\n", "# pxname,svname,bck,\napi,s1,0,\napi,b1,1,\n"],
+)
+def test_statistics_that_do_not_say_of_each_server_what_it_is_are_no_reason_to_move_any(stat):
+    with pytest.raises(NoProxy, match="do not know all servers of web"):
+        saying(stat).slots("web")
 
 
 # ---- the driver
@@ -292,6 +221,7 @@ def test_a_service_that_the_agent_forgot_stays_as_it_was_and_that_is_said_once(d
     assert driver.apply() == 0
     assert said[6:] == ["shop.web: the agent knows no such service"]
     assert set(proxy.ready) == {"10.0.0.1", "10.0.0.2"}
+    assert driver.unknown == (), "it was known"
 
 
 def test_what_is_lacking_is_said_once_while_it_lacks(driven):
@@ -302,6 +232,36 @@ def test_what_is_lacking_is_said_once_while_it_lacks(driven):
     driver.apply()
     lacking = [words for words in said if "have no slot" in words]
     assert (len(lacking), "fra/a1/web-3" in lacking[0]) == (1, True)
+
+
+def test_a_backend_without_backups_is_told_of_once_with_what_to_add(driven):
+    driver, _, agent, said = driven
+    for other in (0.0, 0.5, 0.0):
+        agent.answer = flows(instance(1), instance(2, other))
+        driver.refresh("shop.web")
+        driver.apply()
+    lacking = [words for words in said if "no backup servers" in words]
+    assert (len(lacking), "option allbackups" in lacking[0]) == (1, True)
+
+
+def test_a_backend_that_is_not_there_any_more_keeps_no_other_from_being_driven(tmp_path):
+    proxy, said = FakeRuntime(2), []
+    runtime = Socket(proxy)
+    found = runtime.slots
+
+    def slots(backend):
+        if backend == "old":
+            raise LocalError("--backend", got="old", expected="a backend of that HAProxy")
+        return found(backend)
+
+    runtime.slots = slots
+    bonds = (Bond("old", "shop.web"), Bond("web", "shop.web"))
+    driver = Driver(Agent(instance(1)), runtime, bonds, said.append, tmp_path / "state")
+    driver.refresh("shop.web")
+    with pytest.raises(LocalError, match="old"):
+        driver.apply()
+    assert proxy.ready == {"10.0.0.1": 256}
+    assert (tmp_path / "state").exists()
 
 
 def test_a_refusal_of_the_socket_names_its_words(driven):

@@ -111,6 +111,7 @@ def test_at_its_timeout_it_dies_with_its_whole_group(host, tmp_path):
     )
     outcome = host.apply(resource)
     assert (outcome.result, outcome.kind) == (TaskResult.FAILED, "timeout")
+    assert "did not end within 700ms and was killed; give it a longer `timeout` in its resource" in outcome.words
     until(lambda: not any(lives(pid) for pid in pids_in(pids)))
 
 
@@ -140,7 +141,8 @@ def test_a_flood_of_output_is_cut(host):
     task_id = host.begin(TaskVerb.APPLY, shell("yes | head -c 3000000", once=True), stream=True)
     assert until(lambda: host.last(task_id)).result is TaskResult.CHANGED
     assert len(host.output(task_id)) < 300 * 1024
-    assert b"the rest is not shown" in host.output(task_id)
+    shown, _, rest = host.output(task_id).partition(b"\n... more than 256 KiB: the rest is not shown\n")
+    assert rest == b"... %d bytes were left out; write them to a file there\n" % (3_000_000 - len(shown))
     assert all(len(told.outcome.output) <= 8 * 1024 for told in host.told)
 
 

@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+from pathlib import Path as FilePath
 
 import pytest
 
@@ -106,6 +107,26 @@ def test_what_is_applied_again_in_a_run_does_not_become_its_before(host, motd):
     host.apply(File(path=str(motd), content="first"))
     host.revert(File(path=str(motd), content="first"))
     assert motd.read_text() == "original"
+
+
+def test_what_somebody_edited_since_is_put_back_and_the_edit_kept(host, motd):
+    motd.write_text("original")
+    resource = File(path=str(motd), content="of the run")
+    made = host.apply(resource).after
+    motd.write_text("by hand")
+    outcome = host.revert(resource, made=made)
+    assert outcome.result is TaskResult.REPLACED
+    assert motd.read_text() == "original"
+    place = FilePath(outcome.words.rpartition(" ")[2])
+    assert (place.read_text(), stat.S_IMODE(place.stat().st_mode)) == ("by hand", 0o600)
+    assert "it was changed since the run" in outcome.words
+
+
+def test_what_is_as_the_run_left_it_is_put_back_without_more_words(host, motd):
+    resource = File(path=str(motd), content="of the run")
+    made = host.apply(resource).after
+    assert host.revert(resource, made=made).result is TaskResult.CHANGED
+    assert host.revert(resource, made=made).result is TaskResult.SAME
 
 
 def test_each_run_has_a_before_of_its_own(host, motd):

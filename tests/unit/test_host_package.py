@@ -51,6 +51,15 @@ open({str(self.database)!r}, "w").writelines(lines)
 """,
         )
 
+        self._write(
+            directory / "apt-cache",
+            """
+if sys.argv[-1] == "jq":
+    print("jq:\\n  Installed: (none)\\n  Candidate: 1.7\\n  Version table:")
+    print("     1.7 500\\n        500 http://deb.debian.org/debian bookworm/main amd64 Packages\\n *** 1.6 100")
+""",
+        )
+
     def _write(self, path, program: str) -> None:
         path.write_text(f"#!{sys.executable}\nimport sys\n{program}")
         path.chmod(0o755)
@@ -84,6 +93,30 @@ def test_a_version_is_what_is_looked_at_where_one_is_named(host, debian):
     assert host.revert(wanted).words == "1.6 -> 1.5"
 
 
+@pytest.mark.parametrize(
+    ("package", "says"),
+    [
+        (
+            Package(name="nosuch"),
+            "absent -> the newest, but apt knows no package nosuch on this host; is the name right",
+        ),
+        (
+            Package(name="jq", version="9.9"),
+            "absent -> 9.9, but apt knows no version 9.9 of jq on this host but 1.7, 1.6;",
+        ),
+    ],
+)
+def test_what_apt_does_not_know_is_said_beforehand(host, debian, package, says):
+    looked = host.look(package)
+    assert looked.result is TaskResult.WOULD_CHANGE
+    assert looked.words.startswith(says)
+
+
+def test_what_apt_knows_is_said_without_more(host, debian):
+    assert host.look(JQ).words == "absent -> the newest"
+    assert host.look(Package(name="jq", version="1.6")).words == "absent -> 1.6"
+
+
 def test_a_revert_removes_what_was_not_there(host, debian):
     host.apply(JQ)
     outcome = host.revert(JQ)
@@ -99,6 +132,7 @@ def test_what_apt_says_is_told(host, debian):
 
 def test_without_root_it_says_what_it_would_run(host, debian, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "only root may run apt-get install" in host.look(JQ).words
     assert "only root may run apt-get install" in host.apply(JQ).words
     assert debian.called.read_text() == ""
 
@@ -168,5 +202,5 @@ def test_an_environment_that_is_not_there_is_named_with_its_mend(host, tmp_path)
     resource = Package(name="app", venv=str(tmp_path / "none"))
     looked = host.look(resource)
     assert looked.result is TaskResult.WOULD_CHANGE
-    assert "there is no environment" in looked.words
+    assert looked.words.startswith("absent -> the newest, but there is no environment")
     assert "python3 -m venv" in host.apply(resource).words

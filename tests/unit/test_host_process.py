@@ -145,14 +145,16 @@ def test_a_process_is_started_registered_and_told_its_port(agents):
 def test_it_may_find_its_port_and_address_in_its_environment(agents):
     program = (
         "import os, http.server\n"
+        "TOLD = ' '.join(os.environ[name] for name in ('COLOR', 'DISLOCATE_REGISTERED', 'DISLOCATE_AGENT'))\n"
         "class H(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(os.environ['COLOR'].encode())\n"
+        "    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(TOLD.encode())\n"
         "http.server.HTTPServer((os.environ['ADDRESS'], int(os.environ['PORT'])), H).serve_forever()\n"
     )
     agents.host.apply(
         web("", run=(sys.executable, "-c", program), environment={"COLOR": "{{ key('c') }}"}), values={"c": "blue"}
     )
-    assert answers(agents) == {"blue"}
+    agent = f"unix:{agents.state_dir}/http.sock"
+    assert answers(agents) == {f"blue shop.web web-{one.port} {one.port} {agent}" for one in agents.instances()}
 
 
 def test_a_new_version_takes_over_and_no_client_notices(agents):

@@ -10,6 +10,7 @@ from dislocate.core.boundary.runs import Task, TaskResult, TaskVerb
 from dislocate.core.boundary.spec import Command, File, Key
 from dislocate.core.units import MILLISECOND
 from dislocate.host import tasks as host_tasks
+from dislocate.host.programs import WORDS
 from dislocate.io.outlets import NoTasks
 from tests.support.hosted import Hosted, until
 
@@ -103,3 +104,11 @@ def test_an_agent_without_a_host_says_so():
     NoTasks(told.append).run(RunTask("run/1", Task(TaskVerb.APPLY, Key(key="a", value="b"), "1")))
     (progressed,) = told
     assert (progressed.task_id, progressed.outcome.result) == ("run/1", TaskResult.FAILED)
+
+
+def test_however_much_a_program_says_its_last_line_is_told(host):
+    script = "for line in $(seq 2000); do echo line $line of many; done; echo E: no such package; exit 100"
+    outcome = host.apply(Command(run=("sh", "-c", script), once=True))
+    assert outcome.words.startswith("sh: exit 100: ")
+    assert outcome.words.endswith("\nE: no such package")
+    assert len(outcome.words.encode()) <= WORDS

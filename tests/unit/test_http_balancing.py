@@ -13,6 +13,7 @@ from dislocate.core.units import HOUR, MILLISECOND, SECOND
 from dislocate.edge.picks import HELD, SETTLED
 from tests.support.api_client import ApiClient
 from tests.support.fake_backend import NOW, FakeBackend, datacenter, instance
+from tests.support.fake_backend import store as store_view
 from tests.support.tiny_store import TinyStore
 from tests.unit.test_http_api import frames, open_stream
 
@@ -63,6 +64,17 @@ def test_a_pick_is_one_instance_with_its_reasons(api, backend):
         8080,
     )
     assert "100% of the traffic from fra goes to fra" in picked["why"]
+
+
+def test_an_excluded_name_that_nobody_has_is_said_and_that_of_a_place_refused(api, backend):
+    three(backend)
+    gone = api.get("/api/services/shop.web/pick?exclude=mars,web-1")
+    assert gone["datacenter"] != "fra"
+    assert gone["why"].endswith("excluded, and nobody here: mars")
+    for place_ in ("lon", "fra", "fra/a1"):
+        problem = api.problem("GET", f"/api/services/shop.web/pick?exclude={place_}")
+        assert (problem.status, problem.field, problem.got) == (422, "exclude", place_)
+        assert "'dc/node/id'" in problem.expected
 
 
 def test_picks_follow_the_flows(api, backend):
@@ -159,6 +171,14 @@ def test_a_policy_that_keeps_traffic_at_home_is_named_where_nobody_is_there(api,
     assert "spill = never" in api.problem("GET", "/api/services/shop.web/pick").detail
 
 
+def test_a_caller_elsewhere_whose_traffic_may_not_leave_is_told_what_it_would_be_told_there(api, backend):
+    three(backend)
+    backend.tell(backend.node.flows.govern("shop.web", Policy(spill=Spill.NEVER)))
+    backend.put(instance())
+    assert picks(api, 1) == {"fra": 1}
+    assert "spill = never" in api.problem("GET", "/api/services/shop.web/pick?from=wdc").detail
+
+
 def test_picks_are_reported_as_load_of_the_caller_edge(api, backend):
     three(backend)
     told = Flag()
@@ -243,7 +263,7 @@ def test_a_policy_is_set_shown_and_deleted(api, store):
         ({"spill": "ded"}, "spill", "did you mean 'dead'?"),
         ({"timeout": 5}, "timeout", "a duration such as '5s'"),
         ({"eject": {"bace": "1s"}}, "eject.bace", "did you mean 'base'?"),
-        ({"tiers": {"wdc": "far"}}, "tiers.wdc", "int"),
+        ({"tiers": {"wdc": "far"}}, "tiers.wdc", "a whole number"),
         ({"target_load": 7}, "target_load", ""),
     ],
 )
@@ -269,7 +289,12 @@ def test_a_policy_set_by_hand_that_cannot_be_read_is_listed_with_its_problem(api
     assert "did you mean 'spill'?" in shown["problem"]
 
 
-# ---- drains
+# ---- drains, where there is no store: with one they are in test_http_drains
+
+
+@pytest.fixture
+def alone(backend):
+    backend.node.store = store_view(group="", servers=())
 
 
 def place(name, demand, capacity, **changes):
@@ -288,6 +313,7 @@ def place(name, demand, capacity, **changes):
     return PlaceInput(**{**fields, **changes})
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_data_center_whose_traffic_fits_elsewhere_is_drained_for_an_hour(api, backend):
     three(backend)
     backend.node.flows.told("shop.web", place("fra", 50.0, 100.0), place("lon", 10.0, 100.0), place("wdc", 0.0, 100.0))
@@ -297,6 +323,7 @@ def test_a_data_center_whose_traffic_fits_elsewhere_is_drained_for_an_hour(api, 
     assert backend.asked == [SetDraining("fra", "datacenter", True, HOUR, "power")]
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_data_center_whose_traffic_would_not_fit_is_refused_with_the_numbers_unless_forced(api, backend):
     three(backend)
     backend.node.flows.told("shop.web", place("fra", 150.0, 200.0), place("lon", 60.0, 100.0), place("wdc", 0.0, 100.0))
@@ -309,6 +336,7 @@ def test_a_data_center_whose_traffic_would_not_fit_is_refused_with_the_numbers_u
     assert backend.asked == [SetDraining("fra", "datacenter", True, HOUR)]
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_only_home_of_a_service_is_not_drained_by_the_way(api, backend):
     backend.put(instance())
     backend.node.flows.told("shop.web", place("fra", 0.0, 100.0), place("wdc", 0.0, 0.0, live=0.0))
@@ -316,6 +344,7 @@ def test_the_only_home_of_a_service_is_not_drained_by_the_way(api, backend):
     assert api.get("/api/drains/wdc")["services"] == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_drain_of_a_data_center_has_an_end_within_three_days(api, backend):
     problem = api.problem("PUT", "/api/drains/fra", {"expires": "73h"})
     assert (problem.field, "72h" in problem.expected, backend.asked) == ("expires", True, [])

@@ -151,6 +151,16 @@ def test_an_unknown_service_is_said_once_with_the_nearest_name(api, backend):
     assert exchange(api, routes={"shop.wbe": none}, wait="10ms") == {"routes": {}, "unknown": {}}
 
 
+def test_a_name_that_can_be_none_is_said_beside_the_routes_of_others(api, backend):
+    backend.put_route(route(instance()))
+    answer = exchange(api, routes={"No Such!": None, "nosuch.service": None, "shop.web": None}, wait="30s")
+    assert list(answer["routes"]) == ["shop.web"]
+    assert answer["unknown"].keys() == {"No Such!", "nosuch.service"}
+    assert "expected lower-case labels" in answer["unknown"]["nosuch.service"]
+    none = {"index": 0, "epoch": 0}
+    assert exchange(api, routes={"No Such!": none}, wait="10ms") == {"routes": {}, "unknown": {}}, "it is said once"
+
+
 def test_a_service_that_appears_ends_the_wait_for_it(api, backend):
     greenlet = gevent.spawn(exchange, api, routes={"shop.web": {"index": 0, "epoch": 0}}, wait="30s")
     while not backend.listeners:
@@ -166,7 +176,6 @@ def test_a_service_that_appears_ends_the_wait_for_it(api, backend):
         ({"usage": []}, "usage", "usages"),
         ({"usages": [{"service": "a"}]}, "usages[0].offered", "required"),
         ({"routes": {"a": {"index": 1}}}, "routes.a.epoch", "whole number"),
-        ({"routes": {"No Such!": None}}, "routes", "lower-case"),
     ],
 )
 def test_a_mistake_names_field_and_mend(api, body, field, words):

@@ -44,8 +44,9 @@ from dislocate.core.store.held import NEVER_CURRENT
 from dislocate.core.store.replica import UNKNOWN_AGE
 from dislocate.core.tunables import KEY_BYTES, TRANSACTION_OPERATIONS, VALUE_BYTES
 from dislocate.core.units import SECOND
+from dislocate.edge.http import keystream
 from tests.support.api_client import ApiClient
-from tests.support.fake_backend import NOW, FakeBackend, store
+from tests.support.fake_backend import NEVER, NOW, FakeBackend, store
 from tests.support.tiny_store import TinyStore
 from tests.unit.test_http_api import open_stream
 
@@ -456,6 +457,7 @@ def test_a_transaction_is_asked_as_it_is_written(api, backend):
         ({"then": [{"put": {"key": "/a", "value": ""}}]}, "then[0].put.key"),
         ({"then": [{"put": {"key": "a", "value": "=", "encoding": "base64"}}]}, "then[0].put.value"),
         ({"then": [{"put": {"key": "a", "value": "x" * (VALUE_BYTES + 1)}}]}, "then[0].put.value"),
+        ({"then": [{"put": {"key": "a", "value": "1"}}, {"put": {"key": "a", "value": "2"}}]}, "then[1].put.key"),
         ({"then": [{"putt": {}}]}, "then[0].putt"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a"}]}, "if[0].number"),
         ({"then": [{"get": {"key": "a"}}], "if": [{"key": "a", "field": "value", "number": 1}]}, "if[0].value"),
@@ -503,6 +505,26 @@ def test_a_stream_resumes_after_the_last_event_seen_and_says_what_is_compacted(a
     stream = open_stream(api, "/api/watch/kv?key=k&after=3", Last_Event_ID="10")
     assert events(stream, 2) == [("compacted", 20, {"oldest": 20}), ("delete", 21, {"key": "k", "revision": 21})]
     assert [each.after for each in backend.asked] == [10, 20]
+    stream.close()
+
+
+def test_a_stream_says_once_that_the_store_does_not_answer_and_once_that_it_does_again(api, backend, monkeypatch):
+    monkeypatch.setattr(keystream, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(keystream, "KEEP_ALIVE", 0.005)
+    backend.result = NEVER
+    backend.node.store = store(problem="1 of 3 servers can be heard", as_of=NOW - 12 * SECOND)
+    stream = open_stream(api, "/api/watch/kv?key=k&after=3")
+    ((event, _, data),) = events(stream, 1)
+    assert (event, data["status"]) == ("problem", 503)
+    assert data["detail"] == (
+        "No change can be seen here for 12s, and none is missed when the store answers again: 1 of 3 servers can be heard"
+    )
+    assert next(stream) == b": still here\n\n", "it is said once"
+    backend.node.store = store()
+    assert events(stream, 1) == [("answering", 0, {"revision": 3})]
+    assert next(stream) == b": still here\n\n"
+    backend.node.store = store(role="failed", problem="this server's part has ended")
+    assert next(stream) == b": still here\n\n", "its agent asks the others"
     stream.close()
 
 

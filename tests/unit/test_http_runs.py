@@ -61,7 +61,7 @@ def started(api, **changes):
 
 
 def test_a_specification_with_durations_in_words_becomes_a_run(api, runs):
-    assert started(api) == {"id": "1", "state": "running", "targets": 3}
+    assert started(api) == {"id": "1", "state": "running", "targets": 3, "doubts": []}
     (asked,) = runs.started
     assert asked.spec.resources[0].timeout == 5 * SECOND
     assert asked.plan.targets == ("fra/a1", "fra/a2", "fra/a3")
@@ -103,6 +103,51 @@ def test_what_cannot_be_meant_is_refused_and_nothing_begins(api, runs, changes, 
     assert (problem.status, problem.field) == (422, field)
     assert says in problem.detail
     assert not runs.started
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"strategy": {"floor": {"shop.wbe": 0.9}}}, "strategy.floor"),
+        ({"gates": [{"service": "shop.web"}, {"service": "shop.wbe"}]}, "gates[1].service"),
+    ],
+)
+def test_a_floor_or_gate_on_what_nobody_has_is_refused_unless_somebody_says_that_it_may(api, runs, changes, field):
+    problem = api.problem("POST", "/api/runs", {**SPEC, **changes})
+    assert (problem.status, problem.field) == (422, field)
+    assert "did you mean 'shop.web'?" in problem.detail
+    assert "--unknown-services" in problem.detail
+    assert not runs.started
+    (doubt,) = started(api, **changes, unknown_services=True)["doubts"]
+    assert doubt.startswith(f"{field}: no node has an instance of 'shop.wbe'")
+    assert len(runs.started) == 1
+
+
+def test_a_template_that_cannot_be_filled_in_is_refused_before_a_canary_meets_it(api, runs):
+    words = "content, line 1: 'facts.colour' is undefined"
+    runs.kill("fra/a1")
+    runs.looks = {"fra/a2": (TaskOutcome(TaskResult.FAILED, kind="render", words=words),)}
+    plain = {"kind": "file", "path": "/etc/plain", "content": "hello"}
+    resources = [plain, {**plain, "path": "/etc/motd", "content": "{{ facts.colour }}"}]
+    problem = api.problem("POST", "/api/runs", {**SPEC, "resources": resources})
+    assert (problem.status, problem.field) == (422, "resources[1]")
+    assert "fra/a2" in problem.detail
+    assert words in problem.detail
+    assert not runs.started
+    (visit,) = runs.visits
+    assert [task.resource.path for task in visit.tasks] == ["/etc/motd"]
+
+
+def test_a_template_that_nobody_could_try_is_told(api, runs):
+    template = {"kind": "file", "path": "/etc/motd", "content": "{{ facts.hostname }}"}
+    runs.unreachable = {"fra/a1": "it did not answer within 5s"}
+    answer = started(api, resources=[template])
+    assert answer["doubts"] == ["its templates were not all tried: fra/a1: it did not answer within 5s"]
+    for node in ("fra/a1", "fra/a2", "fra/a3"):
+        runs.kill(node)
+    assert started(api, resources=[template], name="other")["doubts"] == [
+        "its templates were not tried: no target is within reach"
+    ]
 
 
 def test_a_large_target_must_be_confirmed(api, runs):
@@ -207,8 +252,10 @@ def test_a_plan_names_what_nobody_has(api):
     }
     assert api.ask("POST", "/api/runs/plan", spec).json["doubts"] == [
         "strategy.waves[0]: no node is in 'frx', did you mean 'fra'?",
-        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?",
-        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run",
+        "strategy.floor: no node has an instance of 'shop.wbe', did you mean 'shop.web'?: so no floor is kept; "
+        "only --unknown-services starts it so",
+        "gates[0].service: no node has an instance of 'no.such': a gate without data holds the run; "
+        "only --unknown-services starts it so",
     ]
 
 
@@ -356,7 +403,7 @@ def test_what_a_run_waits_for_is_said_in_words(api, runs):
 
 
 def test_runs_are_listed_the_latest_first_over_or_not(api, runs):
-    assert api.get("/api/runs") == {"runs": []}
+    assert api.get("/api/runs") == {"runs": [], "age": 0.0}
     for number in range(3):
         started(api, name=f"run-{number}")
     runs.move("2", RunState.REVERTED)
@@ -370,6 +417,16 @@ def test_runs_are_listed_the_latest_first_over_or_not(api, runs):
     assert [run["id"] for run in api.get("/api/runs?limit=3")["runs"]] == ["3", "2", "1"]
     assert api.problem("GET", "/api/runs?limit=0").field == "limit"
     assert api.problem("GET", "/api/runs?consistency=locl").field == "consistency"
+
+
+def test_what_is_known_here_has_runs_that_are_over_too_and_says_how_old_it_may_be(api, runs):
+    started(api)
+    runs.move("1", RunState.DONE)
+    assert (api.get("/api/runs")["age"], api.get("/api/runs/1")["age"]) == (0.0, 0.0)
+    runs.missing = "wdc/s1"
+    assert [run["state"] for run in api.get("/api/runs?consistency=local")["runs"]] == ["done"]
+    assert api.get("/api/runs?consistency=local")["age"] == 1.5
+    assert api.get("/api/runs/1?consistency=local")["age"] == 1.5
 
 
 def test_a_run_that_does_not_exist_is_not_found(api):
@@ -392,6 +449,20 @@ def test_every_verb_reaches_the_ledger(api, runs, verb):
     (asked,) = runs.steered
     assert (asked.run, asked.verb, asked.version, asked.words) == ("1", verb, 3, "because")
     assert asked.node == body.get("node", "")
+
+
+def test_only_a_revert_can_be_forced_and_says_why(api, runs):
+    started(api)
+    api.environ |= OPERATOR
+    for verb, body, field in (
+        ("pause", {"force": True, "words": "now"}, "force"),
+        ("revert", {"force": True}, "words"),
+    ):
+        problem = api.problem("POST", f"/api/runs/1/{verb}", body)
+        assert (problem.status, problem.field) == (422, field)
+    api.ask("POST", "/api/runs/1/revert", {"force": True, "words": "9 is stuck"})
+    (asked,) = runs.steered
+    assert (asked.force, asked.words) == (True, "9 is stuck")
 
 
 def test_an_illegal_transition_is_refused_with_the_mend(api, runs):

@@ -403,6 +403,26 @@ def test_an_agent_that_goes_away_while_held_is_asked_again_and_then_given_up(age
     assert "it ends by itself" in said[-1]
 
 
+def test_a_sign_of_life_without_an_answer_leaves_time_for_another(agent, monkeypatch):
+    """A leader that dies takes with it what it was asked; the next one is there soon, and takes the same question."""
+    clock = [0.0]
+    lock, _ = new_lock(agent, now=lambda: clock[0])
+    lock.take(None)
+    answers, send = [NoAgent("there", "timed out")] * 2, lock._agent.send
+
+    def slow(method, path, body=None, timeout=0.0):
+        clock[0] += timeout if answers else 0.0
+        if answers:
+            raise answers.pop()
+        return send(method, path, body, timeout)
+
+    monkeypatch.setattr(lock._agent, "send", slow)
+    clock[0] = 34.0
+    while clock[0] < lock.safe_until and answers:
+        clock[0] += lock.keep()
+    assert lock.keep() == pytest.approx(100 / 3), "the third one was heard in time"
+
+
 def test_an_agent_that_is_not_there_at_first_is_said_at_once(agent):
     agent.url = "unix:/nope"
     with pytest.raises(NoAgent):

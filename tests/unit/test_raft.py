@@ -1,5 +1,6 @@
 """Raft: what the owner of one server, or somebody who waits for an answer, would notice."""
 
+import msgspec
 import pytest
 
 from dislocate.core.boundary.events import LeaderDeposed, LeaderElected, ServersChanged
@@ -76,6 +77,42 @@ def test_whose_disk_hangs_raises_its_term_once(names):
         group.servers[name].disk.is_stuck = True
     group.run("60s")
     assert set(group.terms().values()) <= {1, 2}
+
+
+def test_who_could_not_keep_a_vote_promises_none_so_that_terms_do_not_climb():
+    group = led()
+    leader, term = group.leader(), max(group.terms().values())
+    full, well = followers(group)
+    group.raft(full).is_full = True
+    group.servers[full].disk.is_stuck = True
+    group.kill(leader)
+    group.run("60s")
+    assert group.terms()[well] == term
+    assert group.raft(well).why_no_leader == (
+        f"the disk of dc/{full} is full, without which no leader can be elected: free space there; missing: dc/{leader}"
+    )
+    assert group.raft(well).full() == (server_id(full),)
+    assert group.raft(full).missing() == (server_id(leader),), "the other one asks it for a vote now and then"
+    group.raft(full).is_full = False
+    group.servers[full].disk.is_stuck = False
+    group.run_until(lambda: group.leader() == well, "5s")
+    group.run("1s")
+    assert group.raft(well).full() == ()
+
+
+def test_whose_disk_is_full_is_no_obstacle_where_the_others_are_a_majority():
+    group = led("abcde")
+    full = followers(group)[0]
+    group.raft(full).is_full = True
+    group.servers[full].disk.is_stuck = True
+    group.kill(old := group.leader())
+    group.run_until(lambda: group.leader() not in ("", old), "5s")
+
+
+def test_servers_that_do_not_know_why_a_promise_is_refused_take_it_for_a_refusal():
+    said = msgspec.msgpack.decode(msgspec.msgpack.encode(VoteGiven(False, True, disk_full=True)))
+    assert said[1:3] == [False, True], "what stands behind these an older one does not read"
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode((2, False, True)), type=VoteGiven) == VoteGiven(False, True)
 
 
 @pytest.mark.parametrize("seed", range(10))

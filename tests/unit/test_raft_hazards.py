@@ -1,6 +1,7 @@
 """The ways in which Raft implementations have lost data or stood still, each provoked here.
 
-The numbers are those of the project's list of hazards; those of the store and of the disk are tested there.  A test whose
+The numbers are those of the project's list of hazards, of which those of the store and of the disk are tested there; 17, a
+disk that went back in time, was found since.  A test whose
 cure is switched off must fail: that is what `test_without_its_cure_the_hazard_is_real` asserts, with `CURES` as the table
 of switches.
 """
@@ -406,7 +407,7 @@ def one_whose_disk_goes_back(entries=10, timing=None):
     return group, leader, back
 
 
-def test_15_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does():
+def test_17_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does():
     group, leader, back = one_whose_disk_goes_back()
     acknowledged = group.raft(leader).last_index
     group.run_until(lambda: group.servers[back].forgotten, "2s")
@@ -419,7 +420,7 @@ def test_15_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does():
     assert group.leader() == leader
 
 
-def test_15_that_it_went_back_is_told_again_until_it_has_heard():
+def test_17_that_it_went_back_is_told_again_until_it_has_heard():
     group, _, back = one_whose_disk_goes_back()
     lost = []
     group.ignores = lambda _from, _to, message: isinstance(message, DiskForgot) and len(lost) < 3 and not lost.append(1)
@@ -427,7 +428,7 @@ def test_15_that_it_went_back_is_told_again_until_it_has_heard():
     assert len(lost) == 3
 
 
-def test_15_who_forgot_what_the_leader_does_not_have_in_its_log_any_more_is_found_too():
+def test_17_who_forgot_what_the_leader_does_not_have_in_its_log_any_more_is_found_too():
     group = led()
     leader, back = group.leader(), follower_of(group)
     old = group.copy_disk(back)
@@ -451,7 +452,7 @@ def refusal(group, leader, follower, round_, *, has_looked=True, index=1):
     return group.said(DiskForgot, leader, follower)[before:]
 
 
-def test_15_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_anything():
+def test_17_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_anything():
     """An answer that comes late, in another order or from before the follower had the entries is none."""
     group = led()
     leader, follower = group.leader(), follower_of(group)
@@ -469,7 +470,7 @@ def test_15_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_any
     assert refusal(group, leader, follower, progress.sent_round) == [DiskForgot(match, group.raft(leader).term)]
 
 
-def test_15_who_has_what_it_is_told_that_it_forgot_goes_on():
+def test_17_who_has_what_it_is_told_that_it_forgot_goes_on():
     group = led()
     leader, follower = group.leader(), follower_of(group)
     group.propose("here")
@@ -527,8 +528,8 @@ CURES = {
     test_9_a_removed_server_that_does_not_know_it_disturbs_nobody: [NO_PRE_VOTE, NO_LEASE],
     test_10_a_snapshot_arrives_through_links_that_are_lost_again_and_again: [NO_REWIND],
     test_13_a_leader_whose_disk_is_slow_hands_over: [NO_LOOK_AT_THE_DISK],
-    test_15_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does: [NO_PROOF],
-    test_15_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_anything: [ANY_REFUSAL],
+    test_17_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does: [NO_PROOF],
+    test_17_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_anything: [ANY_REFUSAL],
     test_14_a_host_that_stood_still_elects_nobody_when_it_goes_on: [NO_STALL],
 }
 

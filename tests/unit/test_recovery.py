@@ -104,7 +104,8 @@ def test_this_server_becomes_the_whole_group_at_a_higher_epoch(disk):
     done, _, after = recovered(disk)
     founding = Founding(ME, (), 99, after)
     assert founding.is_member
-    assert founding.group == GroupId(GROUP.uuid, 1)
+    assert founding.group == done.group
+    assert (done.group.uuid, done.group.epoch) == (GROUP.uuid, 1)
     assert founding.members == (SERVERS[0],)
     assert founding.problem == ""
     assert [server.path for server in done.lost] == ["fra/a2", "wdc/a1"]
@@ -129,12 +130,37 @@ def test_the_term_is_above_every_term_that_was_voted_in(disk):
 def test_no_revision_that_others_may_have_given_out_is_given_out_again(disk):
     done, store, _ = recovered(disk)
     assert store.keys.get("lock/a").created == 1, "it was committed: its holder still holds it"
-    assert store.keys.get("lock/b").created == 3 + RECOVERY_STEP, "revision 3 may be another lock's on a lost server"
+    step = RECOVERY_STEP + done.group.branch
+    assert store.keys.get("lock/b").created == 3 + step, "revision 3 may be another lock's on a lost server"
     color = store.keys.get("app/color")
-    assert (color.created, color.modified) == (2, 3 + RECOVERY_STEP)
-    assert done.revision == store.revision == 4 + RECOVERY_STEP, "the last one is that of the runs"
+    assert (color.created, color.modified) == (2, 3 + step)
+    assert done.revision == store.revision == 4 + step, "the last one is that of the runs"
     applied = store.apply(6, command(Put("lock/c", b"")))
-    assert applied.result.revision == store.revision == 5 + RECOVERY_STEP
+    assert applied.result.revision == store.revision == 5 + step
+
+
+def test_two_servers_that_are_recovered_are_two_branches_with_revisions_of_their_own(disk):
+    mine, _, after = recovered(disk)
+    disk.keep(record(DISK_KEY, 3))
+    other, _, _ = recovered(disk, "wdc/a1")
+    assert mine.group.splits_from(other.group)
+    assert other.group.splits_from(mine.group)
+    assert abs(mine.revision - other.revision) > 1 << 20, "how far they are from each other is up to a hash of 39 bits"
+    assert mine.revision < 4 + 2 * RECOVERY_STEP > other.revision, "a later epoch is above both"
+    again = recover_by_force(ME, after)
+    assert not again.group.splits_from(other.group)
+    assert again.revision > max(mine.revision, other.revision)
+
+
+def test_recovering_the_same_disk_again_comes_to_the_same_branch(disk):
+    assert recovered(disk)[0].group == recovered(disk)[0].group
+
+
+def test_what_was_written_before_there_were_branches_is_branch_none():
+    group = msgspec.msgpack.encode((GROUP.uuid, 1))
+    assert msgspec.msgpack.decode(group, type=GroupId) == GroupId(GROUP.uuid, 1, 0)
+    kept = msgspec.msgpack.encode(((GROUP.uuid, 1), (), 4, "member", 1))
+    assert msgspec.msgpack.decode(kept, type=StoredGroup).log_branch == 0
 
 
 def test_no_id_of_a_run_that_others_may_have_given_out_is_given_out_again(disk):
@@ -167,14 +193,14 @@ def test_a_second_recovery_raises_the_revision_again(disk):
     _, _, after = recovered(disk)
     again = recover_by_force(ME, after)
     assert again.group.epoch == 2
-    assert again.revision == 5 + 2 * RECOVERY_STEP
+    assert again.revision == 5 + 2 * RECOVERY_STEP + again.group.branch
 
 
 def test_what_a_superseded_server_kept_is_recovered_above_the_epoch_that_superseded_it(disk):
     disk.keep(record(GROUP_KEY, StoredGroup(GroupId(GROUP.uuid, 1), (SERVERS[1],), 9, Standing.SUPERSEDED, 0)))
     done, store, _ = recovered(disk)
     assert done.group.epoch == 2
-    assert store.revision == 4 + 2 * RECOVERY_STEP
+    assert store.revision == 4 + 2 * RECOVERY_STEP + done.group.branch
     assert "ANOTHER SERVER WAS RECOVERED BEFORE" in done.report
 
 
@@ -215,12 +241,13 @@ def test_other_servers_are_put_out_when_they_hear_of_it(disk):
 
 
 def test_the_report_says_what_was_found_and_what_may_be_lost(disk):
-    report = recovered(disk)[0].report
+    done = recovered(disk)[0]
+    report = done.report
     for words in (
         "from epoch 0 to 1",
         "fra/a1@0000000000000001 alone; out of the group: fra/a2, wdc/a1",
         "up to entry 5; known to be committed up to 3",
-        f"from 3 to {4 + RECOVERY_STEP}",
+        f"from 3 to {4 + RECOVERY_STEP + done.group.branch}",
         "are LOST",
         "2 entries were here of which it is not known whether they were committed",
         "dislocate servers add DC/NAME",

@@ -105,7 +105,7 @@ def test_json_says_durations_in_words_too(read):
     ("old", "new", "field", "mend"),
     [
         ('name = "web"', 'nme = "web"', "nme", "did you mean 'name'?"),
-        ('"/etc/motd"', "5", "resources[0].path", "str"),
+        ('"/etc/motd"', "5", "resources[0].path", "text"),
         ('path = "/etc', 'pth = "/etc', "resources[0].pth", "did you mean 'path'?"),
         ('run = ["systemctl"', 'rum = ["systemctl"', "resources[1].rum", "did you mean 'run'?"),
         ('kind = "command"', 'kind = "comand"', "resources[1].kind", "did you mean 'command'?"),
@@ -146,7 +146,7 @@ def test_a_mistake_is_named_with_its_place_and_the_nearest_name(read, old, new, 
         ("- name\n", "body", "object"),
         ("name: \x01\n", "file", "YAML:"),
         ("name: web\nresources: []\ntargets: '*'\n", "resources", "1 to 200"),
-        ("name: web\ntargets: '*'\nresources:\n- {kind: file, path: /x, mode: 644}\n", "resources[0].mode", "str"),
+        ("name: web\ntargets: '*'\nresources:\n- {kind: file, path: /x, mode: 644}\n", "resources[0].mode", "text"),
     ],
 )  # fmt: skip
 def test_yaml_that_cannot_be_meant_is_refused(read, text, field, mend):

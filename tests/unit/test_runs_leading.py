@@ -2,14 +2,13 @@
 
 import pytest
 
-from dislocate.core.boundary.runs import Hold, RunState
+from dislocate.core.boundary.runs import Hold, RunState, Verb
 from dislocate.core.boundary.spec import Freeze, Gate, Join
 from dislocate.core.boundary.store import KeyValue
 from dislocate.core.outbox import NEVER
 from dislocate.core.runs.control import leading
 from dislocate.core.runs.steps import JoinNodes
 from dislocate.core.units import HOUR, MINUTE, SECOND
-from tests.support import tiny_control
 from tests.support.tiny_control import TinyRun
 from tests.support.tiny_runs import instances, picture
 
@@ -58,7 +57,7 @@ def test_an_agent_without_runs_arms_no_timer():
 def test_one_step_is_under_way_at_a_time():
     run = begun()
     run.run("1s", work=False)
-    run.store.write(run.store.picture())  # somebody else moves it meanwhile
+    run.store.steer(Verb.PROMOTE)  # somebody else moves it meanwhile
     run.run("10s", work=False)
     assert run.store.applied[0].nodes == ("fra/a1",)
     assert run.store.refused == []
@@ -260,6 +259,33 @@ def test_one_that_is_cut_off_with_its_grant_to_revert_is_granted_again():
     assert run.run("1m")[:2] == ["open tok/c2", "close"]
 
 
+def test_one_that_is_cut_off_while_it_is_reverted_once_more_is_granted_again():
+    run = begun(strategy=QUICK)
+    run.bad["tok/c2"] = "disk full"
+    until_reverting(run)
+    run.bad["tok/c1"] = run.bad["tok/c2"] = "disk gone"
+    run.fleet.away.append("fra/a2")
+    assert run.run("10s") == ["close", "open fra/a3"]
+    run.store.steer(Verb.RETRY, "tok/c2")
+    assert run.run("0s", work=False) == ["open tok/c2"]
+    run.fleet.away.append("tok/c2")
+    assert run.run("1m") == ["mark tok/c2=unreachable"]
+    run.fleet.away.clear()
+    run.bad.clear()
+    assert run.run("1m")[:2] == ["open tok/c2", "open fra/a2"]
+
+
+def test_one_of_a_later_batch_that_is_skipped_and_tried_again_waits_for_the_canary():
+    """Found by `test_a_run_is_controlled_legally_and_comes_to_an_end`."""
+    run = begun(strategy={"soak": 10 * SECOND, "settle": 0})
+    assert run.run("2s") == ["open fra/a1"]
+    run.bad["fra/a3"] = "broken"
+    run.store.steer(Verb.SKIP, "fra/a3")
+    run.store.steer(Verb.RETRY, "fra/a3")
+    assert run.run("7s") == []
+    assert run.run("2s")[:4] == ["close", "open fra/a2 fra/a3", "revert", "open fra/a2 fra/a3"]
+
+
 def test_a_freeze_window_begins_in_the_middle_and_ends():
     run = begun(freezes=[Freeze(begin="00:00", end="01:00")], strategy=QUICK)
     assert run.run("1m") == ["hold: freeze"]
@@ -286,8 +312,9 @@ def test_the_floor_makes_more_turns_of_one_batch():
 # ---- nodes that come late
 
 
-def late(join):
+def late(join, refuses=()):
     run = begun(strategy={**QUICK, "join": join, "batch": 1})
+    run.store.refuses = refuses
     run.fleet.fitting = ("fra/a1", "fra/a8", "fra/a9", "wdc/b9")
     run.fleet.away.append("wdc/b9")
     return run.run("1m")
@@ -306,10 +333,8 @@ def test_late_joiners_get_batches_of_their_own_before_the_end():
     ]
 
 
-def test_a_joiner_that_is_refused_time_after_time_does_not_keep_the_run(monkeypatch):
-    real = tiny_control.illegal
-    monkeypatch.setattr(tiny_control, "illegal", lambda before, step: isinstance(step, JoinNodes) or real(before, step))
-    assert late(Join.APPLY) == ALL_OF_IT
+def test_a_joiner_that_is_refused_time_after_time_does_not_keep_the_run():
+    assert late(Join.APPLY, refuses=(JoinNodes,)) == ALL_OF_IT
 
 
 def test_a_node_that_another_run_is_about_does_not_join():

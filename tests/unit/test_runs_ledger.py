@@ -9,11 +9,13 @@ from msgspec.structs import replace
 from dislocate.core.boundary.events import NodeMoved, RunMoved
 from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.runs import (
+    Applied,
     AskGrant,
     Direction,
     Granted,
     Hold,
     NodeState,
+    NodeTask,
     ReportTask,
     RunPlan,
     RunStarted,
@@ -23,8 +25,8 @@ from dislocate.core.boundary.runs import (
     Step,
     Verb,
 )
-from dislocate.core.boundary.spec import File, Join, RunSpec
-from dislocate.core.boundary.store import Delete, Get, Put, Transact
+from dislocate.core.boundary.spec import File, Join, RunSpec, Service
+from dislocate.core.boundary.store import Delete, Get, KeyValue, Put, Transact
 from dislocate.core.consensus.messages import GroupId
 from dislocate.core.errors import LocalError
 from dislocate.core.runs import records
@@ -235,6 +237,21 @@ def test_a_report_counts_once(log):
     assert log.machine.digest == digest
 
 
+def test_what_drifted_since_is_told_of_a_node_that_is_done_and_of_no_other(log):
+    log.complete((A,), (B,))
+    assert isinstance(log.report(A, kind="drift", words="file /etc/motd: changed"), Done)
+    assert (log.task(A).state, log.task(A).kind, log.task(A).words) == (
+        NodeState.DONE,
+        "drift",
+        "file /etc/motd: changed",
+    )
+    assert isinstance(log.report(A, kind="drift"), Done)
+    assert (log.task(A).kind, log.task(A).words) == ("", "")
+    log.steer(Verb.REVERT)
+    log.carry(B, state=NodeState.REVERTED)
+    refused(log.report(B, NodeState.DONE, kind="drift", words="gone"), "state")
+
+
 def test_a_report_of_what_was_not_begun_is_refused(log):
     log.start((A,))
     refused(log.report(A, epoch=1), "epoch")
@@ -342,6 +359,20 @@ def test_one_out_of_reach_that_comes_back_after_its_batch_is_tried_again(log):
     log.carry(B, A)
     log.close()
     assert isinstance(log.finish(RunState.DONE), Done)
+
+
+def test_one_of_a_later_batch_that_is_tried_again_waits_for_its_batch(log):
+    log.start((A,), (B,), (D,), max_failed=1)
+    log.steer(Verb.SKIP, D)
+    log.steer(Verb.RETRY, D)
+    assert (log.task(D).state, log.run().retries) == (NodeState.PENDING, ())
+    refused(log.open(D), "nodes", "neither of batch 0 nor to be tried again")
+    log.carry(A)
+    log.close()
+    refused(log.open(D), "nodes", "neither of batch 1")
+    log.carry(B)
+    log.close()
+    log.carry(D)
 
 
 def test_one_that_is_not_due_yet_is_nobody_s_concern(log):
@@ -486,6 +517,26 @@ def test_a_revert_goes_back_batch_by_batch_and_leaves_out_who_was_never_begun(lo
     assert log.states() == {A: "reverted", B: "reverted", C: "pending", D: "pending"}
 
 
+def test_why_a_node_failed_is_kept_beside_what_its_revert_made_of_it(log):
+    log.start((A,), (B,))
+    steps = (Step("file /etc/motd", "changed"), Step("nosuch", "failed", "E: Unable to locate package nosuch"))
+    log.open(A)
+    log.ask(A)
+    log.report(A, NodeState.FAILED, kind="apply", words="nosuch: exit 100", steps=steps, took=5)
+    log.revert()
+    assert log.task(A).applied is None
+    log.carry(A, state=NodeState.REVERT_FAILED)
+    log.close()
+    log.finish(RunState.REVERT_FAILED)
+    log.steer(Verb.REVERT)  # once more
+    log.close()
+    log.carry(A, state=NodeState.REVERTED)
+    task = log.task(A)
+    assert (task.state, task.words, task.steps) == (NodeState.REVERTED, "", ())
+    applied = Applied(state=NodeState.FAILED, kind="apply", words="nosuch: exit 100", steps=steps, took=5)
+    assert task.applied == applied
+
+
 def test_one_that_cannot_be_reverted_does_not_stop_the_others_and_the_run_says_so(log):
     log.start((A,), (B,))
     log.carry(A)
@@ -506,6 +557,51 @@ def test_one_that_cannot_be_reverted_does_not_stop_the_others_and_the_run_says_s
     assert isinstance(log.finish(RunState.REVERTED), Done)
 
 
+def test_one_that_is_cut_off_with_its_grant_to_be_reverted_after_its_batch_is_not_forgotten(log):
+    log.start((A,), (B,))
+    log.carry(A)
+    log.close()
+    log.carry(B)
+    log.revert()
+    log.carry(B, state=NodeState.REVERT_FAILED)
+    log.close()
+    log.steer(Verb.RETRY, B)
+    log.open(B)
+    log.mark(B, NodeState.UNREACHABLE)
+    log.carry(A, state=NodeState.REVERTED)
+    log.close()
+    refused(log.finish(RunState.REVERTED), "state", "fra/b is unreachable")
+    log.carry(B, state=NodeState.REVERTED)
+    assert isinstance(log.finish(RunState.REVERTED), Done)
+
+
+def test_one_of_a_batch_that_the_revert_has_yet_to_come_to_waits_for_it(log):
+    log.start((A,), (B,))
+    log.carry(A)
+    log.close()
+    log.carry(B)
+    log.revert()
+    log.steer(Verb.SKIP, A)
+    log.steer(Verb.RETRY, A)
+    assert log.run().retries == ()
+    refused(log.open(A), "nodes", "neither of batch 1")
+    log.carry(B, state=NodeState.REVERTED)
+    log.close()
+    log.carry(A, state=NodeState.REVERTED)
+
+
+def test_a_revert_goes_through_whoever_began_whatever_batch_it_is_of(log):
+    """Records of before later batches waited for their turn."""
+    log.start((A,), (B,), (D,), max_failed=1)
+    log.carry(A)
+    began = NodeTask(node=D, state=NodeState.FAILED, touched=True, epoch=1, ask=7)
+    for key, record in ((records.node_key("1", D), began), (records.counts_key("1"), {"done": 1, "failed": 1})):
+        log.machine.keys.put(KeyValue(key, records.encode(record), 9, 9, 1))
+    log.steer(Verb.REVERT)
+    assert log.run().batch == 2
+    log.carry(D, state=NodeState.REVERTED)
+
+
 def test_a_run_that_is_over_is_reverted_and_is_under_way_again(log):
     log.complete((A,), (B,))
     log.steer(Verb.REVERT)
@@ -515,16 +611,44 @@ def test_a_run_that_is_over_is_reverted_and_is_under_way_again(log):
     refused(log.start((A,), name="other"), "targets", "run 1")
 
 
-def test_a_run_that_a_later_one_touched_is_not_reverted(log):
+def file(path, *notify):
+    return File(path=path, content="hello", notify=notify)
+
+
+def test_a_run_is_not_reverted_while_a_later_one_has_the_same_thing_on_a_node(log):
     log.complete((A,), (B,))
     log.complete((B,), name="db")
-    refused(log.steer(Verb.REVERT, run="1"), "run", "run 2 changed fra/b after run 1")
+    refused(
+        log.steer(Verb.REVERT, run="1"), "run", "run 2 changed file /etc/motd of fra/b after run 1", "--force --why"
+    )
     log.steer(Verb.REVERT, run="2")
     refused(log.steer(Verb.REVERT, run="1"), "targets", "run 2")
     log.carry(B, state=NodeState.REVERTED, run="2")
     log.close("2")
     log.finish(RunState.REVERTED, "2")
     assert isinstance(log.steer(Verb.REVERT, run="1"), Done)
+
+
+def test_a_later_run_about_other_things_of_a_node_or_other_nodes_is_not_in_the_way(log):
+    reload = Service(unit="nginx")
+    log.complete((A,), (B,), resources=(file("/etc/a", "service nginx"), reload))
+    log.complete((B,), name="db", resources=(file("/etc/b", "service nginx"), reload))
+    log.complete((C,), name="motd", resources=(file("/etc/a"),))
+    assert isinstance(log.steer(Verb.REVERT, run="1"), Done)
+
+
+def test_a_later_run_that_cannot_be_reverted_is_passed_by_force_and_the_audit_says_who_and_why(log):
+    log.complete((A,))
+    log.complete((A,), name="db")
+    log.steer(Verb.REVERT, run="2")
+    log.carry(A, state=NodeState.REVERT_FAILED, run="2")
+    log.close("2")
+    log.finish(RunState.REVERT_FAILED, "2")
+    refused(log.steer(Verb.REVERT, run="1"), "run", "run 2 changed", "--force")
+    assert isinstance(log.steer(Verb.REVERT, run="1", force=True, words="2 is stuck"), Done)
+    entry = log.audit()[-1]
+    assert (entry.actor, entry.verb) == ("bob", "revert")
+    assert entry.evidence.endswith("forced: run 2 changed file /etc/motd of fra/a after run 1; 2 is stuck")
 
 
 def test_a_revert_may_be_paused_and_goes_on_as_one(log):

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState
+from dislocate.core.boundary.runs import Direction, Hold, NodeState, RunState, Step
 from dislocate.core.boundary.spec import Freeze, Gate, OnFailure
 from dislocate.core.runs.control.explain import explain
 from dislocate.core.units import HOUR, MINUTE, SECOND
@@ -170,11 +170,17 @@ def test_a_budget_spent_by_failures_does_what_the_strategy_says(on_failure, does
     assert line(after(run)) == does
 
 
-def test_of_the_end_of_a_log_the_run_repeats_one_line():
+def test_a_gate_without_data_that_was_promoted_is_released_for_that_and_not_for_data():
+    step = after(picture(FLEET, "fra/a1=done", gates=[WEB], state=RunState.PAUSED, hold=Hold.GATE, promoted=0))
+    assert line(step) == "release"
+    assert "promoted" in step.words
+
+
+def test_of_what_a_program_said_the_run_repeats_its_last_line_too():
     run = picture(FLEET, "fra/a1=failed")
     task = replace(run.tasks["fra/a1"], kind="apply", words="web: not ready\nIts log ends: 1\n2")
     step = after(replace(run, tasks={"fra/a1": task}))
-    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ..."
+    assert step.words == "1 node failed (fra/a1), and none may: fra/a1: apply web: not ready ... 2"
 
 
 def test_a_budget_spent_by_nodes_out_of_reach_pauses_and_names_them():
@@ -352,12 +358,14 @@ def test_no_data_for_a_window_holds_and_data_release():
     assert "there is no web on fra/a1, fra/a2" in step.words
     held = gated("fra/a1=done fra/a2=done", state=RunState.PAUSED, hold=Hold.GATE)
     assert after(held, "2s", "10s") is None
-    assert line(after(held, "2s", "10s", instances=instances("fra/a1 passing, fra/a2 passing"))) == "release"
+    released = after(held, "2s", "10s", instances=instances("fra/a1 passing, fra/a2 passing"))
+    assert (line(released), released.words) == ("release", "the gates have data")
 
 
-def test_a_promoted_batch_needs_no_gate():
+def test_a_promoted_batch_needs_no_gate_and_nobody_says_that_it_has_data():
     held = gated("fra/a1=done fra/a2=done", state=RunState.PAUSED, hold=Hold.GATE, promoted=0)
-    assert line(after(held, "2s", "10s")) == "release"
+    step = after(held, "2s", "10s")
+    assert (line(step), step.words) == ("release", "an operator promoted it, without what its gates say")
     assert line(after(gated("fra/a1=done fra/a2=done", promoted=0), "2s")) == "close"
 
 
@@ -485,3 +493,29 @@ def test_a_run_says_what_the_floor_holds_back():
 
 def test_every_state_of_a_node_is_counted_by_name():
     assert picture(FLEET, "fra/a1=done").those(NodeState.PENDING) == ("fra/a2", "fra/a3", "wdc/b1", "wdc/b2")
+
+
+def test_a_revert_says_what_was_left_and_what_was_put_back_over_the_hand_of_somebody():
+    run = reverting("fra/a1=reverted fra/a2=reverted fra/a3=reverted", batch=-1, words="reverted by ann")
+    left = Step("key color", "left", "color was changed again since, so it was left")
+    edited = Step("file /etc/motd", "replaced", "content was replaced; what it was is in /var/x")
+    tasks = {
+        "fra/a1": replace(run.tasks["fra/a1"], steps=(Step("a", "changed"),)),
+        "fra/a2": replace(run.tasks["fra/a2"], steps=(left, edited)),
+        "fra/a3": replace(run.tasks["fra/a3"], steps=(left,)),
+    }
+    step = after(replace(run, tasks=tasks))
+    assert line(step) == "finish: reverted"
+    assert step.words == (
+        "1 node as before; 2 nodes as before but for what was left (fra/a2: key color: color was changed again since, so it "
+        "was left, and on 1 more); on 1 node over what was changed since (fra/a2: file /etc/motd: content was replaced; what "
+        "it was is in /var/x); reverted by ann"
+    )
+
+
+def test_a_revert_that_failed_says_why_it_was_begun_too():
+    run = reverting("fra/a1=revert-failed fra/a2=reverted", batch=-1, words="1 node failed")
+    task = replace(run.tasks["fra/a1"], kind="apply", words="reload: exit 1")
+    step = after(replace(run, tasks={**run.tasks, "fra/a1": task}))
+    assert line(step) == "finish: revert failed"
+    assert step.words == "1 node as before, but not fra/a1: fra/a1: apply reload: exit 1; 1 node failed"

@@ -162,7 +162,7 @@ def test_a_stale_plan_does_nothing(world):
 
 
 def test_a_plan_that_fits_is_carried_out(world):
-    world.store.expected = plan_digest([("file /etc/site", "absent"), ("service nginx", "absent")])
+    world.store.expected = plan_digest([("file /etc/site", "absent"), ("service nginx", "")])
     world.begin_run(SITE, NGINX)
     world.run()
     assert world.states == [NodeState.DONE]
@@ -228,6 +228,20 @@ def test_a_revert_undoes_in_reverse_order_and_what_was_notified_follows(world):
     assert world.host.states["file /etc/site"] == "older"
 
 
+def test_a_revert_says_what_the_run_had_made_also_after_it_was_brought_back(world):
+    world.begin_run(MOTD, SITE, enforce=True)
+    world.run()
+    world.end_run()
+    world.host.states["file /etc/motd"] = "by hand"
+    world.host.facts = " and goodbye"  # its templates become something else now
+    world.run("3m")
+    world.host.facts = ""
+    assert world.host.states["file /etc/motd"] == "hello and goodbye"
+    world.revert_run()
+    world.run()
+    assert world.host.made == {"file /etc/motd": "hello and goodbye", "file /etc/site": "new and goodbye"}
+
+
 def test_a_revert_leaves_alone_what_the_run_did_not_change(world):
     world.host.states["file /etc/site"] = "new"
     world.begin_run(SITE, SEED)
@@ -246,6 +260,28 @@ def test_a_revert_is_about_what_failed_half_way_too(world):
     world.run()
     assert world.host.states["file /etc/site"] == "absent"
     assert world.states == [NodeState.FAILED, NodeState.REVERTED]
+
+
+def test_a_handler_that_fails_on_the_way_back_as_it_did_on_the_way_there_is_told_and_the_node_is_reverted(world):
+    world.host.fails["service nginx"] = "apply"
+    world.begin_run(MOTD, NGINX)
+    world.run()
+    world.revert_run()
+    world.run()
+    report = world.store.reports[-1]
+    assert report.state is NodeState.REVERTED
+    assert world.host.states["file /etc/motd"] == "absent"
+    assert [step.result for step in report.steps] == ["changed", "left"]
+    assert report.steps[1].words.startswith("fails as it did when it was applied")
+
+
+def test_a_handler_that_worked_and_fails_on_the_way_back_is_a_failed_revert(world):
+    world.begin_run(MOTD, NGINX)
+    world.run()
+    world.host.fails["service nginx"] = "apply"
+    world.revert_run()
+    world.run()
+    assert world.store.reports[-1].state is NodeState.REVERT_FAILED
 
 
 def test_a_template_that_cannot_be_rendered_any_more_is_reverted_all_the_same(world):
@@ -539,6 +575,40 @@ def test_what_drifted_is_told_once_and_left(world):
     (drifted,) = world.happened(Drifted)
     assert (drifted.run, drifted.resource, drifted.mended) == ("1", "file /etc/site", False)
     assert world.host.states["file /etc/site"] == "somebody's"
+
+
+def test_the_store_knows_of_each_run_what_is_not_as_it_left_it_and_is_told_once(world):
+    world.begin_run(SITE)
+    world.run()
+    world.end_run()
+    world.run("5m")
+    assert len(world.store.reports) == 1
+    world.host.states["file /etc/site"] = "somebody's"
+    world.store.is_away = True
+    world.run("5m")
+    world.store.is_away = False
+    world.run("5m")
+    (told,) = world.store.reports[1:]
+    assert (told.state, told.kind) == (NodeState.DONE, "drift")
+    assert told.words.startswith("file /etc/site: ")
+    world.start()
+    world.run("5m")
+    world.host.states["file /etc/site"] = "new"
+    world.run("5m")
+    assert [report.words for report in world.store.reports[2:]] == [""]
+
+
+def test_what_drifted_and_is_a_later_run_s_now_is_not_the_older_one_s_any_more(world):
+    world.begin_run(SITE)
+    world.run()
+    world.end_run()
+    world.host.states["file /etc/site"] = "somebody's"
+    world.run("5m")
+    world.begin_run(file("/etc/site", "newer"), run="2", started_at=2)
+    world.run()
+    world.end_run("2")
+    world.run("5m")
+    assert [(one.run, one.words) for one in world.store.reports if one.kind == "drift"][1:] == [("1", "")]
 
 
 def test_what_drifted_is_brought_back_where_the_run_says_so_with_what_that_notifies(world):

@@ -13,8 +13,9 @@ NOW = 1_000 * SECOND
 POLICY = ScalePolicy(max=10, capacity=100.0)  # 700 req/s in a data center
 
 
-def place(name, demand, capacity=0.0, age=1.0, epoch=3):
+def place(name, demand, capacity=0.0, age=1.0, epoch=3, served=0.0):
     return PlaceInput(
+        served=served,
         datacenter=name,
         epoch=epoch,
         demand=demand,
@@ -105,3 +106,14 @@ def test_processes_of_others_do_not_count_for_driver_process_and_those_that_go_f
 def test_it_is_scaled_where_it_is_named_else_where_it_is_or_may_be():
     assert scaled_datacenters(ScalePolicy(datacenters=("tok",)), {}, (instance("api", "a"),), ()) == ("tok",)
     assert scaled_datacenters(ScalePolicy(), {}, (instance("api", "a"),), ("wdc",)) == ("fra", "wdc")
+
+
+def test_what_comes_and_no_caller_tells_of_counts_where_it_comes():
+    told = flows(place("fra", 0.0, epoch=0, served=150.0), place("lon", 0.0, epoch=0, served=30.0))
+    assert offered(POLICY, ("fra", "lon", "tok"), told) == {"fra": 150, "lon": 30, "tok": 0}
+    assert facts_of(POLICY, ("fra",), told, (), NOW)[0].age == 0
+
+
+def test_who_tells_is_believed_and_not_who_serves_what_spilled():
+    told = flows(place("fra", 100.0, served=70.0), place("lon", 0.0, served=30.0))
+    assert offered(POLICY, ("fra", "lon"), told) == {"fra": 100, "lon": 0}

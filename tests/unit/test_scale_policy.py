@@ -84,7 +84,7 @@ def test_what_cannot_be_meant_is_refused_naming_field_and_mend(policy, field, ex
         ('{"mni": 3}', "mni", "did you mean 'min'?"),
         ('{"driver": {"kind": "comand", "run": ["x"]}}', "driver.kind", "did you mean 'command'?"),
         ('{"driver": {"kind": "command", "rnu": ["x"]}}', "driver.rnu", "did you mean 'run'?"),
-        ('{"min": "3"}', "min", "int"),
+        ('{"min": "3"}', "min", "a whole number"),
         ('{"survive": "2dc"}', "survive", "did you mean '1dc'?"),
         ('{"down_window": "5 minutes"}', "down_window", "a duration such as '5s'"),
     ],

@@ -14,6 +14,7 @@ import pytest
 from gevent.event import Event as Flag
 
 from dislocate.client import Server
+from dislocate.client.connection import Problem
 from dislocate.client.meter import Meter
 from dislocate.core.boundary.requests import Deregister, Done, Heartbeat, Refused, Register, ReportLoad, SetDraining
 from dislocate.core.boundary.values import Status
@@ -250,12 +251,70 @@ def test_health_is_the_applications_own_if_that_is_wanted(quiet):
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"check": "tcp"}, "check"), ({"check": "http", "health": ""}, "check"), ({"workers": 0}, "workers")],
+    [
+        ({"check": "tcp"}, "check"),
+        ({"check": "http", "health": ""}, "check"),
+        ({"check": "http", "check_interval": "1"}, "check_interval"),
+        ({"check": "http", "check_timeout": "1h"}, "check_timeout"),
+        ({"workers": 0}, "workers"),
+        ({"name": "Bad Name"}, "name"),
+        ({"name": "nosuch.service"}, "name"),
+        ({"name": 7}, "name"),
+        ({"weight": -4}, "weight"),
+        ({"weight": 0.5}, "weight"),
+        ({"port": -1}, "port"),
+        ({"port": 65536}, "port"),
+        ({"port": 700_000}, "port"),
+        ({"port": "80"}, "port"),
+        ({"tags": "blue"}, "tags"),
+        ({"tags": ["blue\n"]}, "tags"),
+        ({"tags": [""]}, "tags"),
+        ({"tags": [7]}, "tags[0]"),
+        ({"meta": {"a b": "c"}}, "meta"),
+        ({"meta": {"rack": 7}}, "meta.rack"),
+        ({"meta": {str(at): "x" for at in range(32)}}, "meta"),
+        ({"instance_id": "a b"}, "instance_id"),
+        ({"address": "10.0.0.1:80"}, "address"),
+    ],
 )
-def test_a_mistake_is_named(quiet, options, field):
+def test_a_mistake_is_named_at_once(quiet, options, field):
     with pytest.raises(LocalError) as raised:
-        Server(hello, "orders.api", agent=quiet, **options)
+        Server(hello, **{"name": "orders.api", "agent": quiet, **options})
     assert raised.value.field == field
+
+
+def test_what_the_agent_refuses_ends_the_start_loudly_and_nobody_listens_on(agent):
+    refused = Refused("invalid", "meta", "got '9000 bytes', expected 1000", "9000 bytes", "names of 1000 bytes at most")
+    agent.do(lambda: setattr(agent.backend, "result", refused))
+    server = Server(hello, "orders.api", host="127.0.0.1", agent=agent.where)
+    with pytest.raises(Problem, match="meta"):
+        server.start()
+    with pytest.raises(ConnectionRefusedError):
+        Caller(server).get()
+
+
+def test_an_agent_that_cannot_take_it_now_is_asked_again(agent):
+    agent.do(lambda: setattr(agent.backend, "result", Refused("storage", "", "disk full")))
+    with serving(hello, agent.where) as server:
+        assert "disk full" in server.registration.problem
+        agent.do(lambda: setattr(agent.backend, "result", Done(1)))
+        until(lambda: not server.registration.problem)
+
+
+def test_a_refusal_that_comes_later_is_logged_as_an_error_with_its_mend_and_it_serves_on(agent, caplog):
+    with serving(hello, agent.where) as server:
+        until(lambda: asked(agent, Heartbeat))
+
+        def answer(request):
+            if type(request) is Register:
+                return Refused("invalid", "weight", "too heavy", 3, "a weight below 3")
+            return Refused("unknown", "id", "no such instance: register it first")
+
+        agent.do(lambda: setattr(agent.backend, "result", answer))
+        until(lambda: any(record.levelname == "ERROR" for record in caplog.records))
+        said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert ("too heavy" in said[0], "a weight below 3" in said[0]) == (True, True)
+        assert Caller(server).get()[0] == 200
 
 
 def test_a_taken_port_is_named(quiet):
@@ -351,6 +410,26 @@ def test_it_leaves_step_by_step_and_nobody_is_cut_off(agent):
     assert under_way.get(timeout=PATIENCE)[:2] == (200, "/slow")
     leaving.get(timeout=PATIENCE)
     assert asked(agent, Deregister) == [Deregister(f"orders.api-{server.port}")]
+
+
+def test_in_a_process_that_an_agent_runs_it_tells_its_load_and_leaves_the_rest_to_the_agent(agent, monkeypatch):
+    """A second word for the same instance would take its check and what tells scaling whose it is."""
+    port, another = free_port(), free_port()
+    monkeypatch.setenv("DISLOCATE_REGISTERED", f"orders.api api-{port} {port}")
+    with serving(hello, agent.where) as server:
+        assert server.port == port
+        until(lambda: asked(agent, ReportLoad))
+    assert asked(agent, Register) == asked(agent, Heartbeat) == asked(agent, Deregister) == []
+    assert asked(agent, ReportLoad)[0].instance_id == f"api-{port}"
+    with serving(hello, agent.where, port=another):  # another port is not that one
+        until(lambda: asked(agent, Register))
+        assert asked(agent, Register)[0].instance.id == f"orders.api-{another}"
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 SCRIPT = """

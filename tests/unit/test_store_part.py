@@ -239,6 +239,26 @@ def test_a_leader_that_hears_nobody_grows_older(three):
 # ---- disks
 
 
+@pytest.mark.parametrize("own", [("fra/a1", "fra/a2"), ()])
+def test_who_is_named_as_a_server_and_does_not_name_itself_says_that_the_lists_differ(own):
+    fleet = TinyServers(2, servers=3)
+    fleet.begin("fra/a3", servers=own)
+    fleet.begin("fra/a4", servers=("fra/a1", "fra/a2", "fra/a3"))
+    fleet.run("10s")
+    lists = (
+        "no group can be founded: `servers` in [store] is [fra/a1, fra/a2, fra/a3] on fra/a1 and fra/a2; "
+        f"[{', '.join(own)}] on fra/a3.  Make it the same everywhere and restart"
+    )
+    for path in fleet.servers:
+        assert fleet.hosts[path].node.store.problem == lists
+        assert fleet.ask(path, put("k")).reason == lists
+    waits = "the store is not founded yet: all of fra/a1, fra/a2, fra/a3 must have been up together once"
+    assert fleet.hosts["fra/a4"].node.store.problem == fleet.ask("fra/a4", put("k")).reason == waits
+    fleet.restart("fra/a3")
+    fleet.found()
+    assert all(fleet.hosts[path].node.store.problem == "" for path in (*fleet.servers, "fra/a4"))
+
+
 def test_an_agent_says_that_no_server_can_be_reached(three):
     assert three.hosts["fra/a5"].node.store.problem == ""
     for path in three.servers:
@@ -263,6 +283,24 @@ def test_an_agent_says_that_its_server_knows_no_leader_and_who_is_missing(three)
     assert three.hosts["fra/a5"].node.store.problem == ""
 
 
+def test_an_agent_that_is_no_server_lists_what_is_known_of_each(three):
+    near = three.part("fra/a5")._whom.another().path
+    assert troubles_of_servers(three, "fra/a5") == {}
+    gone = three.others(near)
+    for path in gone:
+        three.kill(path)
+    three.run("12s")
+    assert troubles_of_servers(three, "fra/a5") == dict.fromkeys(gone, "dead")
+
+
+def test_a_server_that_knows_no_leader_lists_who_is_silent_before_the_link_ends(three):
+    leader = three.leader()
+    cut, _ = three.others(leader)
+    three.hears = lambda source, target, body: cut not in (source, target)
+    three.run("10s")
+    assert troubles_of_servers(three, cut) == dict.fromkeys(three.others(cut), "silent")
+
+
 def test_a_full_disk_of_a_leader_hands_over_and_writes_go_on_by_themselves(three):
     leader = three.leader()
     three.hosts[leader].disk_says = "full: no space"
@@ -279,6 +317,28 @@ def test_a_full_disk_of_a_leader_hands_over_and_writes_go_on_by_themselves(three
     assert three.hosts[leader].node.store.warning == ""
     found = three.ask(leader, read("l", Consistency.LOCAL))
     assert found.keys
+
+
+def test_who_is_kept_from_leading_by_the_full_disk_of_another_names_that_disk(three):
+    leader = three.leader()
+    full, well = three.others(leader)
+    three.hosts[full].disk_says = "full: no space"
+    three.begin_asking(leader, put("k"))
+    three.run("3s")
+    three.kill(leader)
+    three.run("30s")
+    cause = f"the disk of {full} is full, without which no leader can be elected: free space there; missing: {leader}"
+    for path in (full, well):
+        refused = three.ask(path, put("k2"))
+        assert isinstance(refused, Refused)
+        assert refused.reason.startswith(cause)
+        assert refused.reason.endswith("writes go on by themselves when there is")
+        assert three.hosts[path].node.store.problem.startswith(cause)
+    assert troubles_of_servers(three, well) == {full: "disk full", leader: "no link"}
+    three.hosts[full].disk_says = ""
+    three.run("6s")
+    assert isinstance(three.ask(well, put("k3")), Transacted)
+    assert troubles_of_servers(three, three.leader()) == {leader: "no link"}
 
 
 def test_a_failed_disk_ends_one_part_loudly_and_its_agent_asks_others(three):

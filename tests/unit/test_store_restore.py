@@ -307,6 +307,8 @@ def test_a_backup_of_another_group_or_epoch_says_so(log):
         check_group(header, GroupId(bytes(16), 3))
     with pytest.raises(LocalError, match=r"epoch 3.*forced recovery.*--force"):
         check_group(header, GroupId(GROUP, 4))
+    with pytest.raises(LocalError, match=r"branch 0{10}.*another server was recovered.*--force"):
+        check_group(header, GroupId(GROUP, 3, 7))
 
 
 def test_a_backup_of_a_later_format_names_the_mend(log):

@@ -48,10 +48,11 @@ def test_durations_are_words_in_a_file_and_nanoseconds_in_a_struct():
     [
         ("[stops.fra]\npause = 5", "stops.fra.pause", "a duration"),
         ("[stops.fra]\npause = '5s'\n[stops.wdc]\npause = '5s'\ntag = []", "stops.wdc.tag", "did you mean 'tags'?"),
-        ("[stops.fra]\npause = '5s'\ntags = ['a', 1]", "stops.fra.tags[1]", "'str'"),
-        ("[stops.fra]\n", "stops.fra.pause", "required"),
-        ("stops = 3", "stops", "object"),
-        ("", "stops", "required"),
+        ("[stops.fra]\npause = '5s'\ntags = ['a', 1]", "stops.fra.tags[1]", "text"),
+        ("[stops.fra]\n", "stops.fra.pause", "a value: it is missing, add it"),
+        ("stops = 3", "stops", "a table (in JSON: an object)"),
+        ("[stops.fra]\npause = '5s'\ntags = 'ls'", "stops.fra.tags", "a list, as in ['ls']"),
+        ("", "stops", "it is missing, add it"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_its_table(text, field, mend):

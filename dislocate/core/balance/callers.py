@@ -11,7 +11,7 @@ from dislocate.core.boundary.requests import Refused
 from dislocate.core.catalog.validation import check_id, refused
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, check_service_name, split_path
-from dislocate.core.tunables import CALLER_BYTES, CALLER_GONE, CALLERS, OUTCOMES_TOLD, RATE_LIMIT, USAGES_TOLD
+from dislocate.core.tunables import CALLER_BYTES, CALLER_GONE, CALLER_RATE_LIMIT, CALLERS, OUTCOMES_TOLD, USAGES_TOLD
 
 CALLS_LIMIT = 1 << 40  # in one interval: far above anything that can be counted
 LONGEST_CALL = 1e6  # seconds
@@ -35,10 +35,10 @@ def check_usage(report: ReportUsage) -> None:
         seen[usage.service] = at
         for what, rate in (("offered", usage.offered), ("retries", usage.retries)):
             _claim(
-                isfinite(rate) and 0.0 <= rate <= RATE_LIMIT,
+                isfinite(rate) and 0.0 <= rate <= CALLER_RATE_LIMIT,
                 f"{field}.{what}",
                 rate,
-                f"requests a second, 0 to {RATE_LIMIT:g}",
+                f"requests a second, 0 to {CALLER_RATE_LIMIT:.0f}",
             )
         _claim(
             len(usage.outcomes) <= OUTCOMES_TOLD,

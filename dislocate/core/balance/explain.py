@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from dislocate.core.balance.flows import asked_for
 from dislocate.core.boundary.balance import FlowRow, PlaceInput, Policy, Share, Spill
 from dislocate.core.tunables import FLOW_FRESH, MEASURED_FROM, REPORT_HALVES, SHARE_STEP
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 
+UNTOLD = 0.2  # of what instances get; less may be a second that one has counted and the other has not
 _SPILL = {
     Spill.NEVER: "The policy lets no traffic leave its data center (spill 'never').",
     Spill.DEAD: "The policy lets traffic leave its data center only while nothing lives there (spill 'dead').",
@@ -21,13 +23,15 @@ def explain(
     lines = [_whose(row, now), _SPILL[policy.spill]]
     if not is_known:
         lines.append(
-            f"No instance anywhere is loaded above {MEASURED_FROM:.0%}, and the policy says no capacity, so that nobody knows what "
-            "one can carry: all goes to the nearest data center that has somebody."
+            f"No instance anywhere is loaded above {MEASURED_FROM:.0%}, and the policy says no capacity, so that nobody knows "
+            "what one can carry: all goes to the nearest data center that has somebody."
         )
     else:
         lines.append(_whole(row, told, policy))
     shares = {share.datacenter: share.share for share in row.shares}
     lines += [_place(place, shares.get(place.datacenter, 0.0), row.source, now, is_known) for place in told]
+    lines += _strangers(policy, told)
+    lines.append(_untold(told))
     lines.append(_movement(row))
     if not row.shares:
         lines.append("Nobody who could answer is known anywhere.")
@@ -77,6 +81,31 @@ def _place(place: PlaceInput, share: float, source: str, now: int, is_known: boo
             f"last heard of {age / SECOND:.0f} s ago, so it counts {1 / (1 << min(60, age // REPORT_HALVES)):.0%}"
         )
     return f"{words[0]}: {', '.join(words[1:])}."
+
+
+def _strangers(policy: Policy, places: tuple[PlaceInput, ...]) -> list[str]:
+    """Of what the policy says of data centers where nobody is: a name may be misspelled."""
+    present = {place.datacenter for place in places}
+    found: dict[str, list[str]] = {}
+    for what, table in (("tier", policy.tiers), ("price", policy.prices)):
+        for name, number in table.items():
+            if name not in present:
+                found.setdefault(name, []).append(f"{what} {number:g}")
+    return [
+        f"{name} ({', '.join(words)} in the policy): nobody serves or calls it there, so that this counts for nothing now."
+        for name, words in sorted(found.items())
+    ]
+
+
+def _untold(places: tuple[PlaceInput, ...]) -> str:
+    """What comes and no caller tells of is not weighed, which who waits for spilling should know."""
+    demand, served = asked_for(places)
+    if served - demand <= UNTOLD * served:
+        return ""
+    return (
+        f"Instances get {_rate(served)}, more than callers tell of: who comes by DNS, HAProxy or nginx follows these shares "
+        "and moves none of them."
+    )
 
 
 def _movement(row: FlowRow) -> str:

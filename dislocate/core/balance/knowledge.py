@@ -18,7 +18,7 @@ from dislocate.core.balance.picture import Picture, Told, picture, told_by
 from dislocate.core.balance.policies import Policies
 from dislocate.core.balance.reports import Heard, Reports
 from dislocate.core.balance.warming import Warming
-from dislocate.core.boundary.balance import FlowRow, Route, ServiceFlows, Share
+from dislocate.core.boundary.balance import FlowRow, Policy, Route, ServiceFlows, Share
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.catalog.catalog import Catalog
 from dislocate.core.identity import NodeId
@@ -210,6 +210,10 @@ class FlowViews:
     def route(self, service: str) -> Route | None:
         """All that a picker here needs of `service`; None when the name was never known."""
         return self._known.route(service)
+
+    def policy(self, service: str) -> Policy:
+        """That which is followed here: the last that could be read, or the defaults."""
+        return self._known.policies.of(service)
 
     def services(self) -> tuple[str, ...]:
         """Names of the services that somebody calls somewhere."""

@@ -10,7 +10,7 @@ from dislocate.core.units import SECOND
 STALE = 10 * SECOND  # a route that nobody confirmed for so long is said to be old
 
 
-class Knowledge:
+class Known:
     """What a picker was told last, and when."""
 
     __slots__ = ("confirmed", "lost_at", "route")
@@ -30,7 +30,7 @@ class Picked(Struct, gc=False):  # nothing that it refers to refers to it
 
     endpoint: Endpoint
     began: int
-    _known: Knowledge
+    _known: Known
     _other: Endpoint | None = None  # what it was preferred to
     _note: str = ""
     is_done: bool = False

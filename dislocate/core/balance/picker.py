@@ -22,7 +22,7 @@ from dislocate.core.balance.endpoint import Endpoint, Outcome, percentile_95
 from dislocate.core.balance.endpoints import UP, by_datacenter, grade, panics, usable
 from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
 from dislocate.core.balance.hashing import SPAN, digest
-from dislocate.core.balance.picked import Knowledge, Picked
+from dislocate.core.balance.picked import Known, Picked
 from dislocate.core.balance.place import Place, ring_offset
 from dislocate.core.balance.throttle import WINDOW, Throttle
 from dislocate.core.boundary.balance import Policy, Route, Usage
@@ -52,7 +52,7 @@ class Picker:
 
     def __init__(self, service: str, stream: Stream, caller: str = "") -> None:
         self.service = service
-        self._known = Knowledge()
+        self._known = Known()
         self._stream = stream
         self._bits = stream.bits
         self._offset = ring_offset(caller) if caller else stream.unit()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
+from dislocate.core.balance.believing import bound_of
 from dislocate.core.balance.endpoints import by_datacenter, lives
 from dislocate.core.balance.flows import Costs, Place, Row, aged, capacity_of, cost_of, solve, within_reach
 from dislocate.core.balance.gathering import Numbers, endpoint_capacity
@@ -19,7 +20,7 @@ from dislocate.core.balance.messages import FlowReport
 from dislocate.core.balance.nearby import nearest_shares
 from dislocate.core.boundary.balance import PlaceInput, Policy, Spill
 from dislocate.core.boundary.views import InstanceView
-from dislocate.core.tunables import REPORT_HALVES
+from dislocate.core.tunables import BELIEVED_OF_DATACENTER, REPORT_HALVES
 
 
 class Told(Struct, frozen=True):
@@ -94,14 +95,19 @@ def _row(home: str, inputs: Sequence[PlaceInput], costs: Costs, policy: Policy) 
 def _endpoint_capacities(
     names: Sequence[str], living: Mapping[str, Sequence[InstanceView]], told: Mapping[str, Told], policy: Policy
 ) -> dict[str, float]:
-    """Of one endpoint of weight 1, by data center: as its relay measured, else as its instances say, else as the policy
-    says, else the least that is known of another data center (they run the same program); 0: nobody knows anything."""
+    """Of one endpoint of weight 1, by data center: as the policy says, else as its relay measured, else as its instances say,
+    else the least that is known of another data center; 0: nobody knows anything.  They run the same program, so of one that
+    is far above the others no more is believed than BELIEVED_OF_DATACENTER times the lower median."""
+    if policy.capacity > 0.0:
+        return dict.fromkeys(names, policy.capacity)
     found: dict[str, float] = {}
     for name in names:
         said = told[name].numbers.endpoint_capacity if name in told else 0.0
-        found[name] = said or endpoint_capacity(living[name]) or policy.capacity
-    least = min((one for one in found.values() if one > 0.0), default=0.0)
-    return {name: one or least for name, one in found.items()}
+        found[name] = said or endpoint_capacity(living[name])
+    known = [one for one in found.values() if one > 0.0]
+    bound = bound_of(known, BELIEVED_OF_DATACENTER)
+    least = min(known, default=0.0)
+    return {name: min(one or least, bound) for name, one in found.items()}
 
 
 def _input(
@@ -124,6 +130,7 @@ def _input(
         datacenter=name,
         epoch=epoch,
         demand=aged(numbers.demand, age),
+        served=sum(instance.load.rate for instance in living if instance.load is not None),
         endpoint_capacity=each,
         live=live,
         backlog=numbers.backlog,

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
 from dislocate.core.balance import aperture
+from dislocate.core.balance.believing import bound_of
 from dislocate.core.balance.ejection import JUDGED_CALLS, duration, outliers, room
 from dislocate.core.balance.endpoint import LOOKED_AT, Endpoint
 from dislocate.core.balance.endpoints import NOBODY, UP, up_weight
 from dislocate.core.balance.hashing import SPAN, Ring, digest
 from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
+from dislocate.core.tunables import BELIEVED
 
 BUSY = 0.2  # utilization below which it says nothing of capacity
 LIGHTEST = 0.01  # of the mean weight: what is in flight is divided by no less
@@ -244,7 +246,8 @@ def _measured(members: Sequence[Endpoint]) -> float:
     """Requests a second that one of them can do, by what they say of their load; 0: they say too little."""
     loads = [endpoint.view.load for endpoint in members]
     able = [load.rate / load.utilization for load in loads if load is not None and load.utilization > BUSY]
-    return sum(able) / len(able) if able else 0.0
+    bound = bound_of(able, BELIEVED)
+    return sum(min(one, bound) for one in able) / len(able) if able else 0.0
 
 
 def ring_offset(caller: str) -> float:

@@ -116,7 +116,7 @@ class PlaceInput(Struct, frozen=True, kw_only=True):
 
     datacenter: str
     epoch: int  # of the report that said so; 0: none came
-    demand: float  # requests a second that callers there offer
+    demand: float  # requests a second that callers there offer, those that tell
     endpoint_capacity: float  # requests a second of one endpoint of weight 1; 0: unknown
     live: float  # weighted endpoints that may be used
     backlog: float  # requests waiting there
@@ -124,6 +124,7 @@ class PlaceInput(Struct, frozen=True, kw_only=True):
     cost: float | None  # nanoseconds from the row's source, with price; None: it cannot be reached from there
     tier: int
     as_of: int  # when the report came, this node's monotonic nanoseconds
+    served: float = 0.0  # requests a second that its endpoints say they get, from whomever; 0 where they say nothing
 
 
 class Share(Part, frozen=True):

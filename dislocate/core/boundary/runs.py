@@ -83,7 +83,8 @@ class TaskResult(Enum):
     UNTOLD = "untold"  # LOOK only: a command without a check
     FAILED = "failed"
     OUTPUT = "output"  # not the end: a piece of what a command writes
-    LEFT = "left"  # REVERT only: nothing says how to undo it
+    LEFT = "left"  # REVERT only: nothing says how to undo it, or it is somebody else's by now
+    REPLACED = "replaced"  # REVERT only: put back over what somebody had made of it since, which is kept
 
 
 class Task(Part, frozen=True):
@@ -96,6 +97,7 @@ class Task(Part, frozen=True):
     secrets: dict[str, bytes] = {}  # sealed to this node's key, by name
     stream: bool = False  # tell what a command writes as OUTPUT, piece by piece
     diff: bool = False  # LOOK: tell the difference
+    made: str = ""  # REVERT: digest of what the run had made of it; '' where that is not known
 
 
 class TaskOutcome(Part, frozen=True):
@@ -178,6 +180,7 @@ class SteerRun(Part, frozen=True, tag=41):
     node: Path = ""  # SKIP, RETRY
     version: int = 0  # refused unless the run is at it; 0: whichever
     words: str = ""  # why
+    force: bool = False  # REVERT: also where a later run changed the same; `words` say why
 
 
 class AskGrant(Part, frozen=True, tag=42, gc=False):
@@ -199,8 +202,13 @@ class Granted(Part, frozen=True, tag=42):
     expected: str = ""  # digest of its resources in the plan; another one is a stale plan
 
 
+DRIFT = "drift"  # the kind of a report on what is not as the run left it
+
+
 class ReportTask(Part, frozen=True, tag=43):
-    """What a node made of its grant.  -> Done, also when it was known; Refused when an older epoch granted it."""
+    """What a node made of its grant.  -> Done, also when it was known; Refused when an older epoch granted it.
+
+    DONE once more, of the kind `DRIFT`: what is not so any more, '' where all is."""
 
     run: str
     node: Path
@@ -274,6 +282,16 @@ class RunRecord(Record, frozen=True):
     budget: int = 0  # nodes that may be FAILED, UNREACHABLE or UNKNOWN: the strategy's `max_failed`, counted out
 
 
+class Applied(Record, frozen=True):
+    """What a node had made of its part before it was taken back: why that was done."""
+
+    state: NodeState
+    kind: str = ""
+    words: str = ""
+    steps: tuple[Step, ...] = ()
+    took: int = 0
+
+
 class NodeTask(Record, frozen=True):
     """`records/runs/ID/nodes/dc/name`: one node's part."""
 
@@ -288,6 +306,7 @@ class NodeTask(Record, frozen=True):
     steps: tuple[Step, ...] = ()
     took: int = 0
     expected: str = ""  # of the plan, from its grant on
+    applied: Applied | None = None  # from the grant to revert on; None: nothing was reported before it
 
 
 class Frozen(Record, frozen=True):

@@ -292,6 +292,7 @@ class StoreView(Struct, frozen=True, kw_only=True):
 
     group: str  # UUID in hex; empty: no group is known
     epoch: int  # grows with every forced recovery
+    branch: str  # in hex, which forced recovery was the last; empty: none was
     role: str  # 'leader', 'follower', 'candidate', 'learner', 'agent' (no server), 'forming', 'failed'
     leader: Path | None
     term: int

@@ -11,7 +11,7 @@ from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.values import CheckSpec, InstanceSpec, Load
 from dislocate.core.errors import LocalError, brief
 from dislocate.core.identity import check_service_name, split_address
-from dislocate.core.tunables import SPEC_BUDGET
+from dislocate.core.tunables import LOAD_IN_FLIGHT_LIMIT, LOAD_RATE_LIMIT, SPEC_BUDGET
 from dislocate.core.units import HOUR, MILLISECOND, MINUTE, format_duration
 from dislocate.core.wire import encoded_size
 
@@ -66,8 +66,10 @@ def check_id(text: str, field: str) -> str:
 def check_load(load: Load, field_prefix: str = "load.") -> Load:
     """`load` itself when it can be measured.  Raises `LocalError` (NaN fails each claim)."""
     _claim(0.0 <= load.utilization <= 1.0, field_prefix + "utilization", load.utilization, "a number from 0 to 1")
-    _claim(0 <= load.in_flight < 10**9, field_prefix + "in_flight", load.in_flight, "a count of requests")
-    _claim(0.0 <= load.rate < 1e12, field_prefix + "rate", load.rate, "requests a second")
+    at, rate, in_flight = field_prefix, load.rate, load.in_flight
+    few = f"requests being worked on now, 0 to {LOAD_IN_FLIGHT_LIMIT}"
+    _claim(0 <= in_flight <= LOAD_IN_FLIGHT_LIMIT, at + "in_flight", in_flight, few)
+    _claim(0.0 <= rate <= LOAD_RATE_LIMIT, at + "rate", rate, f"requests a second, 0 to {LOAD_RATE_LIMIT:.0f}")
     _claim(0.0 <= load.errors <= 1.0, field_prefix + "errors", load.errors, "a part of the calls, 0 to 1")
     _claim(0.0 <= load.p99 < 1e6, field_prefix + "p99", load.p99, "seconds")
     return load

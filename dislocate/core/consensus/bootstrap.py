@@ -4,7 +4,8 @@
     promise   all listed servers are known with their disks and have the same list: keep that set, durably; only then tell it
     found     all in the set are known to have promised it: write entry 1; or a message of the group whose uuid is the hash of
               the promised set arrives, which shows the same
-    remember  every agent keeps its group for life and listens to no other; a higher epoch of it (forced recovery) takes over
+    remember  every agent keeps its group for life and listens to no other; a higher epoch of it (forced recovery) takes over,
+              another branch of the same epoch (a second one, of who knew nothing of the first) does not, and is told loudly
 
 Invariant: one disk promises one set, ever; a disk that gives its promise up (`store forget-promise`) or leaves its group
 comes back as another disk.  So when servers of one list found a group, no disk that joined another one is alive:
@@ -44,7 +45,7 @@ from dislocate.core.consensus.promises import (
     record,
     uuid_of,
 )
-from dislocate.core.consensus.troubles import Heard
+from dislocate.core.consensus.troubles import Heard, Stranger
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.store.messages import GroupAsked, GroupTold
 from dislocate.core.units import SECOND
@@ -68,9 +69,9 @@ class Founding:
         self._stored = read(records, GROUP_KEY, StoredGroup)
         self._is_durable = kept is not None  # the number of the disk
         self._kept = self._stored  # what the disk has of `_stored`
-        self._heard: dict[Path, Heard] = {}  # listed servers
+        self._heard: dict[Path, Heard] = {}  # listed servers; and who lists this agent, which does not list itself
         self._evidence: dict[ServerId, tuple[ServerId, ...]] = {}  # what was promised by which disk
-        self._strangers: dict[Path, GroupId] = {}
+        self._strangers: dict[Path, Stranger] = {}
         self._answered: dict[Path, None] = {}  # others that said that they know no group
         self._reachable: tuple[Path, ...] = ()
         self._others: tuple[Path, ...] = ()  # of them, those that are not listed
@@ -126,8 +127,9 @@ class Founding:
 
     @property
     def wants_tick(self) -> bool:
-        """It has something to ask or to try again each second; a known group is only refreshed."""
-        return self.is_forming or bool(self._unstored)
+        """It has something to ask or to try again each second, or is to see whether those of another group still are there;
+        a known group is only refreshed."""
+        return self.is_forming or bool(self._unstored) or bool(self._strangers)
 
     @property
     def problem(self) -> str:
@@ -138,9 +140,10 @@ class Founding:
             return troubles.DISK_FULL
         if self._stored is not None:
             return troubles.of_group(self.me, self._stored, self._strangers, self.me in self.servers)
-        if self.me not in self.servers:
-            return ""
         shown = {**self._heard, self.me: Heard(0, self._server.disk, self.servers, self._promised)}
+        if self.me not in self.servers:
+            is_named = any(self.me in one.servers for one in self._heard.values())
+            return troubles.differing_lists(tuple(sorted(shown)), shown) if is_named else ""
         return troubles.of_forming(self.me, self.servers, dict(sorted(shown.items())))
 
     # ---- inputs
@@ -267,10 +270,11 @@ class Founding:
         known = [one.path for one in self.members] or [*self.servers, *self._others]
         paths = [path for path in dict.fromkeys(known) if path != self.me]
         self._strangers = {path: group for path, group in self._strangers.items() if path in self._reachable}
-        if paths:
+        if paths or self._strangers:
             self._asked_at = self._now
             self._turn += 1
-            self._ask([paths[self._turn % len(paths)], *list(self._strangers)[:OTHERS_ASKED]])
+            member = [paths[self._turn % len(paths)]] if paths else []
+            self._ask([*member, *list(self._strangers)[:OTHERS_ASKED]])
 
     def _ask(self, paths: list[Path]) -> None:
         self._messages += [(path, self.question()) for path in paths]
@@ -298,7 +302,8 @@ class Founding:
         return self._server.disk if self._is_durable else 0
 
     def _hear(self, sender: NodeId, disk: int, servers: Sequence[Path], promised: tuple[ServerId, ...]) -> None:
-        if sender.path not in self.servers or sender.path == self.me or not disk:
+        is_listed = sender.path in self.servers or (self.me in servers and self.me not in self.servers)
+        if not is_listed or sender.path == self.me or not disk:
             return
         if promised:
             self._evidence[ServerId(sender.path, disk)] = promised
@@ -361,13 +366,15 @@ class Founding:
                 self._found(members, at)
             else:
                 self._join(StoredGroup(group, members, at))
-        elif group.uuid != stored.group.uuid:
-            self._strangers[path] = group
+        elif group.uuid != stored.group.uuid or group.splits_from(stored.group):
+            known = self._strangers.get(path)
+            said = known.members if known is not None and known.group == group else ()
+            self._strangers[path] = Stranger(group, members or said)
         else:
             self._strangers.pop(path, None)
             if group.epoch > stored.group.epoch:
-                self._supersede(stored, StoredGroup(group, members, at, stored.standing, stored.log_epoch))
-            elif group.epoch == stored.group.epoch and members:
+                self._supersede(stored, replace(stored, group=group, members=members, members_at=at))
+            elif group == stored.group and members:
                 self._update(stored, members, at)
 
     def _join(self, stored: StoredGroup) -> None:
@@ -397,7 +404,9 @@ class Founding:
 
     def _admit(self, stored: StoredGroup) -> None:
         """This disk is in the group, and has nothing yet."""
-        self._stored = replace(stored, standing=Standing.MEMBER, log_epoch=stored.group.epoch)
+        self._stored = replace(
+            stored, standing=Standing.MEMBER, log_epoch=stored.group.epoch, log_branch=stored.group.branch
+        )
         happened = (Joined(stored.group), Admitted(stored.group))
         self._write((record(GROUP_KEY, self._stored),), happened, drops_store=True)
 

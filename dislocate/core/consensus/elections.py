@@ -9,9 +9,10 @@ removed, or hears only part of the others deposes nobody (etcd#9333, #8499).  A 
 own verified refusal, or when the leader itself asks for votes: what others say of a leader is no evidence.
 
 Invariants: one vote a term, durable before it is told and before a candidate counts its own (`durability`).  A question
-for a promise changes no term, so whoever cannot win never raises one.  A question from a lower term is answered: silence
-would leave the asker behind for ever (etcd#8501, #9586).  Who stops hearing a leader forgets it when it asks, else two
-such would refuse each other out of respect for one that is gone.
+for a promise changes no term, so whoever cannot win never raises one; and who could not keep a vote, since its disk is
+full, promises none, else each question after a promise would raise the term for nothing.  A question from a lower term is
+answered: silence would leave the asker behind for ever (etcd#8501, #9586).  Who stops hearing a leader forgets it when it
+asks, else two such would refuse each other out of respect for one that is gone.
 """
 
 from collections.abc import Callable
@@ -143,6 +144,10 @@ class Elections:
     def on_vote_given(self, sender: ServerId, term: int, answer: VoteGiven) -> None:
         """An answer in this term, or a promise for the next one."""
         state = self._state
+        if answer.disk_full:
+            state.full[sender] = None
+        else:
+            state.full.pop(sender, None)
         if state.role is not (Role.PRE_CANDIDATE if answer.pre else Role.CANDIDATE):
             return
         if answer.pre and answer.granted and term != state.term + 1:
@@ -166,6 +171,10 @@ class Elections:
     def on_vote_asked(self, sender: ServerId, term: int, question: VoteAsked) -> None:
         """May be of any term."""
         state = self._state
+        if question.pre and state.is_full:
+            # In the asker's own term, which says nothing of a term that may not be durable here.
+            state.durability.say(sender, term - 1, VoteGiven(False, True, disk_full=True), Needs.AT_ONCE)
+            return
         if term < state.term:
             self._refuse(sender, question)
             return

@@ -26,10 +26,18 @@ class ServerId(Part, frozen=True, order=True, gc=False):
 
 
 class GroupId(Part, frozen=True, gc=False):
-    """Which log this is.  A forced recovery keeps the uuid and raises the epoch; a lower epoch is history."""
+    """Which log this is.  A forced recovery keeps the uuid and raises the epoch; a lower epoch is history.  Two servers that
+    were recovered from one epoch, each without the other, are two branches: neither listens to the other."""
 
     uuid: bytes  # 16 bytes: hash of the set of servers that promised each other to found it
     epoch: int = 0
+    branch: int = (
+        0  # which server was recovered, and from where: a hash of 39 bits; 0: none was, or by an older version
+    )
+
+    def splits_from(self, other: "GroupId") -> bool:
+        """Whether both come from one group and neither is the other's history."""
+        return (self.uuid, self.epoch) == (other.uuid, other.epoch) and self.branch != other.branch
 
 
 class Configuration(Part, frozen=True):
@@ -71,6 +79,7 @@ class VoteAsked(Part, frozen=True, tag=1, gc=False):
 class VoteGiven(Part, frozen=True, tag=2, gc=False):
     granted: bool
     pre: bool
+    disk_full: bool = False  # why a promise of a vote was refused: nothing can be made durable here for the moment
 
 
 class Append(Part, frozen=True, tag=3):

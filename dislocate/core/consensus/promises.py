@@ -51,6 +51,7 @@ class StoredGroup(Part, frozen=True):
     log_epoch: int = (
         0  # of what `log/` and `store/` hold; lower than the group's: history, kept until it is let in again
     )
+    log_branch: int = 0  # the same
 
 
 def log_key(index: int) -> str:

@@ -209,10 +209,25 @@ class Raft:
         is_behind = state.leader is None or state.applied < state.leader_commit
         return 0 if is_behind else max(0, state.led_at)
 
-    def missing(self) -> tuple[ServerId, ...]:
-        """Voters that this server has not heard of within its patience."""
+    @property
+    def is_full(self) -> bool:
+        """Whether this server's disk has no room, so that it could keep no vote; its owner sets it."""
+        return self._state.is_full
+
+    @is_full.setter
+    def is_full(self, is_full: bool) -> None:
+        self._state.is_full = is_full
+
+    def full(self) -> tuple[ServerId, ...]:
+        """Voters that can vote for nobody, as far as this server knows, since their disks are full."""
         state = self._state
-        since = state.now - state.patience()
+        return tuple(one for one in state.voters() if one in state.full or (one == state.me and state.is_full))
+
+    def missing(self) -> tuple[ServerId, ...]:
+        """Voters that this server has not heard of for twice its patience: where nobody leads, as long as that may be between
+        two questions of one that is well."""
+        state = self._state
+        since = state.now - 2 * state.patience()
         return tuple(one for one in state.voters() if one != state.me and state.heard.get(one, since) <= since)
 
     @property
@@ -230,7 +245,13 @@ class Raft:
             return (
                 f"{heard} of {len(voters)} servers can be heard, {majority(len(voters))} are needed; missing: {names}"
             )
-        return "an election is under way" + (f"; missing: {names}" if missing else "")
+        gone = f"; missing: {names}" if missing else ""
+        full = tuple(one for one in self.full() if one not in missing)
+        if heard - len(full) < majority(len(voters)):
+            disks = "the disk of {} is" if len(full) == 1 else "the disks of {} are"
+            words = disks.format(", ".join(one.path for one in full))
+            return f"{words} full, without which no leader can be elected: free space there{gone}"
+        return f"an election is under way{gone}"
 
     # ---- inputs
 

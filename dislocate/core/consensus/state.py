@@ -50,6 +50,8 @@ class ServerState:
         self.answered: dict[int, int] = {}  # rounds of this leader that were answered, and when; oldest first
         self.led_at = 0  # when the leader surely led, and had committed no more than that; 0 or less: not known
         self.heard: dict[ServerId, int] = {}  # when each server last said anything
+        self.is_full = False  # this server's disk has no room: its owner knows
+        self.full: dict[ServerId, None] = {}  # who could not vote for this server for that reason
         self.forgotten = 0  # what this disk once acknowledged in this term, and lost; 0: nothing
         self.installing: Snapshot | None = None  # the owner makes it durable; until then the log stands still
         self.events: list[LeaderElected | LeaderDeposed | ServersChanged] = []
@@ -100,6 +102,8 @@ class ServerState:
             self.term, self.voted_for = term, None
         self.role, self.leader = Role.FOLLOWER, leader
         self.answered.clear()
+        if leader is not None:
+            self.full.clear()
         if was_leader:
             self.events.append(LeaderDeposed(old_term, reason))
             self.deposed()

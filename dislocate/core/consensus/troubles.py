@@ -14,6 +14,12 @@ DISK_FULL = (
     "the disk is full, so this agent cannot remember what it promised or which group it is in: make room in its state "
     "directory; it is tried again each second"
 )
+TWO_STORES = ("two stores were founded", "the store was recovered by force more than once")
+KEEP_ONE = (
+    "Decide which to keep, stop the agent that leads there, run `dislocate store recover` on it once more, and start it: its "
+    "epoch is the highest then and holds everywhere; all other servers are put out, and keep what they have until "
+    "`dislocate servers add`"
+)
 
 
 class Heard(Struct, frozen=True):
@@ -25,17 +31,27 @@ class Heard(Struct, frozen=True):
     promised: tuple[ServerId, ...]
 
 
+class Stranger(Struct, frozen=True):
+    """What an agent said that is of another group, or of another branch of this one."""
+
+    group: GroupId
+    members: tuple[ServerId, ...]  # its servers; empty: it did not say
+
+
 def disk_failed(reason: str) -> str:
     return f"this agent's part in the store ended when its disk failed ({reason}): mend the disk and restart the agent"
 
 
-def of_group(me: Path, stored: StoredGroup, strangers: Mapping[Path, GroupId], is_listed: bool) -> str:
+def of_group(me: Path, stored: StoredGroup, strangers: Mapping[Path, Stranger], is_listed: bool) -> str:
     """Why an agent that knows its group does not take part in it as it should."""
+    split = {path: one for path, one in strangers.items() if one.group.splits_from(stored.group)}
+    if split:
+        return _recovered_twice(stored, split)
     if strangers:
         path, other = next(iter(strangers.items()))
         return (
-            f"{_and(tuple(strangers))} belongs to another group ({other.uuid.hex()}) than this agent "
-            f"({stored.group.uuid.hex()}): two stores were founded.  Decide which is right; on each agent of the other stop "
+            f"{_and(tuple(strangers))} belongs to another group ({other.group.uuid.hex()}) than this agent "
+            f"({stored.group.uuid.hex()}): {TWO_STORES[0]}.  Decide which is right; on each agent of the other stop "
             f"it, move its state.db (and -wal, -shm) away, correct `servers` in [store], start it: first of all {path}, "
             "if it is the one"
         )
@@ -52,17 +68,27 @@ def of_group(me: Path, stored: StoredGroup, strangers: Mapping[Path, GroupId], i
     return ""
 
 
+def _recovered_twice(stored: StoredGroup, split: Mapping[Path, Stranger]) -> str:
+    others = sorted({one.path for stranger in split.values() for one in stranger.members}) or list(split)
+    ours = _and(tuple(one.path for one in stored.members)) or "the servers that this agent follows"
+    return (
+        f"{TWO_STORES[1]}: {ours} and {_and(tuple(others))} both go on from epoch "
+        f"{stored.group.epoch - 1}, and neither has what is written at the other.  {KEEP_ONE}"
+    )
+
+
 def of_forming(me: Path, servers: tuple[Path, ...], shown: Mapping[Path, Heard]) -> str:
     """Why there is no group yet; `shown` is what this server and those that it heard say of themselves."""
     return (
-        _differing_lists(servers, shown)
+        differing_lists(servers, shown)
         or _foreign_promise(servers, shown)
         or _lost_disk(shown)
         or _waiting(me, servers, shown)
     )
 
 
-def _differing_lists(servers: tuple[Path, ...], shown: Mapping[Path, Heard]) -> str:
+def differing_lists(servers: tuple[Path, ...], shown: Mapping[Path, Heard]) -> str:
+    """Of those that are `shown`, which have which list; '' where all have the same."""
     by_list: dict[tuple[Path, ...], list[Path]] = {}
     for path in servers:
         if path in shown:

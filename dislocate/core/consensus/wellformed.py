@@ -34,6 +34,8 @@ def fault(message: Consensus) -> str:
         return f"the term is {message.term}"
     if not 0 <= message.group.epoch < LIMIT:
         return f"the epoch is {message.group.epoch}"
+    if not 0 <= message.group.branch < LIMIT:
+        return f"the branch is {message.group.branch}"
     if message.origin == message.to:
         return "a server speaks to itself"
     return _FAULTS[type(message.body)](message.term, message.body)

@@ -58,6 +58,14 @@ def is_owed_only(resource: Resource) -> bool:
     return resource.only_notified or isinstance(resource, Service)
 
 
+def is_act(resource: Resource) -> bool:
+    """Whether it only follows others and leaves nothing of its own, such as a reload: there is nothing to take back, and two
+    runs that have it in common are not in each other's way."""
+    if isinstance(resource, Command):
+        return resource.only_notified and not resource.revert and not resource.once
+    return isinstance(resource, Service)
+
+
 def is_once(resource: Resource) -> bool:
     """Whether it is done once a run, with the journal as its only guard."""
     return isinstance(resource, Command) and resource.once

@@ -1,12 +1,14 @@
 """Facts: what the leader's node knows of a service, as the rule of scaling wants it.
 
 What each data center is to carry is what callers there offer, since spilling is for seconds and instances for good.  Demand of
-a place that is not scaled, and what would not fit below `max`, counts where the flows send it.  Pure.
+a place that is not scaled, and what would not fit below `max`, counts where the flows send it.  Of a service whose callers
+all come by DNS or another proxy and tell nothing, what instances get counts where they get it.  Pure.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from dislocate.core.balance.flows import asked_for
 from dislocate.core.boundary.balance import PlaceInput, ServiceFlows
 from dislocate.core.boundary.scaling import ProcessDriver, ScaleDecision, ScalePolicy
 from dislocate.core.boundary.values import Status
@@ -51,6 +53,8 @@ def demands(
 ) -> dict[str, float]:
     """By data center that is scaled: requests a second, first attempts, that it is to have instances for."""
     found = dict.fromkeys(scaled, 0.0)
+    if _is_untold(inputs):
+        return {name: inputs[name].served if name in inputs else 0.0 for name in found}
     shares = {row.source: {share.datacenter: share.share for share in row.target} for row in flows.rows}
     for source, place in inputs.items():
         others = {name: share for name, share in shares.get(source, {}).items() if name in found and name != source}
@@ -76,9 +80,17 @@ def _capacity(place: PlaceInput | None, inputs: Mapping[str, PlaceInput]) -> flo
     return min((one.endpoint_capacity for one in inputs.values() if one.endpoint_capacity > 0), default=0.0)
 
 
+def _is_untold(inputs: Mapping[str, PlaceInput]) -> bool:
+    """Whether instances get something, and no caller tells of it."""
+    demand, served = asked_for(inputs.values())
+    return demand <= 0.0 < served
+
+
 def _age(name: str, inputs: Mapping[str, PlaceInput], now: int) -> int:
     """Relays tell of a service only while somebody calls it there: silence after a zero, or while others are heard, is nobody
     calling.  (That a data center is cut off is known otherwise, and freezes.)"""
+    if _is_untold(inputs):
+        return 0  # of instances that live, which say so themselves
     ages = {one.datacenter: max(0, now - one.as_of) for one in inputs.values() if one.epoch}
     place = inputs.get(name)
     if place is None or name not in ages:

@@ -206,7 +206,10 @@ class ScaleLeading:
     ) -> None:
         now, instances = self._out.now, self._fleet.instances(service)
         nodes = self._nodes(policy)
-        names = scaled_datacenters(policy, decided, instances, tuple(nodes))
+        known = self._fleet.datacenters()
+        named = scaled_datacenters(policy, decided, instances, tuple(nodes))
+        # who named one too early, or misspelled it, gets nothing decided there: nobody could carry it out
+        names = tuple(name for name in named if name in decided or (name in known and known[name].members))
         for datacenter in decided:
             if datacenter not in names:
                 self._end(keys, service, datacenter, NOT_NAMED)

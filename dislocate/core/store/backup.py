@@ -42,6 +42,7 @@ class BackupHeader(Struct, frozen=True, array_like=True):
     revision: int
     keys: int
     leases: int
+    branch: int = 0
 
 
 class Backup(Struct, frozen=True):
@@ -56,7 +57,13 @@ def backup_parts(machine: "StoreMachine", group: GroupId) -> Iterator[bytes]:
     """All keys and leases of a store, as of its revision, in parts, for who has other things to do between two of them: true
     to the moment of this call."""
     header = BackupHeader(
-        FORMAT, group.uuid.hex(), group.epoch, machine.revision, len(machine.keys), len(machine.leases)
+        FORMAT,
+        group.uuid.hex(),
+        group.epoch,
+        machine.revision,
+        len(machine.keys),
+        len(machine.leases),
+        group.branch,
     )
     encoded = msgspec.msgpack.encode(header)
     head = _FIRST_LINE + len(encoded).to_bytes(2, "big") + encoded
@@ -108,6 +115,12 @@ def check_group(header: BackupHeader, group: GroupId) -> None:
             "backup",
             got=f"epoch {header.epoch}",
             expected=f"a backup of epoch {group.epoch}: a forced recovery lies between; restore it with --force",
+        )
+    if header.branch != group.branch:
+        raise LocalError(
+            "backup",
+            got=f"branch {header.branch:010x}",
+            expected=f"a backup of branch {group.branch:010x}: another server was recovered by force; restore it with --force",
         )
 
 

@@ -14,6 +14,7 @@ from dislocate.core.boundary.requests import Done, Refused
 from dislocate.core.boundary.store import AddServer, RemoveServer, TransferLeadership
 from dislocate.core.consensus.messages import Configuration, ServerId
 from dislocate.core.consensus.quorum import servers_of
+from dislocate.core.consensus.troubles import KEEP_ONE
 from dislocate.core.identity import Path
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.store.messages import Answered, Asked, GroupTold
@@ -79,6 +80,8 @@ class Changing:
         objection = ""
         if told.group is not None and told.group.uuid != self._replica.group.uuid:
             objection = f"{path} belongs to another store ({told.group.uuid.hex()}): wipe its state directory first"
+        elif told.group is not None and told.group.splits_from(self._replica.group):
+            objection = f"{path} belongs to another branch of this store, which was recovered by force too.  {KEEP_ONE}"
         elif told.level < self._replica.machine.feature_level:
             needed = self._replica.machine.feature_level
             objection = f"{path} speaks feature level {told.level}, the store {needed}: upgrade it first"

@@ -22,13 +22,20 @@ class Distances:
     """How far the servers of the group are from one agent."""
 
     def __init__(
-        self, path: Path, out: Outbox, members: Members, founding: Founding, rtt: Callable[[str], int | None]
+        self,
+        path: Path,
+        out: Outbox,
+        members: Members,
+        founding: Founding,
+        rtt: Callable[[str], int | None],
+        is_reachable: Callable[[str], bool],
     ) -> None:
         self._path = path
         self._own = path.partition("/")[0]
         self._out = out
         self._members = members
         self._founding = founding
+        self._is_reachable = is_reachable  # whether a data center that is not this one is
         self._rtt = rtt  # to a data center, nanoseconds, if it is known
         self._shunned: dict[Path, int] = {}  # servers that cannot help, until when
 
@@ -55,6 +62,15 @@ class Distances:
         """Those of them whose agents do not, as far as is known."""
         living = self.living_servers()
         return sorted(path for path in self.servers() if path not in living)
+
+    def trouble(self, path: Path) -> str:
+        """What keeps others from `path`, as far as an agent knows that is no server; empty: nothing."""
+        datacenter, member = path.partition("/")[0], self._members.get(path)
+        if datacenter != self._own and not self._is_reachable(datacenter):
+            return "cut off"
+        if member is None:
+            return "unknown"
+        return "" if member.is_living else member.state.value
 
     def living_agents(self) -> list[Path]:
         """All agents, the nearest first."""

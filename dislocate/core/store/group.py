@@ -61,5 +61,5 @@ class GroupNews:
 
     def _enter(self, fact: StoreGroup) -> None:
         self._fact = fact
-        text = f"{fact.group.uuid.hex()}/{fact.group.epoch}/{fact.index}"
+        text = f"{fact.group.uuid.hex()}/{fact.group.epoch}/{fact.group.branch}/{fact.index}"
         self._ledger.put("s", NAME, fingerprint(text))

@@ -74,6 +74,7 @@ class StorePart:
         ledger: Ledger,
         recovered: Recovered,
         rtt: Callable[[str], int | None],
+        is_reachable: Callable[[str], bool],
     ) -> None:
         self._settings = settings
         self._path = settings.node.path
@@ -84,7 +85,7 @@ class StorePart:
         self._diverged = ""  # what is on the disk is wrong, and never served again: why
         self._founding = Founding(self._path, settings.servers, streams["disk"].bits(63), recovered.records)
         self._links = ServerLinks(self._path, out, members, streams["store links"])
-        self._distances = Distances(self._path, out, members, self._founding, rtt)
+        self._distances = Distances(self._path, out, members, self._founding, rtt, is_reachable)
         self._belonging = Belonging(settings, out, members, ledger, self._links, self._founding)
         self._belonging.enrolled = self._run
         self._belonging.expelled = self._end_server
@@ -384,5 +385,7 @@ class StorePart:
 
     @property
     def view(self) -> StoreView:
-        unled = self._whom.unled()
-        return view(self._founding, self._server, self._near, self._links, self._diverged, unled, self._out.now)
+        unled, trouble = self._whom.unled(), self._distances.trouble
+        return view(
+            self._founding, self._server, self._near, self._links, trouble, self._diverged, unled, self._out.now
+        )

@@ -59,7 +59,8 @@ class Quotas:
             )
         for prefix, larger in below.items():
             if larger > 0 and self._used[prefix] + larger > self._limits[prefix]:
-                reason = f"{prefix!r} may have {self._limits[prefix]} bytes: delete keys, or raise {QUOTA_KEYS}{prefix}"
+                whole = f"{prefix!r}" if prefix else "the whole store, by a quota without a prefix,"
+                reason = f"{whole} may have {self._limits[prefix]} bytes: delete keys, or raise {QUOTA_KEYS}{prefix}"
                 return Refused("storage", prefix, reason)
         return None
 

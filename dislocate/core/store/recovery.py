@@ -4,16 +4,19 @@
 What it does to the records of that disk:
 
     epoch          one higher: whoever has the lower one is put out and keeps what it has, until it is added again
+    branch         a hash of the group before and of this server: another one that is recovered too is another branch
     configuration  this server alone
     log            all entries that are here count as committed and are applied, then the log begins anew after them
     revision       2**40 higher for each epoch, and so is every revision that was not applied before: no fencing token that a
-                   lost server may have given out is given out again
+                   lost server may have given out is given out again; and higher still by the branch, a number below 2**39,
+                   so that two branches hardly ever give out the same
     config runs    the next id is 10,000 higher for each epoch: no id that a node's journal knows is given out again; those
                    under way are paused, their epochs as much higher: nothing that a lost server granted may begin
 
 What this cannot know: entries that others had committed and this disk does not have are lost, though they were acknowledged;
 entries that are here and were never committed come to life, though nobody was told that they were done.  So it is for one
-server only, the one with the most; two servers recovered by themselves would be two groups that look alike.
+server only, the one with the most; two servers recovered by themselves are two stores, neither of which has what is written
+to the other: both say so as soon as they hear of each other, and a third recovery, of the one to be kept, ends it.
 
 `give_up_promise` is for a group that was never founded: see `consensus.bootstrap`.
 
@@ -109,16 +112,16 @@ def recover_by_force(me: Path, stored: Iterable[StoredRecord]) -> Recovered:
     machine = StoreMachine.recover(found.state)
     if machine.index != found.applied.index:
         raise _damaged(f"the state is of entry {machine.index}, and said to be of {found.applied.index}")
-    group = GroupId(before.group.uuid, before.group.epoch + 1)
+    group = GroupId(before.group.uuid, before.group.epoch + 1, _branch(before.group, server))
     revision_applied, applied = machine.revision, machine.index
     _apply_rest(machine, found)
     revision_before = machine.revision
     epochs = group.epoch - before.log_epoch
-    _raise_revisions(machine, revision_applied, RECOVERY_STEP * epochs)
+    _raise_revisions(machine, revision_applied, RECOVERY_STEP * epochs + group.branch - before.log_branch)
     machine.recover_runs(epochs)
     last, last_term = machine.index, found.entries[-1].term if found.entries else found.base.term
     alone = Configuration(voters=(server,))
-    kept = StoredGroup(group, (server,), last, Standing.MEMBER, group.epoch)
+    kept = StoredGroup(group, (server,), last, Standing.MEMBER, group.epoch, group.branch)
     changes = (
         *_replaced(records, machine.all_records()),
         hard_record(HardState(max(found.hard.term, last_term) + 1)),
@@ -140,6 +143,13 @@ def recover_by_force(me: Path, stored: Iterable[StoredRecord]) -> Recovered:
         keys=len(machine.keys),
         leases=len(machine.leases),
     )
+
+
+def _branch(before: GroupId, server: ServerId) -> int:
+    """Which of the recoveries that may begin at `before` this is; below half a step, so that an epoch's revisions stay above
+    all those of the epoch before."""
+    text = f"{before.uuid.hex()} {before.epoch} {before.branch} {server}"
+    return (int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") % (RECOVERY_STEP // 2)) or 1
 
 
 def _member(me: Path, records: tuple[StoredRecord, ...]) -> tuple[StoredGroup, int, Found]:
@@ -200,7 +210,7 @@ def _replaced(records: tuple[StoredRecord, ...], state: tuple[StoredRecord, ...]
 
 def _digest(digest: int, group: GroupId, last: int) -> int:
     """The chain of what was applied goes on from here, and is another than that of any other epoch."""
-    text = f"{digest} recovered {group.uuid.hex()} {group.epoch} {last}"
+    text = f"{digest} recovered {group.uuid.hex()} {group.epoch} {group.branch} {last}"
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -111,7 +111,7 @@ class Replica:
         )
         self._queue: list[Save | Snapshot] = []  # not given to the disk yet, in order
         self._is_busy = False  # carrying out what the Raft wants
-        self._writing = Writing(out, self._write_failed, self.hand_over)
+        self._writing = Writing(out, self._write_failed, self._filled)
         self._state_due = False
         self._unsaved_entries = self._unsaved_bytes = 0
         self._saved_index = self.raft.applied  # up to where the disk has the state, or will before anything later
@@ -429,6 +429,11 @@ class Replica:
         self.give_up(
             f"the disk of {self.me.path} failed ({reason}): it takes no part any more until its agent is restarted"
         )
+
+    def _filled(self, is_full: bool) -> None:
+        self.raft.is_full = is_full
+        if is_full:
+            self.hand_over()
 
     def hand_over(self) -> None:
         """Whoever has all of the log may lead: this server should not."""

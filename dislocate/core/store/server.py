@@ -166,9 +166,9 @@ class Server:
             return self.problem
         if self._leader is not None or self._out.now - self._leaderless_since < LEADERLESS:
             return ""
-        return (
-            f"{self.replica.raft.why_no_leader} (asked at {self.me.path}); writes go on by themselves when they answer"
-        )
+        raft = self.replica.raft
+        then = "when there is" if raft.full() else "when they answer"
+        return f"{raft.why_no_leader} (asked at {self.me.path}); writes go on by themselves {then}"
 
     def missing(self) -> tuple[Path, ...]:
         """Servers that were not heard of for a while, whatever their links say."""
@@ -394,7 +394,9 @@ class Server:
             return "disk went back"
         if not self._links.is_open(server.path):
             return "no link"
-        if raft.is_silent(server):
+        if server in raft.full():
+            return "disk full"
+        if raft.is_silent(server) or (self._leader is None and server in raft.missing()):
             return "silent"
         return "stores nothing" if raft.is_storing_nothing(server) else ""
 

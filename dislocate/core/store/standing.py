@@ -1,5 +1,7 @@
 """Standing: where an agent stands towards the store, for the edge to show."""
 
+from collections.abc import Callable
+
 from dislocate.core.boundary.store import ServerView, StoreView
 from dislocate.core.consensus.bootstrap import Founding
 from dislocate.core.identity import Path
@@ -16,23 +18,32 @@ def leader_of(server: Server | None, near: Near) -> Path | None:
 
 
 def view(
-    founding: Founding, server: Server | None, near: Near, links: ServerLinks, diverged: str, unled: str, now: int
+    founding: Founding,
+    server: Server | None,
+    near: Near,
+    links: ServerLinks,
+    trouble: Callable[[Path], str],
+    diverged: str,
+    unled: str,
+    now: int,
 ) -> StoreView:
-    """`diverged`: why what is on the disk is never served again; empty: it is sound.  `unled`: why an agent that is no server
-    finds nobody to write for it; empty: somebody may."""
+    """`trouble`: what keeps others from a server, as an agent that is none knows it.  `diverged`: why what is on the disk is
+    never served again; empty: it is sound.  `unled`: why an agent that is no server finds nobody to write for it; empty:
+    somebody may."""
     group = founding.group
     revision, as_of = near.newest
     return StoreView(
         group="" if group is None else group.uuid.hex(),
         epoch=0 if group is None else group.epoch,
+        branch=f"{group.branch:010x}" if group is not None and group.branch else "",
         role=_role(founding, server, diverged),
         leader=leader_of(server, near),
         term=0 if server is None else server.replica.raft.term,
         revision=revision if server is None else server.revision,
         index=0 if server is None else server.replica.machine.index,
         as_of=as_of if server is None else now - server.age,
-        servers=_servers(founding, near, links) if server is None else server.views(),
-        problem=(diverged or _unfounded(founding) or unled) if server is None else _problem(server),
+        servers=_servers(founding, near, links, trouble) if server is None else server.views(),
+        problem=(diverged or unled) if server is None else _problem(server),
         warning=_warning(founding, server),
         followed=near.prefixes if server is None else (),
     )
@@ -42,10 +53,6 @@ def _role(founding: Founding, server: Server | None, diverged: str) -> str:
     if server is None:
         return "failed" if diverged else "forming" if founding.is_forming else "agent"
     return "failed" if server.problem else server.role
-
-
-def _unfounded(founding: Founding) -> str:
-    return founding.problem if founding.group is None else ""
 
 
 def _problem(server: Server) -> str:
@@ -64,7 +71,9 @@ def _follows(server: Server) -> bool:
     return server.leader is not None and not server.leads and not server.problem
 
 
-def _servers(founding: Founding, near: Near, links: ServerLinks) -> tuple[ServerView, ...]:
+def _servers(
+    founding: Founding, near: Near, links: ServerLinks, trouble: Callable[[Path], str]
+) -> tuple[ServerView, ...]:
     return tuple(
         ServerView(
             path=member.path,
@@ -72,6 +81,7 @@ def _servers(founding: Founding, near: Near, links: ServerLinks) -> tuple[Server
             role="voter",
             is_leader=member.path == near.leader,
             linked=links.is_open(member.path),
+            trouble=trouble(member.path) if member.path != founding.me else "",
         )
         for member in founding.members
     )

@@ -106,7 +106,7 @@ def _check_operations(operations: tuple[Operation, ...], name: str) -> int:
             raise LocalError(f"{name}[{at}].{error.field}", got=error.got, expected=error.expected) from None
     if (twice := put_twice(operations)) >= 0:
         words = "one Put of each key in a transaction"
-        raise LocalError(f"{name}[{twice}].key", got="a key that is put twice", expected=words)
+        raise LocalError(f"{name}[{twice}].key", got=operations[twice].key, expected=words)
     return size
 
 

@@ -64,16 +64,19 @@ class Whom:
     def problem(self, request: StoreAsk) -> str:
         """Why nobody will answer for a while; empty: somebody may in a moment."""
         if self._founding.group is None:
-            return self._founding.problem or (NO_STORE if not self._settings.servers else self._not_founded())
+            return self._unfounded() or ("" if self._settings.servers else NO_STORE)
         server = self._server()
         if server is not None and not server.problem:
             return server.why_not_now()
         return self._out_of_reach()
 
     def unled(self) -> str:
-        """Why nobody writes for this agent, which is no server; empty: somebody does, or may in a moment."""
-        if self._founding.group is None or self._server() is not None:
+        """Why nobody writes for this agent, which is no server; empty: somebody does, or may in a moment, or it knows of no
+        store."""
+        if self._server() is not None:
             return ""
+        if self._founding.group is None:
+            return self._unfounded()
         server = self._near.leaderless(LEADERLESS)
         if (problem := self._out_of_reach()) or server is None:
             return problem
@@ -89,7 +92,10 @@ class Whom:
         servers = ", ".join(dict.fromkeys(member.path for member in self._founding.members))
         return f"no server of the store can be reached from {self._path}: {servers} do not answer"
 
-    def _not_founded(self) -> str:
+    def _unfounded(self) -> str:
+        """Why there is no group yet, where there is to be one; empty: there may be in a moment."""
+        if self._founding.problem or not self._settings.servers:
+            return self._founding.problem
         since = self.out_of_reach_since
         if since is not None and self._out.now - since < LEADERLESS:
             return ""

@@ -20,9 +20,10 @@ class WriteAgain(Timer, frozen=True):
 
 
 class Writing:
-    """The writes of one server.  `failed` is told a failure, `filled` that the disk has become full."""
+    """The writes of one server.  `failed` is told a failure, `filled` whether the disk is full: each time that it was found
+    so, and once when it is not any more."""
 
-    def __init__(self, out: Outbox, failed: Callable[[str], None], filled: Callable[[], None]) -> None:
+    def __init__(self, out: Outbox, failed: Callable[[str], None], filled: Callable[[bool], None]) -> None:
         self.is_busy = False
         self.is_full = False  # the disk has no room: nothing new is promised
         self.latency = 0  # nanoseconds that the last synced write took
@@ -47,8 +48,10 @@ class Writing:
 
     def _store(self, records: tuple[StoredRecord, ...], sync: bool, then: Callable[[], None], began: int) -> None:
         def stored() -> None:
-            self.is_busy = self.is_full = False
+            was_full, self.is_busy, self.is_full = self.is_full, False, False
             self.under_way = ()
+            if was_full:
+                self._filled(False)
             if sync:
                 self.latency = self._out.now - began
             then()
@@ -62,7 +65,7 @@ class Writing:
             self.is_full = True
             self._again = lambda: self._store(records, sync, then, self._out.now)
             self._out.arm(self._out.now + RETRY_FULL, WriteAgain())
-            self._filled()
+            self._filled(True)
 
         self._out.store(records, sync=sync, then=stored, failed=failed)
 

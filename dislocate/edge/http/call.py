@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from dislocate.core.boundary.requests import Done, Refused, Request, Result
 from dislocate.core.boundary.spec import References, RunSpec
-from dislocate.core.boundary.store import GrantLease, ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
+from dislocate.core.boundary.store import GrantLease, KeysRead, ReadKeys, StoreRequest, Transact, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import NodeId
 from dislocate.edge.answers import DoneAnswer
@@ -119,6 +119,7 @@ class Call:
         self.role = role
         self.path: dict[str, str] = {}
         self.body: Any = None
+        self.age = 0  # nanoseconds: so old may be what was read of the store for this answer
         self._request = request
         self._response = response
 
@@ -146,6 +147,8 @@ class Call:
             result = self.backend.request(request, timeout=timeout)
         except TimeoutError:
             result = Uncertain(f"no answer within {timeout:.0f} s")
+        if isinstance(result, KeysRead):
+            self.age = max(self.age, result.age)
         return _judged(request, result, of_one_key=of_one_key)
 
     def watch_store(self, request: WatchKeys, timeout: float) -> Any:

@@ -100,7 +100,7 @@ class RouteAnswer(Answer, frozen=True):
 
 
 class CallerAnswer(Answer, frozen=True):
-    """What differs from what the caller has; of services nobody knows, a hint: the nearest name."""
+    """What differs from what the caller has; of services nobody knows, a hint: the nearest name, or what a name is."""
 
     routes: dict[str, RouteAnswer]
     unknown: dict[str, str]
@@ -146,11 +146,20 @@ def _answer(call: Call, held: dict[str, HeldBody | None]) -> CallerAnswer:
         if has is not None and (has.index, has.epoch) == known:
             continue
         if route is None:
-            check_service_name(name, "routes")
-            unknown[name] = nearest(name, call.node.catalog.names()).removeprefix(", ")
+            unknown[name] = _hint(name, call)
         else:
             routes[name] = _route_answer(route, call.now)
     return CallerAnswer(routes=routes, unknown=unknown)
+
+
+def _hint(name: str, call: Call) -> str:
+    """What may help who asked for a service that nobody knows.  A name that can be none is nobody's too: whoever asks for
+    others besides is answered about them."""
+    try:
+        check_service_name(name, "routes")
+    except LocalError as mistake:
+        return f"expected {mistake.expected}"
+    return nearest(name, call.node.catalog.names()).removeprefix(", ")
 
 
 def _route_answer(route: Route, now: int) -> RouteAnswer:

@@ -4,9 +4,10 @@
     PUT /api/drains/fra {"force": true}   whether it fits or not
 
 A drain of a data center ends by itself, after an hour unless it is said, after three days at most: one that was forgotten
-must not be what an outage meets.
+must not be what an outage meets.  Drains are decided one at a time (`drain_claims`): two that each fit need not fit together.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from dislocate.core.balance.endpoints import lives
@@ -18,6 +19,7 @@ from dislocate.core.units import HOUR, format_duration
 from dislocate.edge.answers import DoneAnswer
 from dislocate.edge.bodies import DatacenterDrainBody, DrainBody, duration
 from dislocate.edge.flow_answers import FitsAnswer, fits_answer
+from dislocate.edge.http import drain_claims
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation
 from dislocate.edge.http.problems import Rejected, not_found, problem
@@ -36,19 +38,27 @@ def get_datacenter_drain(call: Call) -> FitsAnswer:
 def put_datacenter_drain(call: Call) -> DoneAnswer:
     name, body = _datacenter(call), call.body
     if not body.draining:
-        return call.done(SetDraining(name, "datacenter", draining=False))
-    expires = duration(body.expires, "expires") or EXPIRES
-    if expires > LONGEST:
+        return _end(call, name)
+    lasting = _lasting(body.expires) or EXPIRES
+    if lasting > LONGEST:
         raise LocalError(
             "expires", got=body.expires, expected=f"at most '{format_duration(LONGEST)}'; it can be renewed"
         )
-    if not body.force:
-        _refuse_what_does_not_fit(name, _fits(call, name))
-    return call.done(SetDraining(name, "datacenter", True, expires, body.reason))
+    order = SetDraining(name, "datacenter", True, lasting, body.reason)
+    if body.force:
+        done = call.done(order)
+        drain_claims.note(call, name, lasting)
+        return done
+    drain_claims.claim(call, name, lasting, lambda gone: _refuse_what_does_not_fit(name, _fits(call, name, gone), gone))
+    try:
+        return call.done(order)
+    except Rejected:
+        drain_claims.note(call, name, 0)
+        raise
 
 
 def delete_datacenter_drain(call: Call) -> DoneAnswer:
-    return call.done(SetDraining(_datacenter(call), "datacenter", draining=False))
+    return _end(call, _datacenter(call))
 
 
 def put_node_drain(call: Call) -> DoneAnswer:
@@ -60,11 +70,27 @@ def delete_node_drain(call: Call) -> DoneAnswer:
 
 
 def drain(target: str, scope: str, body: DrainBody) -> SetDraining:
-    return SetDraining(target, scope, body.draining, duration(body.expires, "expires"), body.reason)
+    return SetDraining(target, scope, body.draining, _lasting(body.expires), body.reason)
 
 
-def _fits(call: Call, datacenter: str) -> list[Fit]:
-    """Of each service that lives there."""
+def _end(call: Call, name: str) -> DoneAnswer:
+    done = call.done(SetDraining(name, "datacenter", draining=False))
+    drain_claims.note(call, name, 0)
+    return done
+
+
+def _lasting(text: str) -> int:
+    """0: nothing was said.  Raises `LocalError` for a drain of no time, which nobody can mean."""
+    lasting = duration(text, "expires")
+    if text and not lasting:
+        raise LocalError(
+            "expires", got=text, expected="a duration above 0, such as '30m'; draining = false ends a drain"
+        )
+    return lasting
+
+
+def _fits(call: Call, datacenter: str, gone: Sequence[str] = ()) -> list[Fit]:
+    """Of each service that lives there, when those that are `gone` carry nothing either."""
     catalog, flows = call.node.catalog, call.node.flows
     found: list[Fit] = []
     for name in catalog.names():
@@ -73,11 +99,11 @@ def _fits(call: Call, datacenter: str) -> list[Fit]:
             continue
         known = flows.of(name)
         if known is not None:
-            found.append(fits_without(known, datacenter))
+            found.append(fits_without(known, datacenter, gone))
     return found
 
 
-def _refuse_what_does_not_fit(datacenter: str, fits: list[Fit]) -> None:
+def _refuse_what_does_not_fit(datacenter: str, fits: list[Fit], gone: Sequence[str]) -> None:
     """Raises `Rejected` with the numbers."""
     heavy = [fit for fit in fits if not fit.fits]
     if not heavy:
@@ -85,8 +111,11 @@ def _refuse_what_does_not_fit(datacenter: str, fits: list[Fit]) -> None:
     heavy.sort(key=lambda fit: fit.capacity - fit.demand)
     words = "; ".join(fit.words for fit in heavy[:NAMED])
     more = f"; and {len(heavy) - NAMED} services more" if len(heavy) > NAMED else ""
-    detail = f"Without {datacenter} it would not fit: {words}{more}"
+    drained = f" ({' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} drained too)" if gone else ""
+    detail = f"Without {datacenter} it would not fit: {words}{more}{drained}"
     hint = f'GET /api/drains/{datacenter} shows the numbers of all services; {{"force": true}} drains it all the same'
+    if gone:
+        hint = f"DELETE /api/drains/{gone[0]} ends the drain there; {hint}"
     raise Rejected(problem(HTTPStatus.CONFLICT, detail, field="datacenter", got=datacenter, hint=hint))
 
 

@@ -5,22 +5,30 @@ last event of a revision carries it as `id:`, so whoever comes back with `Last-E
 transaction of several keys again if it saw only a part.  After `compacted` the stream goes on from the oldest change that is
 still known: read the keys, and take from then on what is newer than that read.
 
+While this agent's store does not answer, no change can be seen, which a reader cannot tell from quiet: it is told by a
+`problem`, and by `answering` when the store does again, after which it has missed nothing.
+
 Without a revision the stream begins now, and says first which revision that is, as an `id:` without an event.
 """
 
 from collections.abc import Iterator
+from http import HTTPStatus
 
 import msgspec
 
 from dislocate.core.boundary.requests import Refused, Result
 from dislocate.core.boundary.store import Compacted, KeyChange, KeysChanged, ReadKeys, Uncertain, WatchKeys
 from dislocate.core.errors import LocalError
+from dislocate.core.units import SECOND, format_duration
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import EVENT_STREAM, Agent, Call, Operation, Query
-from dislocate.edge.http.problems import encode, store_refused, uncertain
+from dislocate.edge.http.problems import encode, problem, store_refused, uncertain
 from dislocate.edge.http.watch import KEEP_ALIVE, RETRY, frame
 from dislocate.edge.keys import NUMBER_LIMIT, check_key
 from dislocate.edge.store_answers import key_answer
+
+LOOK_EVERY = 3.0  # seconds between two looks at whether the store answers at all
+QUIET = b": still here\n\n"
 
 
 class KeyStream:
@@ -35,6 +43,7 @@ class KeyStream:
         self._opening = RETRY + opening
         self._has_slot = True
         self._has_ended = False
+        self._is_cut_off = False  # as the reader was told
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -46,15 +55,34 @@ class KeyStream:
         if self._has_ended:
             raise StopIteration
         request = WatchKeys(self._key, self._is_prefix, self._after)
-        try:
-            return self._frames(self._agent.backend.request(request, timeout=KEEP_ALIVE)) or b": still here\n\n"
-        except TimeoutError:
-            return b": still here\n\n"
+        for _ in range(round(KEEP_ALIVE / LOOK_EVERY)):
+            try:
+                return self._frames(self._agent.backend.request(request, timeout=LOOK_EVERY)) or QUIET
+            except TimeoutError:
+                if news := self._standing():
+                    return news
+        return QUIET
 
     def close(self) -> None:
         if self._has_slot:
             self._has_slot = False
             self._agent.streams.give_back()
+
+    def _standing(self) -> bytes:
+        """What changed in whether the store answers here; of a server whose own part has ended, others answer."""
+        backend = self._agent.backend
+        view = backend.node.store
+        why = "" if view.role == "failed" else view.problem
+        if bool(why) is self._is_cut_off:
+            return b""
+        self._is_cut_off = bool(why)
+        if not why:
+            return frame("answering", msgspec.json.encode({"revision": self._after}))
+        how_old = (
+            "" if view.as_of == 0 else f" for {format_duration(max(0, backend.now() - view.as_of) // SECOND * SECOND)}"
+        )
+        words = f"No change can be seen here{how_old}, and none is missed when the store answers again: {why}"
+        return frame("problem", encode(problem(HTTPStatus.SERVICE_UNAVAILABLE, words)))
 
     def _frames(self, result: Result) -> bytes:
         match result:
@@ -111,7 +139,8 @@ OPERATIONS = (
         method="GET",
         path="/api/watch/kv",
         role=Role.READ,
-        summary="Server-sent events 'put', 'delete', 'compacted' of a key or prefix; Last-Event-ID resumes",
+        summary="Server-sent events 'put', 'delete', 'compacted' of a key or prefix; 'problem' and 'answering' when the "
+        "store does not answer, and does again; Last-Event-ID resumes",
         respond=watch_keys,
         queries=(
             Query("key", "this key"),

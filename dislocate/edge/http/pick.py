@@ -3,7 +3,7 @@
     GET /api/services/shop.web/pick?key=cart-7&exclude=fra/a1/web-1   ->  {"address": "10.0.0.2", "port": 8080, "why": ...}
 
 An instance that is out is named only when nobody better was ever known: `status` and `age` say so.  Who picks often, or can
-say how calls went, is served better by `dislocate.Client`, which picks in-process.
+say how calls went, is served better by `dislocate.client.Client`, which picks in-process.
 """
 
 from collections.abc import Iterable
@@ -36,12 +36,14 @@ def pick_instance(call: Call) -> PickAnswer:
     if source:
         route = _from(call, route, source)
     excluded = call.query_list("exclude")
-    exclude = _keys(excluded, route.instances) if excluded else frozenset()
+    exclude, strangers = _keys(excluded, route.instances)
+    _check_strangers(strangers, call)
     try:
         picked = call.agent.picks.pick(route, key=key, exclude=exclude)
     except NoEndpoint as nobody:
         raise _nobody(nobody) from None
-    return pick_answer(name, picked.endpoint.view, picked.why, call.now)
+    why = f"{picked.why}; excluded, and nobody here: {', '.join(strangers)[:200]}" if strangers else picked.why
+    return pick_answer(name, picked.endpoint.view, why, call.now)
 
 
 def _from(call: Call, route: Route, source: str) -> Route:
@@ -53,16 +55,26 @@ def _from(call: Call, route: Route, source: str) -> Route:
     return seen_from(route, source, () if flows is None else flows.rows)
 
 
-def _keys(excluded: tuple[str, ...], instances: Iterable[InstanceView]) -> frozenset[str]:
-    """The keys of those that are named as 'dc/node/id', 'address:port', or 'id' alone: then all that have it.
+def _keys(excluded: tuple[str, ...], instances: Iterable[InstanceView]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The keys of those that are named as 'dc/node/id', 'address:port', or 'id' alone: then all that have it.  And the names
+    that nobody has: whoever tries again names who failed, which may just have gone."""
+    named, keys, met = frozenset(excluded), set(), set()
+    for each in instances if named else ():
+        key = f"{each.node}/{each.id}"
+        found = named.intersection((key, each.id, f"{each.address}:{each.port}"))
+        if found:
+            keys.add(key)
+            met |= found
+    return frozenset(keys), tuple(name for name in excluded if name not in met)
 
-    One that nobody has is none: it may just have gone."""
-    named = frozenset(excluded)
-    return frozenset(
-        key
-        for each in instances
-        if not named.isdisjoint((key := f"{each.node}/{each.id}", each.id, f"{each.address}:{each.port}"))
-    )
+
+def _check_strangers(strangers: Iterable[str], call: Call) -> None:
+    """Raises `LocalError` for the name of a data center or a node: it reads as if all there were excluded."""
+    for name in strangers:
+        if name in call.node.datacenters or name.count("/") == 1:
+            raise LocalError(
+                "exclude", got=name[:100], expected="instances, by commas: 'dc/node/id', 'address:port' or an id"
+            )
 
 
 def _nobody(nobody: NoEndpoint) -> Rejected:

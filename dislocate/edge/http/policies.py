@@ -16,6 +16,7 @@ from dislocate.core.tunables import READ_LIMIT
 from dislocate.edge.flow_answers import PoliciesAnswer, PolicyAnswer, policy_answer
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
+from dislocate.edge.http.places import FORCE, check_datacenters
 from dislocate.edge.http.problems import Rejected, cas_missed, not_found
 from dislocate.edge.keys import NUMBER_LIMIT, conflict_words, delete, found_instead, put
 from dislocate.edge.store_answers import DeletedAnswer, RevisionAnswer
@@ -24,7 +25,7 @@ from dislocate.edge.store_answers import DeletedAnswer, RevisionAnswer
 def list_policies(call: Call) -> PoliciesAnswer:
     """All that are set; one that cannot be read (a key set by hand) is shown with what is wrong in it."""
     read = _read(call, ReadKeys(PREFIX, prefix=True, limit=READ_LIMIT))
-    return PoliciesAnswer(policies=tuple(_answer(each) for each in read.keys))
+    return PoliciesAnswer(policies=tuple(_answer(call, each) for each in read.keys))
 
 
 def get_policy(call: Call) -> PolicyAnswer:
@@ -32,12 +33,16 @@ def get_policy(call: Call) -> PolicyAnswer:
     read = _read(call, ReadKeys(PREFIX + name))
     if not read.keys:
         raise _no_policy(name)
-    return _answer(read.keys[0])
+    return _answer(call, read.keys[0])
 
 
 def put_policy(call: Call) -> RevisionAnswer:
     name, cas = _name(call), _cas(call)
     check_policy(call.body)
+    held = call.node.flows.policy(name)
+    tables = (("tiers", call.body.tiers), ("prices", call.body.prices))
+    named = [(f"{field}.{datacenter}", datacenter) for field, table in tables for datacenter in table]
+    check_datacenters(call, named, {*held.tiers, *held.prices})
     request = put(PREFIX + name, encode_policy(call.body), cas=cas)
     return RevisionAnswer(revision=_change(call, name, request, cas).revision)
 
@@ -75,12 +80,13 @@ def _change(call: Call, name: str, request: Transact, cas: int | None) -> Transa
     return done
 
 
-def _answer(found: KeyValue) -> PolicyAnswer:
+def _answer(call: Call, found: KeyValue) -> PolicyAnswer:
+    """Of one that cannot be read the one that this agent follows instead."""
     name = found.key.removeprefix(PREFIX)
     try:
         return policy_answer(name, decode_policy(found.value), found.modified)
     except LocalError as error:
-        return policy_answer(name, Policy(), found.modified, problem=str(error))
+        return policy_answer(name, call.node.flows.policy(name), found.modified, problem=str(error))
 
 
 def _no_policy(name: str) -> Rejected:
@@ -119,7 +125,7 @@ OPERATIONS = (
         answer=RevisionAnswer,
         body=Policy,
         in_words=True,
-        queries=_CHANGING,
+        queries=(*_CHANGING, FORCE),
     ),
     Operation(
         method="DELETE",

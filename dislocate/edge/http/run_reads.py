@@ -19,9 +19,9 @@ from dislocate.core.identity import Path
 from dislocate.core.nearest import nearest
 from dislocate.core.runs import records
 from dislocate.core.tunables import READ_LIMIT, TRANSACTION_OPERATIONS
+from dislocate.core.words import names
 from dislocate.edge.http.call import Call
 from dislocate.edge.http.problems import Rejected, not_found, problem
-from dislocate.edge.run_answers import named
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def _secret(call: Call, name: str, found: KeyValue | None, targets: Iterable[Pat
         raise LocalError("resources", got=f"secret({name!r})", expected=expected)
     secret = records.decode(found.value, Secret)
     if missing := [path for path in targets if path not in secret.sealed]:
-        expected = f"the secret {name!r} to be one that {named(missing)} can read: put it again, for all targets"
+        expected = f"the secret {name!r} to be one that {names(missing)} can read: put it again, for all targets"
         raise LocalError("resources", got=f"secret({name!r})", expected=expected)
     return secret
 

@@ -22,7 +22,8 @@ from dislocate.edge.http.call import EVENT_STREAM, Call
 from dislocate.edge.http.problems import Rejected, encode
 from dislocate.edge.http.run_reads import run_of
 from dislocate.edge.http.watch import KEEP_ALIVE, RETRY, frame
-from dislocate.edge.run_answers import NodeAnswer, RunAnswer, node_answer, run_summary
+from dislocate.edge.run_answers import NodeAnswer, RunAnswer
+from dislocate.edge.run_told import node_answer, run_summary
 
 __all__ = ["EVENT_STREAM", "RunStream", "is_reachable", "watch_run"]
 

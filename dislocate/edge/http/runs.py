@@ -9,13 +9,15 @@ nothing of it depends on this agent.  Nothing was begun when an answer is a prob
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+
+import msgspec
 
 from dislocate.core.boundary.requests import Done
 from dislocate.core.boundary.runs import RunRecord, RunStarted, StartRun, SteerRun, Verb
 from dislocate.core.boundary.spec import RunSpec
-from dislocate.core.boundary.store import Consistency, Get, Transact
+from dislocate.core.boundary.store import Consistency, Get, KeyValue, ReadKeys, Transact
 from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, split_path
@@ -25,10 +27,12 @@ from dislocate.core.runs.ledger.draft import Last
 from dislocate.core.runs.plan import make_plan
 from dislocate.core.runs.spec import check_spec
 from dislocate.core.tunables import TRANSACTION_OPERATIONS
+from dislocate.core.units import seconds
+from dislocate.core.words import names
 from dislocate.edge.http import run_audit, run_looks, run_stream
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
-from dislocate.edge.http.problems import not_found
+from dislocate.edge.http.problems import Rejected, not_found
 from dislocate.edge.http.run_reads import (
     Named,
     read_all,
@@ -45,12 +49,10 @@ from dislocate.edge.run_answers import (
     RunsAnswer,
     StartedAnswer,
     SteeredAnswer,
-    named,
-    run_answer,
-    run_summary,
 )
 from dislocate.edge.run_bodies import PlanBody, RunBody, SteerBody, spec_of
-from dislocate.edge.run_targets import targets_of
+from dislocate.edge.run_targets import check_services, doubts, targets_of
+from dislocate.edge.run_told import run_answer, run_summary
 from dislocate.strict import one_of
 
 LISTED = 20  # runs that a list has unless more are asked for
@@ -64,30 +66,36 @@ def post_run(call: Call) -> StartedAnswer:
     if spec.strategy.approvals:
         call.require_name("a run that others are to approve")
     targets = targets_of(call.node, spec.targets, spec.confirm)
-    names = read_named(call, spec, targets)
+    fleet = call.node.candidates
+    if not call.body.unknown_services:
+        check_services(fleet, spec)
+    named = read_named(call, spec, targets)
     expected: dict[Path, str] = {}
+    notes = list(doubts(fleet, spec))
     if call.body.plan is not None:
-        expected = _still_fitting(call, spec, call.body.plan, targets, names)
-    plan = make_plan(spec, targets, revision=names.revision, expected=expected)
-    started: RunStarted = call.ask_store(StartRun(spec, plan, names.values, call.actor, time.time_ns()))
-    return StartedAnswer(started.run, started.state, len(targets))
+        expected = _still_fitting(call, spec, call.body.plan, targets, named)
+    plan = make_plan(spec, targets, revision=named.revision, expected=expected)
+    if call.body.plan is None:
+        notes += run_looks.try_templates(call, spec, plan, named)
+    started: RunStarted = call.ask_store(StartRun(spec, plan, named.values, call.actor, time.time_ns()))
+    return StartedAnswer(started.run, started.state, len(targets), tuple(notes))
 
 
 def _still_fitting(
-    call: Call, spec: RunSpec, plan: PlanBody, targets: tuple[Path, ...], names: Named
+    call: Call, spec: RunSpec, plan: PlanBody, targets: tuple[Path, ...], named: Named
 ) -> dict[Path, str]:
     """The digests that nodes are to find, where the plan still holds.  Raises `Rejected` where it does not."""
     if plan.spec_digest != records.spec_digest(spec):
         raise stale("the specification was changed since")
     if changed := sorted(set(targets) ^ set(plan.targets)):
-        raise stale(f"other nodes are meant now: {named(changed)}")
-    if plan.values_digest != names.digest:
+        raise stale(f"other nodes are meant now: {names(changed)}")
+    if plan.values_digest != named.digest:
         raise stale("a key or secret that its templates name was changed since")
     if not plan.digests:
         return {}
-    now = run_looks.digests_now(call, spec, tuple(path for path in targets if path in plan.digests), names)
+    now = run_looks.digests_now(call, spec, tuple(path for path in targets if path in plan.digests), named)
     if changed := sorted(path for path, digest in now.items() if digest != plan.digests[path]):
-        raise stale(f"something was changed since on {named(changed)}")
+        raise stale(f"something was changed since on {names(changed)}")
     return plan.digests
 
 
@@ -98,25 +106,39 @@ def list_runs(call: Call) -> RunsAnswer:
     limit = call.query_number("limit", LISTED_MOST, meaning, smallest=1) or LISTED
     active = [records.decode(each.value, RunRecord) for each in read_all(call, records.ACTIVE, consistency)]
     known = {record.id: record for record in active}
-    if consistency is Consistency.LINEARIZABLE:
-        for record in _over(call, max(0, limit - len(active))):
-            known.setdefault(record.id, record)
+    try:
+        over = _over(call, max(0, limit - len(active)), consistency)
+    except Rejected:
+        if not active or consistency is Consistency.LINEARIZABLE:
+            raise
+        over = []  # every agent holds what is under way, and no server is near that holds the others
+    for record in over:
+        known.setdefault(record.id, record)
     latest = sorted(known.values(), key=lambda record: int(record.id), reverse=True)
-    return RunsAnswer(tuple(run_summary(record) for record in latest))
+    return RunsAnswer(tuple(run_summary(record) for record in latest), seconds(call.age))
 
 
-def _over(call: Call, limit: int) -> list[RunRecord]:
+def _over(call: Call, limit: int, consistency: Consistency) -> list[RunRecord]:
     """The latest `limit` that are over.  Numbers that nobody had (`keeping.recovered`) are passed over."""
-    found = call.ask_store(Transact((), (Get(records.LAST),))).results[0]
+    (found,) = _get(call, (records.LAST,), consistency)
     last = records.decode(found[0].value, Last) if found else Last()
     over: list[RunRecord] = []
     for top in range(last.run, last.oldest - 1, -LISTED_MOST):
         if len(over) >= min(limit, last.over):
             break
         numbers = range(top, max(last.oldest - 1, top - LISTED_MOST), -1)
-        read = call.ask_store(Transact((), tuple(Get(records.over_key(str(number))) for number in numbers)))
-        over += [records.decode(each.value, RunRecord) for result in read.results for each in result]
+        read = _get(call, [records.over_key(str(number)) for number in numbers], consistency)
+        over += [records.decode(each.value, RunRecord) for result in read for each in result]
     return over[:limit]
+
+
+def _get(call: Call, keys: Sequence[str], consistency: Consistency) -> Iterator[tuple[KeyValue, ...]]:
+    """Each key, or nothing: of now at once, of what is known here one by one, since only reads are answered there."""
+    if consistency is Consistency.LINEARIZABLE:
+        yield from call.ask_store(Transact((), tuple(map(Get, keys)))).results
+    else:
+        for key in keys:
+            yield call.ask_store(ReadKeys(key, consistency=consistency)).keys
 
 
 def get_run(call: Call) -> RunAnswer:
@@ -138,7 +160,8 @@ def run_at(call: Call, run: str, consistency: Consistency = Consistency.LINEARIZ
         return () if view is None else view.instances
 
     reaches = partial(run_stream.is_reachable, node)
-    return run_answer(record, plan, tasks.by_node, frozen, instances, reaches), tasks.revision
+    answer = run_answer(record, plan, tasks.by_node, frozen, instances, reaches)
+    return msgspec.structs.replace(answer, age=seconds(call.age)), tasks.revision
 
 
 def watch_run(call: Call) -> run_stream.RunStream:
@@ -165,7 +188,11 @@ def _steer(call: Call, verb: Verb) -> SteeredAnswer:
         _check_node(call, run, body.node)
     elif body.node:
         raise LocalError("node", got=body.node, expected=f"no node: '{verb.value}' is about the whole run")
-    request = SteerRun(run, verb, call.actor, time.time_ns(), body.node, body.version, body.words)
+    if body.force and verb is not Verb.REVERT:
+        raise LocalError("force", got=True, expected=f"false: nothing of '{verb.value}' can be forced, only a revert")
+    if body.force and not body.words:
+        raise LocalError("words", got="", expected="why the revert is forced: the audit is to say it")
+    request = SteerRun(run, verb, call.actor, time.time_ns(), body.node, body.version, body.words, body.force)
     result = call.ask_store(request)
     return SteeredAnswer(run, result.version if isinstance(result, Done) else 0)
 

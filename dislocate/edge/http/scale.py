@@ -17,6 +17,7 @@ from dislocate.core.scale import records
 from dislocate.core.scale.checking import as_process, check_scale_policy, decode_scale_policy
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation, Query
+from dislocate.edge.http.places import FORCE, check_datacenters
 from dislocate.edge.http.problems import Rejected, not_found
 from dislocate.edge.scale_answers import (
     ScaleAnswer,
@@ -69,6 +70,10 @@ def get_scale(call: Call) -> ScaleAnswer:
 def put_scale(call: Call) -> RevisionAnswer:
     name, policy = _name(call), call.body
     check_scale_policy(policy, name)
+    (kept,) = _read(call, Get(records.policy_key(name)))
+    held = _policy(kept[0])[0] if kept else None
+    named = [(f"datacenters[{at}]", datacenter) for at, datacenter in enumerate(policy.datacenters)]
+    check_datacenters(call, named, () if held is None else held.datacenters)
     _check_templates(call, policy, name)
     done = call.ask_store(Transact((), (Put(records.policy_key(name), records.encode(policy)),)))
     return RevisionAnswer(revision=done.revision)
@@ -169,6 +174,7 @@ OPERATIONS = (
         answer=RevisionAnswer,
         body=ScalePolicy,
         in_words=True,
+        queries=(FORCE,),
     ),
     Operation(
         method="DELETE",

@@ -17,12 +17,13 @@ from dislocate.core.identity import Path
 from dislocate.core.nearest import nearest
 from dislocate.core.runs import records
 from dislocate.core.tunables import SECRET_BYTES, VALUE_BYTES
+from dislocate.core.words import names
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import Call, Operation
 from dislocate.edge.http.problems import Rejected, not_found, problem
 from dislocate.edge.http.run_reads import read_all
 from dislocate.edge.keys import bytes_of
-from dislocate.edge.run_answers import SecretAnswer, SecretsAnswer, named
+from dislocate.edge.run_answers import SecretAnswer, SecretsAnswer
 from dislocate.edge.run_bodies import SecretBody
 from dislocate.edge.run_targets import targets_of
 from dislocate.edge.store_answers import DeletedAnswer
@@ -99,7 +100,7 @@ def _sealed(call: Call, value: bytes, targets: tuple[Path, ...]) -> dict[Path, b
         except ValueError:
             keyless.append(path)
     if keyless:
-        expected = f"nodes whose public key is known, which that of {named(keyless)} is not"
+        expected = f"nodes whose public key is known, which that of {names(keyless)} is not"
         raise LocalError("targets", got=", ".join(keyless), expected=expected)
     return sealed
 

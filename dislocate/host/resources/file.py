@@ -2,6 +2,9 @@
 
 The digest is of content, mode and owner.  Order of an APPLY: draft, validate, before-image, rename; so a template or a
 validation that fails leaves the file and the image as they were.
+
+A REVERT is a return to before the run, also where somebody edited the file since: the file is the run's, as `enforce` has it,
+and what does harm must not stay because something else wrote there too.  What was edited is kept, and where is told.
 """
 
 import stat
@@ -73,12 +76,16 @@ def revert(work: Work, resource: File) -> TaskOutcome:
     before, after = _digest(work, seen), _digest(work, wanted)
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after)
+    result, words = TaskResult.CHANGED, _words(seen, wanted, "was")
+    if seen is not None and work.task.made not in ("", before):
+        kept = in_thread(work.house.images.keep_edited, work.task.run, resource.path, seen.content)
+        result, words = TaskResult.REPLACED, f"{words}; it was changed since the run, and what it was then is in {kept}"
     if wanted is None:
         in_thread(paths.remove_file, resource.path)
     else:
         _put(Draft(work.house.state_dir, resource.path), wanted)
     _verify(work, resource.path, after)
-    return TaskOutcome(TaskResult.CHANGED, before=before, after=after, words=_words(seen, wanted, "was"))
+    return TaskOutcome(result, before=before, after=after, words=words)
 
 
 def _put(draft: Draft, wanted: Seen) -> None:

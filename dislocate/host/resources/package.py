@@ -1,8 +1,9 @@
 """A package: of Debian by apt-get, or of Python by pip into a virtual environment.
 
 The digest is of the version where one is asked for, else the word 'installed': any will do.  What is installed is read from
-dpkg's database, or from the metadata in the environment; nothing is asked of a repository to look.  A revert installs the
-version of before, or removes what was not there; dependencies that came along stay.
+dpkg's database, or from the metadata in the environment; nothing is asked of a repository to look.  A look for people says too
+what would keep it from being installed, as far as this host knows; another resource may see to it first, so it is no failure.
+A revert installs the version of before, or removes what was not there; dependencies that came along stay.
 """
 
 import os
@@ -15,12 +16,14 @@ from shutil import which
 
 from dislocate.core.boundary.runs import TaskOutcome, TaskResult
 from dislocate.core.boundary.spec import Package
+from dislocate.core.words import names
 from dislocate.host.before import Nothing, PackageImage
 from dislocate.host.programs import run_program
 from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
 
 INSTALLED = "installed"
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "LC_ALL": "C"}
+_VERSION = re.compile(r"^ (?:\*{3}|   ) (\S+) -?\d+$", re.ASCII | re.MULTILINE)  # a line of `apt-cache policy`
 _DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9-]+)?", re.ASCII)
 _PYTHON = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?", re.ASCII)
 
@@ -35,9 +38,12 @@ def look(work: Work, resource: Package) -> TaskOutcome:
     if before == after:
         return TaskOutcome(TaskResult.SAME, before=before, after=after, words=there or "")
     words = f"{there or 'absent'} -> {resource.version or 'the newest'}"
-    if resource.venv and not _sites(resource):
-        words += f"; there is no environment {resource.venv} yet"
-    return TaskOutcome(TaskResult.WOULD_CHANGE, before=before, after=after, words=words)
+    lacking = _lacking(resource, _install(resource, resource.version))
+    if work.task.diff and not lacking and not resource.venv:
+        lacking = _unknown_to_apt(work, resource)
+    return TaskOutcome(
+        TaskResult.WOULD_CHANGE, before=before, after=after, words=f"{words}, but {lacking}" if lacking else words
+    )
 
 
 def apply(work: Work, resource: Package) -> TaskOutcome:
@@ -93,17 +99,39 @@ def _check_names(resource: Package) -> None:
 
 
 def _check_tools(resource: Package, command: Sequence[str]) -> None:
+    if lacking := _lacking(resource, command):
+        raise Failure("apply", lacking)
+
+
+def _lacking(resource: Package, command: Sequence[str]) -> str:
+    """What `command` needs and is not here; empty: nothing."""
     if resource.venv:
-        if not os.access(_pip(resource)[0], os.X_OK):
-            raise Failure(
-                "apply",
-                f"there is no environment {resource.venv}; make it first, with a command such as "
-                f"`python3 -m venv {resource.venv}` that it requires",
-            )
-    elif which("apt-get") is None or which("dpkg-query") is None:
-        raise Failure("apply", f"this host has no apt-get, so nothing was run; it would be: {join(command)}")
-    elif os.geteuid() != 0:
-        raise Failure("apply", f"only root may run {join(command)}, and this agent is uid {os.geteuid()}")
+        if os.access(_pip(resource)[0], os.X_OK):
+            return ""
+        make = f"`python3 -m venv {resource.venv}`"
+        return f"there is no environment {resource.venv}; make it first, with a command such as {make} that it requires"
+    if which("apt-get") is None or which("dpkg-query") is None:
+        return f"this host has no apt-get, so nothing is run; it would be: {join(command)}"
+    if os.geteuid() != 0:
+        return f"only root may run {join(command)}, and this agent is uid {os.geteuid()}"
+    return ""
+
+
+def _unknown_to_apt(work: Work, resource: Package) -> str:
+    """That apt's lists do not have it; empty: they do, or nobody knows."""
+    if which("apt-cache") is None:
+        return ""
+    asked = run_program(work, ("apt-cache", "policy", "--", resource.name), environment=_QUIET)
+    if asked.code != 0:
+        return ""
+    said = asked.output.decode(errors="replace")
+    mend = "is the name right, and are its lists new (`apt-get update`)?"
+    if "Candidate:" not in said:
+        return f"apt knows no package {resource.name} on this host; {mend}"
+    versions = _VERSION.findall(said)
+    if resource.version and versions and resource.version not in versions:
+        return f"apt knows no version {resource.version} of {resource.name} on this host but {names(versions)}; {mend}"
+    return ""
 
 
 def _installed(work: Work, resource: Package) -> str | None:

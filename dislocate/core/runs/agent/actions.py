@@ -16,16 +16,18 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import NodeState, TaskOutcome, TaskResult, TaskVerb
 from dislocate.core.boundary.spec import Command, Resource
 from dislocate.core.runs.agent.journal import Entry, Journal, Purpose, touched
 from dislocate.core.runs.plan import plan_digest
-from dislocate.core.runs.resources import is_once, is_owed_only, is_shared, resource_id
+from dislocate.core.runs.resources import is_act, is_once, is_owed_only, is_shared, resource_id
 
 LOST = (
     "the agent ended while this was being done, and it cannot be told whether it was: look there, then retry or revert"
 )
+STILL_FAILS = "fails as it did when it was applied, and what it follows was put back"
 FOUND_DONE = "it had been done when the agent ended"
 
 
@@ -36,6 +38,8 @@ class Work(Struct, frozen=True):
     verb: TaskVerb  # APPLY or REVERT
     when_owed: bool  # only if it was notified
     undo: str = ""  # REVERT: digest of how it was; '' where that is not known
+    made: str = ""  # REVERT: digest of what the run made of it; '' where that is not known
+    never_worked: bool = False  # on the way back, of an act: it had failed when it was applied
 
     @property
     def name(self) -> str:
@@ -97,8 +101,11 @@ def work_to_enforce(resources: Sequence[Resource]) -> tuple[Work, ...]:
     return tuple(work for work in work_to_apply(resources) if not is_once(work.resource))
 
 
-def work_to_revert(resources: Sequence[Resource], applied: Journal | None) -> tuple[Work, ...]:
-    """What may have been changed, in reverse order, and after that whatever it notified: that is to find it as it was."""
+def work_to_revert(
+    resources: Sequence[Resource], applied: Journal | None, enforced: Journal | None = None
+) -> tuple[Work, ...]:
+    """What may have been changed, in reverse order, and after that whatever it notified: that is to find it as it was.
+    `enforced`: what was brought back last after it had drifted."""
     if applied is None:
         return ()
     by_name = {resource_id(one): one for one in resources}
@@ -106,13 +113,28 @@ def work_to_revert(resources: Sequence[Resource], applied: Journal | None) -> tu
     notified = {name: None for entry in entries for name in by_name[entry.resource].notify}
     last = [entry for entry in entries if entry.resource in notified]
     first = [entry for entry in reversed(entries) if entry.resource not in notified]
-    return tuple(_work_back(by_name[entry.resource], entry) for entry in (*first, *last))
+    return tuple(_work_back(by_name[entry.resource], entry, enforced) for entry in (*first, *last))
 
 
-def _work_back(resource: Resource, entry: Entry) -> Work:
+def _work_back(resource: Resource, entry: Entry, enforced: Journal | None) -> Work:
     """A command that only follows others has no state of its own: it is run again, unless it says how it is undone."""
-    is_repeated = isinstance(resource, Command) and resource.only_notified and not resource.revert and not resource.once
-    return Work(resource, TaskVerb.APPLY if is_repeated else TaskVerb.REVERT, False, entry.before)
+    is_repeated = isinstance(resource, Command) and is_act(resource)
+    never_worked = is_act(resource) and entry.result is TaskResult.FAILED
+    later = None if enforced is None else enforced.entry(entry.resource)
+    made = later.after if later is not None and later.begun and later.after else entry.after
+    verb = TaskVerb.APPLY if is_repeated else TaskVerb.REVERT
+    return Work(resource, verb, False, undo=entry.before, made=made, never_worked=never_worked)
+
+
+def outcome_of(work: Work, outcome: TaskOutcome) -> TaskOutcome:
+    """What counts of how it ended.
+
+    An act that fails on the way back as it did on the way there (a misspelt unit, a host without systemd) leaves nothing
+    that is not as before: what it was to follow is put back, and it would fail however often the revert is tried again.  So
+    it is told, and the node is reverted.  One that worked when it was applied has done something that is not undone."""
+    if not work.never_worked or outcome.result is not TaskResult.FAILED:
+        return outcome
+    return replace(outcome, result=TaskResult.LEFT, words=f"{STILL_FAILS}: {outcome.words}")
 
 
 def next_action(journal: Journal, works: Sequence[Work], looks: Looks, fresh: str = "", expected: str = "") -> Action:

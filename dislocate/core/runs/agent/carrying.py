@@ -14,7 +14,7 @@ from dislocate.core.boundary.runs import NodeState, Task, TaskOutcome, TaskResul
 from dislocate.core.boundary.spec import Resource
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.outbox import Outbox, Timer
-from dislocate.core.runs.agent.actions import Carry, End, Fits, Intend, Look, Settle, Work, next_action
+from dislocate.core.runs.agent.actions import Carry, End, Fits, Intend, Look, Settle, Work, next_action, outcome_of
 from dislocate.core.runs.agent.journal import Journal, Journals, Kept, ended, intended, settled
 from dislocate.core.tunables import RETRY_FULL
 
@@ -121,9 +121,8 @@ class Carrying:
         self.tasks += 1
         self._task_id = f"run/{self.journal.run}/{self.journal.purpose.value}/{self.tasks}"
         frozen = self._kept.frozen
-        self._out.run_task(
-            self._task_id, Task(verb, work.resource, self.journal.run, frozen.values, self._kept.secrets)
-        )
+        task = Task(verb, work.resource, self.journal.run, frozen.values, self._kept.secrets, made=work.made)
+        self._out.run_task(self._task_id, task)
 
     def task_progressed(self, task_id: str, outcome: TaskOutcome) -> None:
         """A task of this journal says something; pieces of output are nobody's here."""
@@ -139,7 +138,7 @@ class Carrying:
 
     def _settle(self, work: Work, outcome: TaskOutcome) -> None:
         was_begun = self.journal.intent is not None
-        self.journal = settled(self.journal, work.resource, outcome)
+        self.journal = settled(self.journal, work.resource, outcome_of(work, outcome))
         self._looks.pop(work.name, None)
         self._fresh = ""
         record = self._journals.put(self.journal)

@@ -6,6 +6,9 @@ an older one would undo a newer one, or two each other for ever.  What drifted i
 drifts otherwise.  Bringing back is an application of the same resources with a journal of its own (what it notifies is owed,
 as in a run); what is done once a run is not done again.
 
+What drifted is in the node's part of the run too, for whoever looks at the run (`run status`); the store is told when that
+changes, and again a minute later where it did not answer.
+
 Invariant: a look waits for every run and holds up none; nothing is brought back but by a run that asks for it (`enforce`).
 """
 
@@ -15,11 +18,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from dislocate.core.boundary.events import Drifted
-from dislocate.core.boundary.runs import NodeState, Task, TaskOutcome, TaskResult, TaskVerb
+from dislocate.core.boundary.requests import Refused
+from dislocate.core.boundary.runs import DRIFT, NodeState, ReportTask, Task, TaskOutcome, TaskResult, TaskVerb
+from dislocate.core.boundary.store import Uncertain
 from dislocate.core.outbox import Outbox, Timer
 from dislocate.core.runs.agent.actions import Work, work_to_enforce
 from dislocate.core.runs.agent.carrying import Carrying, Writing
-from dislocate.core.runs.agent.journal import Journal, Journals, Kept, Purpose
+from dislocate.core.runs.agent.journal import REPORT_WORDS, Journal, Journals, Kept, Purpose
+from dislocate.core.runs.agent.reports import PASSING
+from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.resources import about, resource_id
 from dislocate.core.runs.spec import ordered
 from dislocate.core.units import MINUTE
@@ -64,11 +71,12 @@ def owners(journals: Iterable[Journal], kept: Callable[[str], Kept | None]) -> d
 class Drift:
     """What one agent looks at when it has nothing else to do."""
 
-    def __init__(self, out: Outbox, journals: Journals, writing: Writing) -> None:
+    def __init__(self, out: Outbox, store: StoreDoor, journals: Journals, writing: Writing) -> None:
         self.active: Sequence[str] = ()  # runs that are under way
         self.is_free: Callable[[], bool] = lambda: True  # no run wants this host now
         self.over: Callable[[], None] = lambda: None  # it has brought something back, and the host is free again
         self._out = out
+        self._store = store
         self._journals = journals
         self._writing = writing
         self._is_armed = False
@@ -125,6 +133,8 @@ class Drift:
                 self._queue += [(journal, kept, work) for work in self._works(kept, journal.run) if not work.when_owed]
         looked_at = [(journal.run, work.name) for journal, _, work in self._queue]
         self._told = {key: words for key, words in self._told.items() if key in looked_at}
+        for run in self._passed():
+            self._report(run)
         self._look()
 
     def _works(self, kept: Kept, run: str) -> tuple[Work, ...]:
@@ -160,6 +170,7 @@ class Drift:
                 )
                 self._enforce(fresh, kept)
                 return
+            self._report(journal.run)
         self._look()
 
     def _looked(self, run: str, resource: str, outcome: TaskOutcome) -> None:
@@ -179,6 +190,35 @@ class Drift:
         else:
             self._told[run, resource] = words
         self._out.notify(Drifted(run, resource, words, mended))
+
+    # ---- telling the store
+
+    def _passed(self) -> list[str]:
+        """Runs of which something had drifted that is another's now."""
+        looked_at = [journal.run for journal, _, _ in self._queue]
+        return [one.run for one in self._journals.all() if one.drifted and one.run not in looked_at]
+
+    def _report(self, run: str) -> None:
+        journal = self._done(run)
+        told = [f"{resource}: {words}" for (of, resource), words in self._told.items() if of == run]
+        words = "; ".join(told)[:REPORT_WORDS]
+        if journal is None or journal.drifted == words:
+            return
+        epoch = journal.epoch
+
+        def then(result: Any) -> None:
+            is_passing = isinstance(result, Refused) and result.kind in PASSING
+            now = self._done(run)
+            if now is not None and now.epoch == epoch and not is_passing and not isinstance(result, Uncertain):
+                self._out.store((self._journals.put(replace(now, drifted=words)),), sync=False)
+
+        node = self._out.node.path
+        self._store.ask(ReportTask(run, node, epoch, NodeState.DONE, DRIFT, words), then)
+
+    def _done(self, run: str) -> Journal | None:
+        journal = self._journals.get(run, Purpose.APPLY)
+        is_done = journal is not None and journal.state is NodeState.DONE and journal.answered
+        return journal if is_done else None
 
     # ---- bringing back
 
@@ -200,4 +240,5 @@ class Drift:
                 self._tell(journal.run, entry.resource, entry.words or "brought back", mended=True)
             elif entry.result is TaskResult.FAILED:
                 self._tell(journal.run, entry.resource, f"cannot be brought back: {entry.words}", mended=False)
+        self._report(journal.run)
         self.over()

@@ -36,6 +36,7 @@ from dislocate.core.boundary.spec import Resource
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.identity import Path
 from dislocate.core.runs.resources import is_owed_only, resource_id
+from dislocate.core.words import both_ends
 
 HEAD = "run/"
 RUNS_REMEMBERED = 20  # of this agent: more than anybody reverts, and a few KiB each
@@ -91,6 +92,7 @@ class Journal(Struct, frozen=True, omit_defaults=True, kw_only=True):
     kind: str = ""
     words: str = ""
     answered: bool = False  # the report arrived
+    drifted: str = ""  # what the store was told last of what is not so any more
     is_partial: bool = False  # what was begun first is in the journal of another disk
 
     @property
@@ -147,7 +149,9 @@ def settled(journal: Journal, resource: Resource, outcome: TaskOutcome) -> Journ
 
 
 def ended(journal: Journal, state: NodeState, kind: str = "", words: str = "") -> Journal:
-    return replace(journal, state=state, kind=kind, words=words[:REPORT_WORDS], answered=False, asked=False)
+    return replace(
+        journal, state=state, kind=kind, words=both_ends(words, REPORT_WORDS), answered=False, asked=False, drifted=""
+    )
 
 
 def asked_for(journal: Journal, epoch: int) -> Journal:
@@ -223,7 +227,7 @@ def _step(journal: Journal, resource: Resource) -> Step:
     name = resource_id(resource)
     entry = journal.entry(name)
     if entry is not None and entry.result is not None:
-        return Step(name, entry.result.value, entry.words[:STEP_WORDS], entry.took)
+        return Step(name, entry.result.value, both_ends(entry.words, STEP_WORDS), entry.took)
     is_settled = journal.state in (NodeState.DONE, NodeState.REVERTED)
     if is_settled and (is_owed_only(resource) or journal.purpose is Purpose.REVERT):
         return Step(name, TaskResult.SAME.value)  # nobody notified it; nothing of it was to be taken back

@@ -85,7 +85,7 @@ class Worker:
         self._journals = Journals(recovered.records)
         self._writing = Writing(out)
         self._reports = Reports(out, store, self._journals, streams["run reports"], self._report, self._reported)
-        self._drift = Drift(out, self._journals, self._writing)
+        self._drift = Drift(out, store, self._journals, self._writing)
         self._drift.over = self._look
         self._drift.is_free = lambda: self._carrying is None and self._asking is None
         self._asking: str | None = None  # the run that is asked about
@@ -280,7 +280,8 @@ class Worker:
         if granted.direction is Direction.APPLY:
             works = work_to_apply(resources)
         else:
-            works = work_to_revert(resources, self._journals.get(granted.run, Purpose.APPLY))
+            applied = self._journals.get(granted.run, Purpose.APPLY)
+            works = work_to_revert(resources, applied, self._journals.get(granted.run, Purpose.ENFORCE))
         self._carry(granted_again(asked, granted.epoch), kept, works, granted.expected)
 
     def _carry(self, journal: Journal, kept: Kept, works: tuple[Work, ...], expected: str) -> None:

@@ -73,7 +73,7 @@ def _waits(picture: Picture, instances: Instances, away: Collection[Path]) -> st
 def _is_waited_for(picture: Picture, node: Path) -> bool:
     """An apply goes on without it while the budget lasts, a revert does not."""
     if picture.record.direction is Direction.REVERT:
-        return picture.is_to_be_reverted(node) and node in picture.batch_nodes
+        return node in picture.waiting
     return node in picture.record.retries
 
 

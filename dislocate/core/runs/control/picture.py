@@ -111,8 +111,12 @@ class Picture(Struct, frozen=True, dict=True):
 
     @cached_property
     def again(self) -> tuple[Path, ...]:
-        """Nodes to be tried again, or that came too late for their batch, and that are not granted yet."""
-        return tuple(filter(self.is_due, self.record.retries))
+        """Nodes to be tried again, or that came too late for their batch, and that are not granted yet.  A revert leaves
+        nobody behind: one that was cut off with its grant is not in the record any more."""
+        is_revert = self.record.direction is Direction.REVERT
+        gone_through = self.plan.batches[self.record.batch + 1 :] if is_revert else ()
+        behind = (node for batch in gone_through for node in batch.nodes)
+        return tuple(filter(self.is_due, dict.fromkeys((*self.record.retries, *behind))))
 
     def is_due(self, node: Path) -> bool:
         """Whether it may be granted once its turn comes."""
@@ -131,7 +135,7 @@ class Picture(Struct, frozen=True, dict=True):
     @cached_property
     def concerned(self) -> tuple[Path, ...]:
         """Nodes whose being within reach matters now."""
-        return tuple(dict.fromkeys(self.batch_nodes + self.record.retries + self.in_flight + self.lost))
+        return tuple(dict.fromkeys(self.batch_nodes + self.record.retries + self.again + self.in_flight + self.lost))
 
 
 class Seen(Struct, frozen=True, kw_only=True):

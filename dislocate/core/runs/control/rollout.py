@@ -21,6 +21,7 @@ from dislocate.core.identity import Path
 from dislocate.core.runs.control.clocks import Clocks
 from dislocate.core.runs.control.floor import Opening, openable
 from dislocate.core.runs.control.freezes import frozen_until, weekday_time
+from dislocate.core.runs.control.outcomes import taken_back, why
 from dislocate.core.runs.control.picture import Picture, Seen
 from dislocate.core.runs.steps import (
     CloseBatch,
@@ -36,7 +37,7 @@ from dislocate.core.runs.steps import (
 )
 from dislocate.core.tunables import NODE_GONE
 from dislocate.core.units import format_duration
-from dislocate.core.words import count, first_line, may, names
+from dislocate.core.words import count, may, names
 
 
 class Case(Struct, frozen=True):
@@ -105,9 +106,8 @@ def failures(case: Case) -> RunStep | None:
     failed = case.picture.failed
     if len(failed) <= case.picture.record.budget:
         return None
-    words = (
-        f"{count(len(failed))} failed ({names(failed)}), and {may(case.picture.record.budget)}: {_why(case, failed[0])}"
-    )
+    may_fail, because = may(case.picture.record.budget), why(case.picture.tasks[failed[0]])
+    words = f"{count(len(failed))} failed ({names(failed)}), and {may_fail}: {because}"
     mend = f"'dislocate run retry {case.id} {failed[0]}' or 'run skip', then 'dislocate run resume {case.id}'"
     return _on_failure(case, words, mend)
 
@@ -148,7 +148,9 @@ def release(case: Case) -> RunStep | None:
             return ReleaseRun(*case.head, "the freeze window is over")
         case Hold.BUDGET if not case.picture.is_spent:
             return ReleaseRun(*case.head, "enough nodes are back")
-        case Hold.GATE if case.picture.is_promoted or not any(one.is_blind(case.now) for one in case.clocks.judged):
+        case Hold.GATE if case.picture.is_promoted:
+            return ReleaseRun(*case.head, "an operator promoted it, without what its gates say")
+        case Hold.GATE if not any(one.is_blind(case.now) for one in case.clocks.judged):
             return ReleaseRun(*case.head, "the gates have data")
         case _:
             return None
@@ -259,11 +261,10 @@ def finish_reverted(case: Case) -> RunStep | None:
     if picture.record.batch >= 0 or picture.in_flight or picture.waiting:
         return None
     failed = picture.those(NodeState.REVERT_FAILED)
-    taken_back = count(len(picture.those(NodeState.REVERTED)))
+    because = f"; {picture.record.words}" if picture.record.words else ""  # nobody else remembers it
     if not failed:
-        why = f"; {picture.record.words}" if picture.record.words else ""  # nobody else remembers it
-        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back} as before{why}")
-    words = f"{taken_back} as before, but not {names(failed)}: {_why(case, failed[0])}"
+        return FinishRun(*case.head, RunState.REVERTED, f"{taken_back(picture)}{because}")
+    words = f"{taken_back(picture)}, but not {names(failed)}: {why(picture.tasks[failed[0]])}{because}"
     return FinishRun(*case.head, RunState.REVERT_FAILED, words)
 
 
@@ -286,12 +287,6 @@ def _on_bad_gate(case: Case, words: str) -> RunStep:
         return RevertRun(*case.head, words)
     mend = f"'dislocate run promote {case.id}' and 'run resume {case.id}', or 'dislocate run revert {case.id}'"
     return HoldRun(*case.head, Hold.FAILURE, f"{words}; {mend}")
-
-
-def _why(case: Case, node: Path) -> str:
-    """On one line: all of it, which may be the end of a log, is in the node's own part."""
-    task = case.picture.tasks[node]
-    return " ".join(part for part in (f"{node}:", task.kind, first_line(task.words)) if part)
 
 
 def _marked(case: Case, marks: Sequence[Mark]) -> RunStep | None:

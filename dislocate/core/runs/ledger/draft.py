@@ -192,6 +192,15 @@ class Moving:
         batches = self.plan.batches
         return batches[self.record.batch].nodes if 0 <= self.record.batch < len(batches) else ()
 
+    def is_behind(self, node: Path) -> bool:
+        """Whether the run has left its batch, which is not opened by itself any more."""
+        ahead = self.record.batch - self.batch_of(node)
+        return ahead < 0 if self.is_reverting else ahead > 0
+
+    def is_ahead(self, node: Path) -> bool:
+        """Whether the run has yet to come to its batch."""
+        return self.batch_of(node) != self.record.batch and not self.is_behind(node)
+
     # ---- nodes
 
     def task(self, node: Path) -> NodeTask:

@@ -3,14 +3,15 @@
 Invariants: a node that was not granted, under an older epoch, or while the run is paused or its budget spent, does not begin
 (one that had begun, and was restarted, goes on while it is paused: what is in flight ends, or a budget that it spends itself
 would never be whole again);
-one report counts for one start, and the same again changes nothing.  A node in flight may always report: also to a run that is
-paused or over, so that its record is true.  Neither touches the run's record, which every agent follows, save when a report
-makes a spent budget whole again: then those that were refused are to ask anew.
+one report counts for one start, and the same again changes nothing but what has drifted since.  A node in flight may always
+report: also to a run that is paused or over, so that its record is true.  Neither touches the run's record, which every agent
+follows, save when a report makes a spent budget whole again: then those that were refused are to ask anew.
 """
 
 from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import (
+    DRIFT,
     AskGrant,
     Direction,
     Granted,
@@ -67,6 +68,9 @@ def report(draft: Draft, body: ReportTask) -> int:
         return record.version
     claim(body.state in REPORTS[task.direction], "state", wrong)
     if task.state is body.state:
+        if body.kind == DRIFT and task.state is NodeState.DONE:
+            moving.move(replace(task, kind=DRIFT if body.words else "", words=body.words))
+            moving.save_nodes()
         return record.version  # the same report once more
     known = f"{body.node} is {task.state.value} in run {record.id}: one report counts for one start"
     claim(task.state in REPORTABLE, "state", known)

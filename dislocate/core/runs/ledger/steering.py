@@ -9,8 +9,8 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from dislocate.core.boundary.runs import Direction, Hold, NodeState, NodeTask, RunRecord, RunState, SteerRun, Verb
-from dislocate.core.runs import records
 from dislocate.core.runs.ledger.draft import Draft, Illegal, Moving, claim
+from dislocate.core.runs.ledger.precedence import in_the_way
 from dislocate.core.runs.ledger.starting import claim_alone
 from dislocate.core.runs.ledger.transitions import MENDS, RETRYABLE, SKIPPABLE, VERBS, goes_on_as
 from dislocate.core.tunables import RUN_WORDS
@@ -109,15 +109,20 @@ def _abort(moving: Moving, body: SteerRun) -> str:
 
 
 def _revert(moving: Moving, body: SteerRun) -> str:
-    record = moving.record
+    record, forced = moving.record, ""
     claim(not moving.is_reverting or moving.is_over, "verb", f"run {record.id} is being reverted: resume it")
     if moving.is_over:
         touched = [task for task in moving.draft.tasks(record.id) if moving.needs_revert(task)]
         claim(bool(touched), "run", f"run {record.id} changed nothing that is not reverted: nothing is left to do")
         claim_alone(moving.draft, record, {node: None for batch in moving.plan.batches for node in batch.nodes})
-        _claim_latest(moving.draft, record, {task.node: None for task in touched})
+        later = in_the_way(moving.draft, record, touched)
+        if later and not body.force:
+            mend = "revert that one first, or start another run; or, over what it did"
+            claim(False, "run", f"{later}: {mend}: 'dislocate run revert {record.id} --force --why WORDS'")
+        if later:
+            forced = f"forced: {later}"
     begin_revert(moving, _because(body, "reverted"))
-    return ""
+    return forced
 
 
 def begin_revert(moving: Moving, words: str) -> None:
@@ -128,7 +133,10 @@ def begin_revert(moving: Moving, words: str) -> None:
         for task in moving.draft.tasks(record.id):
             if task.state is NodeState.REVERT_FAILED:
                 moving.move(replace(task, state=NodeState.PENDING, direction=Direction.REVERT, ask=0))
-    batch = record.batches - 1 if moving.is_over else min(record.batch, record.batches - 1)
+    # Whoever was begun is gone through, also one of a batch whose turn had not come.
+    begun = [moving.batch_of(task.node) for task in moving.draft.tasks(record.id) if moving.needs_revert(task)]
+    present = record.batches - 1 if moving.is_over else min(record.batch, record.batches - 1)
+    batch = max((present, *begun))
     moving.change(
         state=RunState.REVERTING,
         direction=Direction.REVERT,
@@ -138,20 +146,6 @@ def begin_revert(moving: Moving, words: str) -> None:
         hold=None,
         words=words,
     )
-
-
-def _claim_latest(draft: Draft, record: RunRecord, touched: dict[str, None]) -> None:
-    """Nothing that a later run did to a node is to be taken for what this one did.  Raises `Illegal`."""
-    for number in range(int(record.id) + 1, draft.last().run + 1):
-        prefix = records.nodes_prefix(str(number))
-        for name in draft.names_below(prefix):
-            node = name[len(prefix) :]
-            later = draft.read(name, NodeTask) if node in touched else None
-            if later is not None and later.touched and later.state is not NodeState.REVERTED:
-                words = (
-                    f"run {number} changed {node} after run {record.id}: revert that one first, or start another run"
-                )
-                raise Illegal("run", words)
 
 
 # ---- a node
@@ -173,7 +167,8 @@ def _skip(moving: Moving, body: SteerRun) -> str:
 
 
 def _retry(moving: Moving, body: SteerRun) -> str:
-    """The epoch grows, so that a late report of what was tried before is not taken for one of what will be."""
+    """The epoch grows, so that a late report of what was tried before is not taken for one of what will be.  One of a batch
+    that has yet to come waits for it there."""
     record, node = moving.record, body.node
     task = _part(moving, node)
     if task.state not in RETRYABLE[record.direction] or (moving.is_reverting and not task.touched):
@@ -188,7 +183,7 @@ def _retry(moving: Moving, body: SteerRun) -> str:
         words,
     )
     _forget(moving, node)
-    retries = (*moving.record.retries, node)
+    retries = moving.record.retries if moving.is_ahead(node) else (*moving.record.retries, node)
     moving.change(epoch=epoch, retries=retries, words=f"{node}: {words}"[:RUN_WORDS])
     return node
 

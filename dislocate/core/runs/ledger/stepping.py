@@ -11,7 +11,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dislocate.core.boundary.runs import Batch, Direction, Hold, NodeState, NodeTask, RunPlan, RunRecord, RunState
+from dislocate.core.boundary.runs import (
+    Applied,
+    Batch,
+    Direction,
+    Hold,
+    NodeState,
+    NodeTask,
+    RunPlan,
+    RunRecord,
+    RunState,
+)
 from dislocate.core.boundary.spec import Join
 from dislocate.core.identity import Path
 from dislocate.core.runs import records
@@ -77,7 +87,12 @@ def _open(moving: Moving, body: OpenBatch) -> str:
     present = dict.fromkeys((*moving.present_nodes(), *record.retries))
     for node in body.nodes:
         task = moving.task(node)
-        claim(node in present, "nodes", f"{node} is neither of batch {record.batch} nor to be tried again")
+        is_left_behind = moving.is_reverting and moving.is_behind(node)
+        claim(
+            node in present or is_left_behind,
+            "nodes",
+            f"{node} is neither of batch {record.batch} nor to be tried again",
+        )
         legal = task.state in GRANTABLE[record.direction] and (not moving.is_reverting or moving.needs_revert(task))
         claim(legal, "nodes", f"{node} is {task.state.value}: it cannot be granted")
         expected = moving.plan.expected.get(node, "")
@@ -88,6 +103,7 @@ def _open(moving: Moving, body: OpenBatch) -> str:
             epoch=record.epoch,
             ask=0,
             expected=expected,
+            applied=_applied(task, record.direction),
             kind="",
             words="",
             steps=(),
@@ -98,6 +114,15 @@ def _open(moving: Moving, body: OpenBatch) -> str:
     retries = tuple(node for node in record.retries if node not in opened)
     moving.change(granted=_in_flight(moving, (*record.granted, *body.nodes)), retries=retries)
     return ""
+
+
+def _applied(task: NodeTask, direction: Direction) -> Applied | None:
+    """What is kept of what it reported, which the report of the revert would overwrite."""
+    if direction is Direction.APPLY:
+        return None
+    if task.direction is Direction.REVERT or not (task.steps or task.kind):
+        return task.applied
+    return Applied(state=task.state, kind=task.kind, words=task.words, steps=task.steps, took=task.took)
 
 
 def _close(moving: Moving, body: CloseBatch) -> str:
@@ -228,7 +253,7 @@ def _mark_one(moving: Moving, mark: Mark) -> None:
         was_granted = task.epoch > 0 and task.direction is record.direction
         claim(was_granted, "marks", f"{node} was not granted anything: mark it pending")
         granted, task = (*granted, node), replace(task, epoch=record.epoch)
-    elif now is NodeState.PENDING and _is_behind(record.direction, batch, record.batch):
+    elif now is NodeState.PENDING and moving.is_behind(node):
         retries = (*retries, node)
     elif now is NodeState.UNKNOWN:
         granted = record.granted  # it may ask again, if it was restarted
@@ -239,11 +264,6 @@ def _mark_one(moving: Moving, mark: Mark) -> None:
 def _marked(task: NodeTask, now: NodeState, words: str) -> NodeTask:
     ask = task.ask if now is NodeState.UNKNOWN else 0
     return replace(task, state=now, ask=ask, words=words[:RUN_WORDS])
-
-
-def _is_behind(direction: Direction, batch: int, present: int) -> bool:
-    """Whether the run has left this batch: it is not opened by itself any more."""
-    return batch < present if direction is Direction.APPLY else batch > present
 
 
 _STEPS: dict[type, Callable[[Moving, Any], str]] = {
