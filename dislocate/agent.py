@@ -98,7 +98,7 @@ def run_agent(
 
 def _look_for_garbage_rarely() -> None:
     """What is loaded by now stays, and a turn of the core leaves no cycles behind: to look for them each seven hundred objects
-    took a tenth of what a server's writes cost."""
+    took 7 % of the processor's time for a server's writes."""
     gc.freeze()
     gc.set_threshold(GARBAGE, 10, 10)
 
