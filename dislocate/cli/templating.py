@@ -28,6 +28,8 @@ from dislocate.host.templates import RenderError, fill
 from dislocate.host.work import Failure
 
 WEIGHTS = 100  # largest weight in a template; finer ones would only mean more reloads
+MOVED = 0.2  # of a weight, or MOVED_LEAST if that is more: shares move a little each second, and each reload costs something
+MOVED_LEAST = 5
 MODE = 0o644  # of a file that was not there
 AGAIN = 10.0  # seconds between two looks, and until a command that failed is run again, if nothing changes before
 
@@ -57,6 +59,7 @@ class Templates:
         self._outputs = found
         self._command = command
         self._services: dict[str, dict[str, Any]] = {}
+        self._weights: dict[str, dict[str, int]] = {}  # as last rendered, by service and server
         self._shown: dict[Path, str] = {}  # what was last given to who has no file
         self._complaint = ""
         self._marks = tuple(_mark(each.out) for each in found if each.out is not None and command)
@@ -99,14 +102,24 @@ class Templates:
         return f"nobody may be used of {', '.join(empty)}" if len(empty) == len(self._services) else ""
 
     def _render(self) -> list[tuple[Output, str]]:
-        names: dict[str, object] = {"services": {name: seen(flows) for name, flows in sorted(self._services.items())}}
-        if self._name in self._services:
-            names["service"] = seen(self._services[self._name])
+        services = {name: self._seen(name) for name in sorted(self._services)}
+        names: dict[str, object] = {"services": services}
+        if self._name in services:
+            names["service"] = services[self._name]
         mend = _mend(names)
         return [
             (output, fill(output.template.read_text(encoding="utf-8"), str(output.template), names, mend))
             for output in self._outputs
         ]
+
+    def _seen(self, name: str) -> dict[str, Any]:
+        """A service as templates see it, with the weights of before until one is clearly another."""
+        service = seen(self._services[name])
+        servers = service["servers"]
+        new = {f"{each['node']}/{each['id']}": each["weight"] for each in servers}
+        kept = self._weights[name] = steadied(self._weights.get(name, {}), new)
+        service["servers"] = [{**each, "weight": kept[f"{each['node']}/{each['id']}"]} for each in servers]
+        return service
 
     def _put(self, output: Output, text: str) -> bool:
         """Whether `text` is news.  Raises `Failure`."""
@@ -152,6 +165,17 @@ class Templates:
             self._complaint = words
             click.echo(words, err=True)
         return False
+
+
+def steadied(before: Mapping[str, int], now: dict[str, int]) -> dict[str, int]:
+    """The weights of `before`, unless others are there, one is spare that was not, or one has clearly moved."""
+    if before.keys() != now.keys():
+        return now
+    for server, weight in now.items():
+        old = before[server]
+        if (weight == 0) is not (old == 0) or abs(weight - old) > max(MOVED_LEAST, MOVED * old):
+            return now
+    return dict(before)
 
 
 def _mark(out: Path) -> Path:

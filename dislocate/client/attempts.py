@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from dislocate.client.caller import Client, Pick
-from dislocate.client.checking import check_attempts, check_seconds
+from dislocate.client.checking import check_attempts, check_key, check_seconds
 from dislocate.client.errors import CallFailed, DeadlineExceeded
 from dislocate.client.outcomes import outcome_of
 from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
@@ -68,7 +68,7 @@ class Call(Generic[T]):
         self.is_idempotent = is_idempotent
         self.timeout = policy.timeout / SECOND if timeout is None else timeout
         self._client = client
-        self._key = key
+        self._key = check_key(key)
         self._ends = time.monotonic() + self.timeout
         self._left = max(1, policy.retries.attempts if attempts is None else attempts)  # attempts that may be made
         self._refusals = 0

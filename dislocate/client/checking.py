@@ -28,6 +28,13 @@ def check_attempts(value: int | None, field: str = "attempts") -> int | None:
     return value
 
 
+def check_key(value: str) -> str:
+    """`value` itself; '' stands for no key."""
+    if not isinstance(value, str):
+        raise LocalError("key", got=value, expected="a text, such as str(customer)")
+    return value
+
+
 def check_report(outcome: object, latency: object) -> None:
     if not isinstance(outcome, Outcome):
         raise LocalError("outcome", got=outcome, expected=f"one of {OUTCOMES}")

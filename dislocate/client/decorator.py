@@ -12,6 +12,7 @@ attempt raised is raised, with a note on the attempts.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from dislocate.client.caller import Client, Pick
 from dislocate.client.checking import check_attempts, check_seconds
 from dislocate.client.errors import CallFailed
 from dislocate.core.balance.picker import Outcome
+from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_service_name
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -41,8 +43,7 @@ def balanced(
     `client`: None: one of its own, made at the first call.  `timeout`: seconds after which no further attempt is made; an
     attempt under way is the function's to end.  `attempts`: None: the policy's.  `retry_on`: errors that another
     endpoint may not have; any other passes at once.  Each counts against the endpoint, save that arguments do not fit the
-    function.  `key(*arguments)`: calls with
-    the same key go to the same endpoint.
+    function.  `key(*arguments)`: calls with the same key go to the same endpoint.
 
     The call raises what the function does, and what a pick raises."""
     check_service_name(service, "service")
@@ -50,6 +51,10 @@ def balanced(
     check_attempts(attempts)
 
     def decorate(function: Function) -> Function:
+        if inspect.iscoroutinefunction(function):
+            raise LocalError(
+                "function", got=function.__qualname__, expected="no `async def`, whose end would not be seen"
+            )
         made: list[Client] = [] if client is None else [client]
 
         @functools.wraps(function)
@@ -84,6 +89,6 @@ def balanced(
                     raise cause from None
                 raise
 
-        return wrapper  # type: ignore[return-value]
+        return wrapper  # type: ignore[return-value]  # with a Pick less, which TypeVar cannot say
 
     return decorate

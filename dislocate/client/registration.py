@@ -92,7 +92,7 @@ class _CooperativeAgent(AgentConnection):
             made.make_socket = gsocket.socket
         else:
             made._create_connection = gsocket.create_connection  # as http.client's own tests replace it
-        return made  # type: ignore[no-any-return]
+        return made  # type: ignore[no-any-return]  # Any, for what is set above
 
 
 class _Datagrams:

@@ -80,6 +80,10 @@ class Server:
         agent: str | None = None,
         token: str | None = None,
     ) -> None:
+        if not callable(app):
+            raise LocalError(
+                "app", got=app, expected="a WSGI application, which is called with environ and start_response"
+            )
         if check not in ("ttl", "http") or (check == "http" and not health):
             raise LocalError("check", got=check, expected="'ttl', or 'http' with a `health` path")
         if workers < 1:

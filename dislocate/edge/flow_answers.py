@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from dislocate.core.balance.flows import Fit
+from dislocate.core.balance.fits import Fit
 from dislocate.core.balance.parts import InstancePart
 from dislocate.core.boundary.balance import FlowRow, PlaceInput, Policy, Route, ServiceFlows, Share
 from dislocate.core.boundary.views import InstanceView

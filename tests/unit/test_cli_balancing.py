@@ -276,6 +276,22 @@ def test_a_template_sees_who_is_to_be_used_then_who_is_spare(shell, templates, t
     assert (tmp_path / "out").read_text() == "10.1.0.1 25 False\n10.3.0.1 100 False\n10.2.0.1 0 True\n"
 
 
+def test_weights_that_move_a_little_are_no_reason_to_write(shell, templates, tmp_path):
+    shell.three()
+    kept = templates(SERVERS)
+
+    def written(**shares):
+        shell.flows.share("shop.web", **shares)
+        kept.refresh(["shop.web"])
+        kept.apply()
+        return (tmp_path / "out").read_text()
+
+    first = written(fra=0.5, wdc=0.5)
+    assert written(fra=0.51, wdc=0.49) == written(fra=0.53, wdc=0.47) == first
+    assert written(fra=0.6, wdc=0.4) != first
+    assert "10.3.0.1 0 True" in written(fra=1.0)
+
+
 def test_a_command_is_run_only_when_the_file_became_another_and_again_until_it_succeeds(shell, templates, tmp_path):
     runs, fails = tmp_path / "runs", tmp_path / "fails"
     kept = templates(SERVERS, "sh", "-c", f"echo >> {runs}; test ! -e {fails}")

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 from dislocate.core.balance.called import answering
 from dislocate.core.balance.endpoints import grade, panics, up_weight, usable
 from dislocate.core.balance.explain import explain
-from dislocate.core.balance.flows import Place, capacity_of, fits_without, solve
+from dislocate.core.balance.fits import fits_without
+from dislocate.core.balance.flows import Place, capacity_of, solve
 from dislocate.core.balance.gathering import Gathering, Numbers, backlog, concurrency, endpoint_capacity
 from dislocate.core.balance.messages import FlowReport, PlaceTold
 from dislocate.core.balance.nearby import nearest_shares

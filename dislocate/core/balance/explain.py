@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from dislocate.core.balance.flows import asked_for
+from dislocate.core.balance.fits import asked_for
 from dislocate.core.boundary.balance import FlowRow, PlaceInput, Policy, Share, Spill
 from dislocate.core.tunables import FLOW_FRESH, MEASURED_FROM, REPORT_HALVES, SHARE_STEP
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
@@ -12,6 +12,11 @@ _SPILL = {
     Spill.NEVER: "The policy lets no traffic leave its data center (spill 'never').",
     Spill.DEAD: "The policy lets traffic leave its data center only while nothing lives there (spill 'dead').",
     Spill.LOAD: "",
+}
+_UNKNOWN_GOES = {
+    Spill.NEVER: "all stays where it is",
+    Spill.DEAD: "all goes to the nearest data center that has somebody",
+    Spill.LOAD: "all goes to the nearest data center that has somebody",
 }
 
 
@@ -24,7 +29,7 @@ def explain(
     if not is_known:
         lines.append(
             f"No instance anywhere is loaded above {MEASURED_FROM:.0%}, and the policy says no capacity, so that nobody knows "
-            "what one can carry: all goes to the nearest data center that has somebody."
+            f"what one can carry: {_UNKNOWN_GOES[policy.spill]}."
         )
     else:
         lines.append(_whole(row, told, policy))
@@ -52,6 +57,8 @@ def _whole(row: FlowRow, places: tuple[PlaceInput, ...], policy: Policy) -> str:
     demand = sum(place.demand for place in places)
     capacity = sum(place.capacity for place in places)
     offered = f"{_rate(demand)} are offered in all data centers, which can carry {_rate(capacity)}"
+    if capacity <= 0.0:
+        return f"{_rate(demand)} are offered in all data centers, and nobody is left who could carry any of it."
     if row.overload:
         return f"{offered}. What {row.source} offers does not fit where it may go: it is spread by capacity."
     if row.rho > policy.target_load:

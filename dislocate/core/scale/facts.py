@@ -8,7 +8,7 @@ all come by DNS or another proxy and tell nothing, what instances get counts whe
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from dislocate.core.balance.flows import asked_for
+from dislocate.core.balance.fits import asked_for
 from dislocate.core.boundary.balance import PlaceInput, ServiceFlows
 from dislocate.core.boundary.scaling import ProcessDriver, ScaleDecision, ScalePolicy
 from dislocate.core.boundary.values import Status

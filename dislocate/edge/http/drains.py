@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from dislocate.core.balance.endpoints import lives
-from dislocate.core.balance.flows import Fit, fits_without
+from dislocate.core.balance.fits import Fit, fits_without
 from dislocate.core.boundary.requests import SetDraining
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import Path, check_label
