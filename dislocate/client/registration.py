@@ -129,6 +129,7 @@ class Registration:
     ) -> None:
         """`is_agents`: the agent that runs this process registers it."""
         self.instance = instance
+        self.is_out = False  # the agent that runs this process has drained it and taken it out
         self._is_agents = is_agents
         self.is_known = False  # the agent has it, as far as it said
         self.problem = ""
@@ -237,7 +238,8 @@ class Registration:
             self._agent.send(method, path, body)
         except (NoAgent, Problem) as error:
             if self._is_agents and isinstance(error, Problem) and error.status == NOT_FOUND:
-                return False  # it took it out before it ended it
+                self.is_out = True
+                return False
             log.warning("%s: could not %s: %s", self.instance.id, what, str(error).splitlines()[0])
             return False
         return True

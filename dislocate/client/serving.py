@@ -140,7 +140,8 @@ class Server:
         self._gate.is_leaving = True
         if self.registration.drain(grace + finish + 10.0, reason):
             log.info("%s: draining, %.0f s", self.registration.instance.id, grace)
-        gevent.sleep(grace)
+        if not self.registration.is_out:
+            gevent.sleep(grace)
         self._wsgi.close()
         self._wsgi.hang_up_idle()
         self._wsgi.stop(finish)

@@ -508,6 +508,16 @@ def test_a_stream_resumes_after_the_last_event_seen_and_says_what_is_compacted(a
     stream.close()
 
 
+def test_a_stream_from_a_revision_that_the_store_has_not_reached_is_told_so_and_begins_now(api, backend):
+    answers = iter([KeysRead((), 20, 20), KeysChanged((KeyChange("k", 21, None),), 21)])
+    backend.result = lambda _: next(answers)
+    stream = open_stream(api, "/api/watch/kv?key=k&after=99999")
+    assert events(stream, 2) == [("compacted", 20, {"oldest": 20}), ("delete", 21, {"key": "k", "revision": 21})]
+    assert [type(each) for each in backend.asked] == [ReadKeys, WatchKeys]
+    assert backend.asked[1].after == 20
+    stream.close()
+
+
 def test_a_stream_says_once_that_the_store_does_not_answer_and_once_that_it_does_again(api, backend, monkeypatch):
     monkeypatch.setattr(keystream, "LOOK_EVERY", 0.001)
     monkeypatch.setattr(keystream, "KEEP_ALIVE", 0.005)

@@ -199,6 +199,7 @@ def test_a_process_takes_its_start_and_where_it_replaces_one_the_drain():
     (first,), _ = part_times(spec, Past(), ())
     (later,), _ = part_times(spec, Past(), ("shop.web",))
     assert later - first > 3 * SECOND
+    assert part_times(spec, Past("7", (first,)), ("shop.web",))[0] == (later,), "run 7 was the first start"
     assert part_times(spec, Past(resources={"process web": ("3", first)}), ("shop.web",))[0] == (later,)
     assert part_times(spec, Past(resources={"process web": ("3", 9 * SECOND)}), ("shop.web",))[0] == (9 * SECOND,)
     alone = replace(spec, resources=(replace(process, service=""),))

@@ -1,6 +1,7 @@
 """A specification that cannot be meant is refused with the place, what stood there and the mend."""
 
 import pytest
+from msgspec.structs import replace
 
 from dislocate.core.boundary.spec import (
     Command,
@@ -101,6 +102,11 @@ def test_one_thing_is_said_once():
     twice = mistake(MOTD, File(path="/etc/motd", id="other"))
     assert (twice.field, twice.got) == ("resources[1].path", "/etc/motd")
     assert "resources[0] is about" in twice.expected
+    one, two = File(path="{{ facts.state_dir }}/x", id="one"), File(path="{{facts.state_dir}}/x", id="two")
+    assert mistake(one, two).field == "resources[1].path"
+    flask = Package(name="flask", version="3.0", venv="/srv/a", id="one")
+    assert mistake(flask, replace(flask, version="3.1", id="two")).field == "resources[1].name"
+    check_spec(RunSpec(name="web", targets="*", resources=(flask, replace(flask, venv="/srv/b", id="two"))))
 
 
 def test_what_is_only_notified_comes_last_and_must_be_notified():

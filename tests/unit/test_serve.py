@@ -426,6 +426,32 @@ def test_in_a_process_that_an_agent_runs_it_tells_its_load_and_leaves_the_rest_t
         assert asked(agent, Register)[0].instance.id == f"orders.api-{another}"
 
 
+def test_one_that_its_agent_took_out_before_it_ended_it_does_not_wait_for_callers_again(agent, monkeypatch):
+    slept, sleep = [], gevent.sleep
+
+    def count(seconds):
+        if seconds == 0.123:
+            slept.append(seconds)
+        sleep(0 if seconds == 0.123 else seconds)
+
+    monkeypatch.setattr("dislocate.client.serving.gevent.sleep", count)
+    server = Server(hello, "orders.api", host="127.0.0.1", agent=agent.where)
+    server.registration._is_agents = True
+    server.start()
+
+    def gone(method, path, body=None):
+        raise Problem(404, {"detail": "unknown"})
+
+    server.stop(0.123, 0.0)
+    assert slept == [0.123], "somebody else ended it: its agent took nothing out"
+    again = Server(hello, "orders.api", host="127.0.0.1", agent=agent.where)
+    again.registration._is_agents = True
+    again.start()
+    monkeypatch.setattr(again.registration._agent, "send", gone)
+    again.stop(0.123, 0.0)
+    assert slept == [0.123]
+
+
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

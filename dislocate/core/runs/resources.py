@@ -22,6 +22,7 @@ COPIES = 64  # of one process on a node
 OPERATORS = ("system/", RECORDS)  # keys that templates and runs may not write
 
 _FACT = re.compile(r"^\{\{ ?facts\.[a-z_]+ ?\}\}(?=/)")  # each node's own place, where several share a machine
+_SPELLING = re.compile(r"\{\{\s*facts\.([a-z_]+)\s*\}\}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MODE = re.compile(r"0?[0-7]{3,4}", re.ASCII)
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?", re.ASCII)
@@ -42,13 +43,18 @@ def about(resource: Resource) -> str:
     return f"{resource.__struct_config__.tag} {_ABOUT[type(resource)](resource)}"[:ID_LENGTH]
 
 
+def spelt(path: str) -> str:
+    """A path with its facts in one spelling.  One that is written with a fact and one that is written out stay two."""
+    return _SPELLING.sub(r"{{ facts.\1 }}", path)
+
+
 _ABOUT: dict[type, Callable[[Any], str]] = {
-    File: lambda one: one.path,
-    Directory: lambda one: one.path,
+    File: lambda one: spelt(one.path),
+    Directory: lambda one: spelt(one.path),
     Command: lambda one: " ".join(one.run),
     Service: lambda one: one.unit,
     Process: lambda one: one.name,
-    Package: lambda one: one.name if not one.venv else f"{one.name} in {one.venv}",
+    Package: lambda one: one.name if not one.venv else f"{one.name} in {spelt(one.venv)}",
     Key: lambda one: one.key,
 }
 

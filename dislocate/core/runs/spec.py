@@ -9,13 +9,32 @@ import re
 from collections.abc import Iterable
 from math import isfinite
 
-from dislocate.core.boundary.spec import Directory, File, Freeze, Gate, Key, Process, Resource, RunSpec, Strategy
+from dislocate.core.boundary.spec import (
+    Directory,
+    File,
+    Freeze,
+    Gate,
+    Key,
+    Package,
+    Process,
+    Resource,
+    RunSpec,
+    Strategy,
+)
 from dislocate.core.errors import LocalError
 from dislocate.core.identity import check_label, check_service_name
 from dislocate.core.nearest import nearest
 from dislocate.core.runs.amounts import amount, check_amount
 from dislocate.core.runs.records import encode
-from dislocate.core.runs.resources import check_resource, check_span, check_words, is_owed_only, resource_id
+from dislocate.core.runs.resources import (
+    about,
+    check_resource,
+    check_span,
+    check_words,
+    is_owed_only,
+    resource_id,
+    spelt,
+)
 from dislocate.core.runs.targeting import parse_target
 from dislocate.core.tunables import RUN_NODES, SPEC_BYTES
 
@@ -97,13 +116,15 @@ def _check_resources(resources: tuple[Resource, ...]) -> None:
         _check_owed(resources, known, at, resource)
 
 
-_PLACES = {File: "path", Directory: "path", Key: "key", Process: "name"}
+_PLACES = {File: "path", Directory: "path", Key: "key", Process: "name", Package: "name"}
 
 
 def _place(resource: Resource) -> tuple[str, str]:
     """(field, what it is about), where two of them would undo each other."""
     field = _PLACES.get(type(resource), "")
-    return field, getattr(resource, field) if field else ""
+    if isinstance(resource, Package):
+        return field, about(resource)  # one in each venv
+    return field, spelt(getattr(resource, field)) if field else ""
 
 
 def _check_names(resources: tuple[Resource, ...], known: dict[str, int], at: int, resource: Resource) -> None:

@@ -8,7 +8,8 @@ still known: read the keys, and take from then on what is newer than that read.
 While this agent's store does not answer, no change can be seen, which a reader cannot tell from quiet: it is told by a
 `problem`, and by `answering` when the store does again, after which it has missed nothing.
 
-Without a revision the stream begins now, and says first which revision that is, as an `id:` without an event.
+Without a revision the stream begins now, and says first which revision that is, as an `id:` without an event.  One that the
+store has not reached is of another store, or of one that was restored: that is `compacted` too, and the stream begins now.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from dislocate.core.errors import LocalError
 from dislocate.core.units import SECOND, format_duration
 from dislocate.edge.http.access import Role
 from dislocate.edge.http.call import EVENT_STREAM, Agent, Call, Operation, Query
-from dislocate.edge.http.problems import encode, problem, store_refused, uncertain
+from dislocate.edge.http.problems import Rejected, encode, problem, store_refused, uncertain
 from dislocate.edge.http.watch import KEEP_ALIVE, RETRY, frame
 from dislocate.edge.keys import NUMBER_LIMIT, check_key
 from dislocate.edge.store_answers import key_answer
@@ -130,8 +131,21 @@ def watch_keys(call: Call) -> KeyStream:
     if after is None:
         after = call.ask_store(ReadKeys(watched, is_prefix, limit=1)).revision
         opening = f"id: {after}\n\n".encode()
+    elif after > call.node.store.revision:  # as known here, which may be behind
+        after, opening = _within_reach(call, watched, is_prefix, after)
     call.set_header("Cache-Control", "no-store")
     return KeyStream(call.agent, watched, is_prefix, after, opening)
+
+
+def _within_reach(call: Call, watched: str, is_prefix: bool, after: int) -> tuple[int, bytes]:
+    """Where the stream begins, and what is said of that.  While nobody can say, as it was asked."""
+    try:
+        revision = call.ask_store(ReadKeys(watched, is_prefix, limit=1)).revision
+    except Rejected:
+        return after, b""
+    if after <= revision:
+        return after, b""
+    return revision, frame("compacted", msgspec.json.encode({"oldest": revision}), revision)
 
 
 OPERATIONS = (
