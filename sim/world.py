@@ -44,12 +44,12 @@ from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
 from sim.book import Book
-from sim.claims import SeenErrand, SeenRun
 from sim.digest import Digest
 from sim.disk import Disk, SharedRecords
 from sim.host import Effect as HostEffect
 from sim.meter import Meter
 from sim.network import Network
+from sim.observed import SeenErrand, SeenRun
 from sim.outlets import Outlets
 from sim.pace import Paces
 from sim.process import Asker, Machine, Process, host_address
@@ -176,7 +176,7 @@ class World:
         with collecting_rarely():
             self.schedule.run(until)
 
-    # ---- what can be asked: `claims.Observed`
+    # ---- what can be asked: `observed.Observed`
 
     def observers_up(self) -> tuple[Path, ...]:
         """Agents that would answer now."""
