@@ -93,7 +93,7 @@ def _ending(world: World, machine: Machine) -> Callable[[Result], None]:
 
 def _set_services(world: World, fault: Fault, life: ServiceLife) -> None:
     for instance in world.layout.chosen_instances(fault.target):
-        found = world.find_service(instance)
+        found = world.placement.find_service(instance)
         if found is not None:
             found[1].become(life)
             found[1].was_touched = True

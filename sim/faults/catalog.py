@@ -16,7 +16,7 @@ from sim.world import World
 def _set_draining(world: World, fault: Fault, draining: bool) -> None:
     expires = (fault.lasting or 0) if draining else 0
     for instance in world.layout.chosen_instances(fault.target):
-        found = world.find_service(instance)
+        found = world.placement.find_service(instance)
         if found is not None:
             found[1].was_touched = True
             world.request(found[0], SetDraining(instance.id, "instance", draining, expires, "scenario"), _done)
@@ -49,7 +49,7 @@ def _register(world: World, fault: Fault) -> None:
             if one.instance.service == fault.service and host.datacenter == machine.datacenter
         ]
         instance = Instance(machine.datacenter, fault.service, max(taken, default=0) + 1)
-        service = world.add_service(instance, machine.path)
+        service = world.placement.add_service(instance, machine.path)
         world.request(
             machine, Register(service.spec), _recorded(world.truth.registered, (machine.path, instance.id), world)
         )
@@ -57,7 +57,7 @@ def _register(world: World, fault: Fault) -> None:
 
 def _deregister(world: World, fault: Fault) -> None:
     for instance in world.layout.chosen_instances(fault.target):
-        found = world.find_service(instance)
+        found = world.placement.find_service(instance)
         if found is not None:
             machine, service = found
             service.was_touched = True
