@@ -45,7 +45,8 @@ from dislocate.core.consensus.promises import (
     record,
     uuid_of,
 )
-from dislocate.core.consensus.troubles import Heard, Stranger
+from dislocate.core.consensus.rollcall import RollCall
+from dislocate.core.consensus.troubles import Stranger
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.store.messages import GroupAsked, GroupTold
 from dislocate.core.units import SECOND
@@ -69,8 +70,7 @@ class Founding:
         self._stored = read(records, GROUP_KEY, StoredGroup)
         self._is_durable = kept is not None  # the number of the disk
         self._kept = self._stored  # what the disk has of `_stored`
-        self._heard: dict[Path, Heard] = {}  # listed servers; and who lists this agent, which does not list itself
-        self._evidence: dict[ServerId, tuple[ServerId, ...]] = {}  # what was promised by which disk
+        self._roll_call = RollCall(me, self.servers)
         self._strangers: dict[Path, Stranger] = {}
         self._answered: dict[Path, None] = {}  # others that said that they know no group
         self._reachable: tuple[Path, ...] = ()
@@ -140,10 +140,9 @@ class Founding:
             return troubles.DISK_FULL
         if self._stored is not None:
             return troubles.of_group(self.me, self._stored, self._strangers, self.me in self.servers)
-        shown = {**self._heard, self.me: Heard(0, self._server.disk, self.servers, self._promised)}
+        shown = self._roll_call.shown(self._server.disk, self._promised)
         if self.me not in self.servers:
-            is_named = any(self.me in one.servers for one in self._heard.values())
-            return troubles.differing_lists(tuple(sorted(shown)), shown) if is_named else ""
+            return troubles.differing_lists(tuple(sorted(shown)), shown) if self._roll_call.is_named else ""
         return troubles.of_forming(self.me, self.servers, dict(sorted(shown.items())))
 
     # ---- inputs
@@ -166,7 +165,7 @@ class Founding:
 
     def asked(self, sender: NodeId, asked: GroupAsked) -> GroupTold:
         """Who asks says what it knows itself.  The answer holds no disk and no promise that is not durable here."""
-        self._hear(sender, asked.disk, asked.servers, asked.promised)
+        self._roll_call.hear(sender, asked.disk, asked.servers, asked.promised)
         if asked.group is not None:
             self._learn(sender.path, asked.group, (), 0)
         self._decide()
@@ -174,7 +173,7 @@ class Founding:
 
     def told(self, sender: NodeId, told: GroupTold) -> bool:
         """Whether `sender` belongs to this agent's group: if not, nothing that it says of a leader counts."""
-        self._hear(sender, told.disk, told.servers, told.promised)
+        self._roll_call.hear(sender, told.disk, told.servers, told.promised)
         if told.group is not None:
             self._learn(sender.path, told.group, told.members, told.members_at)
         else:
@@ -301,19 +300,6 @@ class Founding:
     def _told_disk(self) -> int:
         return self._server.disk if self._is_durable else 0
 
-    def _hear(self, sender: NodeId, disk: int, servers: Sequence[Path], promised: tuple[ServerId, ...]) -> None:
-        is_listed = sender.path in self.servers or (self.me in servers and self.me not in self.servers)
-        if not is_listed or sender.path == self.me or not disk:
-            return
-        if promised:
-            self._evidence[ServerId(sender.path, disk)] = promised
-        known = self._heard.get(sender.path)
-        if known is not None and sender.boot < known.boot:
-            return  # from before it was started last: its disk may have been another
-        if known is not None and sender.boot == known.boot and not promised:
-            promised = known.promised if disk == known.disk else ()
-        self._heard[sender.path] = Heard(sender.boot, disk, tuple(sorted(dict.fromkeys(servers))), promised)
-
     # ---- promise and found
 
     def _decide(self) -> None:
@@ -321,25 +307,12 @@ class Founding:
         if self._stored is not None or self.me not in self.servers or self._failure or not self._is_durable:
             return
         if self._promised:
-            if all(one == self._server or self._evidence.get(one) == self._promised for one in self._promised):
+            if self._roll_call.is_promised(self._promised, self._server):
                 self._found((), 0)
-        elif not any(_has(write, PROMISE_KEY) for write in self._awaiting.values()):
-            candidates = self._candidates()
+        elif self._looked_around and not any(_has(write, PROMISE_KEY) for write in self._awaiting.values()):
+            candidates = self._roll_call.candidates(self._server)
             if candidates:
                 self._write((record(PROMISE_KEY, candidates),))
-
-    def _candidates(self) -> tuple[ServerId, ...]:
-        """The one set that all listed servers would promise; empty while something is missing or differs."""
-        if not self._looked_around:
-            return ()
-        others = [path for path in self.servers if path != self.me]
-        heard = [self._heard[path] for path in others if path in self._heard]
-        if len(heard) < len(others) or any(one.servers != self.servers for one in heard):
-            return ()
-        candidates = tuple(
-            sorted([self._server, *(ServerId(path, one.disk) for path, one in zip(others, heard, strict=True))])
-        )
-        return candidates if all(one.promised in ((), candidates) for one in heard) else ()
 
     @property
     def _looked_around(self) -> bool:
