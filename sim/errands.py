@@ -14,7 +14,7 @@ from dislocate.core.boundary.store import Consistency, KeysRead, KeyValue, Put, 
 from dislocate.core.identity import Path
 from dislocate.core.runs.records import active_key, decode, nodes_prefix, over_key
 from dislocate.core.units import MILLISECOND, SECOND
-from sim.claims import ERRANDS
+from sim.claims.store import ERRANDS
 from sim.process import Process
 from sim.scenario import Expect
 from sim.world import World

@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from dislocate.core.identity import Path
 from dislocate.core.units import format_duration, seconds
-from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS, Observed, check_claim
+from sim.claims import BUDGET_CLAIMS, EVENT_CLAIMS, VIEW_CLAIMS, check_claim
+from sim.observed import Observed
 from sim.scenario import ALLOWED, Expect
 from sim.selectors import as_tuple
 from sim.traffic.claims import REQUEST_CLAIMS

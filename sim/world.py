@@ -15,14 +15,10 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
-from dislocate.core.boundary.effects import (
-    Effect,
-    Notify,
-    RunTask,
-)
+from dislocate.core.boundary.effects import Effect, Notify, RunTask
 from dislocate.core.boundary.events import Event
 from dislocate.core.boundary.inputs import (
     ClockRead,
@@ -43,49 +39,30 @@ from dislocate.core.outbox import NEVER
 from dislocate.core.streams import Streams
 from dislocate.core.units import MILLISECOND, SECOND, format_duration
 from dislocate.core.wire import FactMemo
-from sim.book import Book
-from sim.claims import SeenErrand, SeenRun
 from sim.digest import Digest
-from sim.disk import Disk, SharedRecords
 from sim.host import Effect as HostEffect
 from sim.meter import Meter
 from sim.network import Network
+from sim.observed import SeenErrand, SeenRun
 from sim.outlets import Outlets
 from sim.pace import Paces
-from sim.process import Asker, Machine, Process, host_address
+from sim.placement import Placement
+from sim.process import Asker, Machine, Process
 from sim.scenario import Scenario
 from sim.schedule import Schedule
-from sim.selectors import Instance
-from sim.services import PORTS_FROM, SimulatedService, instance_spec
 from sim.sizes import Sizes
-from sim.traffic.book import CallBook, Seen
+from sim.traffic.book import Seen
+from sim.truth import Truth
 from sim.wiretap import Wiretap
-from sim.workload.testimony import Testimony
 
 CLOCK_PERIOD = 1 * SECOND
 START_SPREAD = 500 * MILLISECOND  # agents of a fleet start within half a second of each other
 GARBAGE = 50_000  # objects made and not yet freed before Python looks for cycles; some tens of MB at most
 RECEIVE_QUEUE = 256  # datagrams that a kernel keeps for a stopped process: Linux's default rmem holds 277 small ones
-SEEDS_AT_HOME = 3  # seeds of an agent in its own data center, and
-SEEDS_ABROAD = 1  # in each other one
 
 Observer = Callable[[Process, Event], None]
 Tracer = Callable[[int, Machine, Input, list[Effect]], None]
 NewNode = Callable[[Settings, Streams, Recovered, FactMemo], Node]
-
-
-class Truth:
-    """What was really asked of agents and granted: invariants compare it with what agents say."""
-
-    def __init__(self, now: Callable[[], int]) -> None:
-        self.left: dict[Path, int] = {}  # when a farewell was acknowledged
-        self.stopped: dict[NodeId, int] = {}  # when a start was asked to end, for a planned restart
-        self.registered: dict[tuple[Path, str], int] = {}  # (owner, instance id): when `Register` was acknowledged
-        self.deregistered: dict[tuple[Path, str], int] = {}
-        self.refused_to_start: dict[Path, int] = {}  # when an agent last found its disk damaged
-        self.clients = Testimony()  # of the store
-        self.calls = CallBook()  # of services
-        self.runs = Book(now)
 
 
 @contextmanager
@@ -134,16 +111,19 @@ class World:
         )  # `errands` are run by nobody yet
         self.seen_runs: dict[tuple[Path, str], SeenRun] = {}  # `errands` keep them
         self._happened: dict[str, int] = {}
-        self._paces = Paces(scenario.runs, self.truth.runs, self.streams)
-        self._overrides = dict(settings or {})
         self._tracer = tracer
         self._new_node = new_node
         self._memo = FactMemo()
-        self._shared_records = SharedRecords()
         self._request_number = 0
-        self.machines: dict[Path, Machine] = {
-            path: self._machine(at, path) for at, path in enumerate(self.layout.paths)
-        }
+        self.placement = Placement(
+            scenario,
+            self.layout,
+            self.streams,
+            paces=Paces(scenario.runs, self.truth.runs, self.streams),
+            told=self._effect,
+            overrides=settings or {},
+        )
+        self.machines = self.placement.machines
         self._outlets = Outlets(
             self.machines.values(),
             schedule=self.schedule,
@@ -154,7 +134,6 @@ class World:
         self.links = self._outlets.links
         self.sizes = Sizes(self)
         self.verbs = self._outlets.verbs | {Notify: self._notify, RunTask: self._run_task}
-        self._place_services()
         self._meter = Meter(self.schedule, self.machines.values(), has_store=bool(scenario.servers))
         for machine in self.machines.values():
             self.schedule.call(self.streams["start"].below(START_SPREAD), self._start_due, machine)
@@ -176,7 +155,7 @@ class World:
         with collecting_rarely():
             self.schedule.run(until)
 
-    # ---- what can be asked: `claims.Observed`
+    # ---- what can be asked: `observed.Observed`
 
     def observers_up(self) -> tuple[Path, ...]:
         """Agents that would answer now."""
@@ -215,20 +194,6 @@ class World:
     def requests(self, services: Sequence[str], agents: Sequence[Path], since: int, until: int) -> Seen:
         return self.truth.calls.seen(services, agents, since, until)
 
-    def calm_for(self, left: Machine, right: Machine) -> int:
-        """For how long no fault has begun, lasted or ended on either host or on the way between them.
-
-        A process that is stopped is a fault that lasts; one that is gone is not: what should follow has begun."""
-        if any(one.process is not None and one.process.is_paused for one in (left, right)):
-            return 0
-        rows = self.network.rows
-        if rows[left.index][right.index].is_disturbed or rows[right.index][left.index].is_disturbed:
-            return 0
-        touched = self.network.touched
-        here, there = left.datacenter, right.datacenter
-        since = max(touched.get((here, there), 0), touched.get((there, here), 0), left.calm_since, right.calm_since)
-        return self.now - since
-
     def node(self, path: Path) -> Node:
         """The node that runs at `path`, which must be there."""
         process = self.machines[path].process
@@ -255,7 +220,7 @@ class World:
         node_id = NodeId(machine.datacenter, machine.path.partition("/")[2], disk.boot)
         start = f"{self.seed}/{machine.path}" + (f"#{machine.starts}" if machine.starts > 1 else "")
         node = self._new_node(
-            self._settings(machine, node_id),
+            self.placement.settings_of(machine, node_id),
             Streams(start),
             Recovered(records=disk.records(), unix_ns=unix),
             self._memo,
@@ -419,63 +384,9 @@ class World:
         for observer in self.observers:
             observer(process, effect.event)
 
-    # ---- building
-
-    def _machine(self, index: int, path: Path) -> Machine:
-        datacenter, _, name = path.partition("/")
-        number = list(self.layout.nodes).index(datacenter) + 1
-        host = host_address(number, int(name[1:]))
-        machine = Machine(index, path, host, Disk(self.streams[f"disk/{path}"], self._shared_records))
-
-        def told(effect: HostEffect) -> None:
-            for observer in self.effect_observers:
-                observer(path, effect)
-
-        machine.host.told = told
-        machine.host.pace = partial(self._paces.of, path)
-        return machine
-
-    def add_service(self, instance: Instance, path: Path) -> SimulatedService:
-        """A service process on the host of `path`, not registered by that."""
-        declared = {service.name: service for service in self.scenario.services}
-        machine = self.machines[path]
-        host = machine.gossip.partition(":")[0]
-        port = PORTS_FROM + sum(len(one.services) for one in self.machines.values())
-        service = SimulatedService(instance_spec(instance, declared.get(instance.service), host, port), instance)
-        machine.services[instance.id] = service
-        return service
-
-    def find_service(self, instance: Instance) -> tuple[Machine, SimulatedService] | None:
-        """The host and process of an instance."""
-        for path in self.layout.nodes[instance.datacenter]:
-            service = self.machines[path].services.get(instance.id)
-            if service is not None:
-                return self.machines[path], service
-        return None
-
-    def _place_services(self) -> None:
-        for name in self.layout.services:
-            for instance in self.layout.instances(name):
-                machine = self.machines[self.layout.owner(instance)]
-                machine.configured += (self.add_service(instance, machine.path).spec,)
-
-    def _settings(self, machine: Machine, node_id: NodeId) -> Settings:
-        seeds = [
-            self.machines[path].gossip
-            for name, paths in self.layout.nodes.items()
-            for path in paths[: SEEDS_AT_HOME if name == machine.datacenter else SEEDS_ABROAD]
-        ]
-        fields: dict[str, Any] = {
-            "node": node_id,
-            "nonce": self.streams[f"nonce/{machine.path}"].bits(64),
-            "gossip": machine.gossip,
-            "links": machine.links,
-            "public_key": machine.public_key,
-            "seeds": tuple(seed for seed in seeds if seed != machine.gossip),
-            "services": machine.configured,
-            "servers": self.scenario.servers,
-        }
-        return Settings(**(fields | self._overrides))
+    def _effect(self, path: Path, effect: HostEffect) -> None:
+        for observer in self.effect_observers:
+            observer(path, effect)
 
     def __repr__(self) -> str:
         return f"<World {self.scenario.title!r} seed {self.seed} at {format_duration(self.now)}>"

@@ -28,7 +28,8 @@ def doctor(path: FilePath, as_json: bool) -> None:
     \b
     dislocate doctor --config agent.toml
     """
-    from dislocate.doctor import Level, examine
+    from dislocate.doctor import examine
+    from dislocate.findings import Level
 
     logging.getLogger("dislocate").addHandler(logging.NullHandler())  # what it would warn of is a finding here
     findings = []

@@ -1,4 +1,4 @@
-"""What the running agents answer, as `sim.claims.Observed` wants it: scenarios are judged by the same claims in both worlds.
+"""What the running agents answer, as `sim.observed.Observed` wants it: scenarios are judged by the same claims in both worlds.
 
 One round asks every agent that can answer; between rounds the answers stand still, as a spectator's knowledge does.
 """
@@ -17,7 +17,7 @@ from dislocate.core.units import SECOND
 from dislocate.fleet.calling.reports import Reports
 from dislocate.fleet.fleet import Fleet
 from dislocate.fleet.observer import Observer
-from sim.claims import ERRANDS
+from sim.claims.store import ERRANDS
 from sim.scenario import Expect
 from sim.traffic.book import Seen
 
@@ -183,7 +183,7 @@ class LiveObserved:
                 sums[name] = sums.get(name, 0.0) + value
         return sums
 
-    # ---- `sim.claims.Observed`
+    # ---- `sim.observed.Observed`
 
     def observers_up(self) -> tuple[Path, ...]:
         return tuple(self._answers)

@@ -19,6 +19,7 @@ from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import Path
 from dislocate.core.tunables import UNATTENDED_CRITICAL, UNATTENDED_DROP
 from dislocate.core.units import SECOND
+from sim.invariants.calm import calm_for
 from sim.invariants.monitor import Invariant
 from sim.process import Machine, Process
 from sim.services import SimulatedService
@@ -66,7 +67,7 @@ class DeregisteredStaysGone(Invariant):
             if world.now - since < DEREGISTER_BOUND:
                 continue
             for path in world.observers_up():
-                if world.calm_for(world.machines[owner], world.machines[path]) < DEREGISTER_BOUND:
+                if calm_for(world, world.machines[owner], world.machines[path]) < DEREGISTER_BOUND:
                     continue
                 self.exercised += 1
                 if (owner, instance_id) in _answers(world, path):
@@ -246,7 +247,7 @@ class HomeIsUnaffected(Invariant):
         return [
             (owner, service)
             for owner in (world.machines[path] for path in world.layout.nodes[observer.datacenter])
-            if owner.process is not None and world.calm_for(observer, owner) >= PASSING_BOUND
+            if owner.process is not None and calm_for(world, observer, owner) >= PASSING_BOUND
             for service in owner.services.values()
             if not service.was_touched and service.spec in owner.configured
         ]

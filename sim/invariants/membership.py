@@ -20,6 +20,7 @@ from dislocate.core.membership.members import LIVING
 from dislocate.core.numeric import log10
 from dislocate.core.tunables import REFUSAL_QUORUM, RESTART_GRACE
 from dislocate.core.units import SECOND
+from sim.invariants.calm import calm_for
 from sim.invariants.monitor import Invariant
 from sim.process import Process
 from sim.world import World
@@ -90,7 +91,7 @@ class LivingAreNotDeadForLong(Invariant):
             if other.process is None or self.world.now - since < RESURRECTION_BOUND:
                 continue
             self.exercised += 1
-            if self.world.calm_for(process.machine, other) < RESURRECTION_BOUND:
+            if calm_for(self.world, process.machine, other) < RESURRECTION_BOUND:
                 continue
             view = process.node.member(path)
             if view is not None and view.state is MemberState.DEAD:

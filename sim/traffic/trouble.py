@@ -9,7 +9,7 @@ from sim.world import World
 
 def _stations(world: World, fault: Fault) -> list[Station]:
     """How the instances serve that `fault` is about: those that anybody calls."""
-    found = [world.find_service(instance) for instance in world.layout.chosen_instances(fault.target)]
+    found = [world.placement.find_service(instance) for instance in world.layout.chosen_instances(fault.target)]
     return [one[1].station for one in found if one is not None and one[1].station is not None]
 
 

@@ -53,7 +53,7 @@ STORE_MUTANTS = (
     Mutant(
         name="a-half-founds-a-group",
         why="Who hears most of the listed servers founds the group with those.",
-        module="dislocate.core.consensus.bootstrap",
+        module="dislocate.core.consensus.rollcall",
         original="""        others = [path for path in self.servers if path != self.me]
         heard = [self._heard[path] for path in others if path in self._heard]
 """,

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dislocate.core.consensus.bootstrap import Founded
+from dislocate.core.consensus.founding_duties import Founded
 from dislocate.core.consensus.messages import Append, Consensus, ServerId
 from dislocate.core.consensus.promises import DISK_KEY, GROUP_KEY, log_key
 from dislocate.core.units import SECOND

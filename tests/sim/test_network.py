@@ -5,7 +5,7 @@ import pytest
 from dislocate.core.streams import Streams
 from dislocate.core.units import MICROSECOND, MILLISECOND
 from dislocate.linkmodel import ALL_CHANNELS, Channel
-from sim.faults import pairs
+from sim.faults.network import pairs
 from sim.network import Network, topology
 from sim.scenario import Datacenter, Fault, LinkOverride, Scenario, checked
 from sim.schedule import Schedule

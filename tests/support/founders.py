@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.consensus.bootstrap import Admitted, Expelled, Founded, Founding, Joined, Write
+from dislocate.core.consensus.bootstrap import Founding
+from dislocate.core.consensus.founding_duties import Admitted, Expelled, Founded, Joined, Write
 from dislocate.core.consensus.messages import Consensus
 from dislocate.core.consensus.promises import DISK_KEY, PROMISE_KEY, is_of_store
 from dislocate.core.identity import NodeId

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from dislocate.core.boundary.values import StoredRecord
-from dislocate.core.consensus.bootstrap import REFRESH_PERIOD, Admitted, Expelled, Founded, Founding, Joined
+from dislocate.core.consensus.bootstrap import REFRESH_PERIOD, Founding
+from dislocate.core.consensus.founding_duties import Admitted, Expelled, Founded, Joined
 from dislocate.core.consensus.messages import Append, Configuration, Consensus, Entry, GroupId, ServerId, VoteAsked
 from dislocate.core.consensus.promises import (
     DISK_KEY,

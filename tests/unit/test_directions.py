@@ -4,7 +4,7 @@ import pytest
 
 from dislocate.directions import covers
 from dislocate.io.shaping import Steer
-from sim.faults import pairs
+from sim.faults.network import pairs
 from sim.scenario import Fault
 from sim.selectors import Layout
 

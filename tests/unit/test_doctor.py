@@ -5,8 +5,9 @@ from collections import namedtuple
 
 import pytest
 
-from dislocate import doctor
 from dislocate.config import load_config
+from dislocate.doctor.host import _state_dir
+from dislocate.doctor.seeds import examine_seeds
 from dislocate.findings import Level
 
 Usage = namedtuple("Usage", "total used free")
@@ -25,12 +26,12 @@ def config(tmp_path, seeds):
 @pytest.mark.parametrize(("free", "level"), [(1 << 40, Level.OK), (50 << 20, Level.WARN), (0, Level.FAIL)])
 def test_a_full_disk_is_to_be_mended_and_a_narrow_one_is_worth_a_warning(tmp_path, monkeypatch, free, level):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(1 << 40, 0, free))
-    (finding,) = doctor._state_dir(config(tmp_path, []), 0)
+    (finding,) = _state_dir(config(tmp_path, []), 0)
     assert (finding.level, "MiB left" in finding.found) == (level, level is not Level.OK)
 
 
 def test_the_first_agent_may_name_itself_alone(tmp_path):
-    (finding,) = doctor._seeds(config(tmp_path, '["127.0.0.1:49701"]'), None)
+    (finding,) = examine_seeds(config(tmp_path, '["127.0.0.1:49701"]'), None)
     assert (finding.level, finding.found) == (Level.OK, "only itself: fine for the first agent, if all others name it")
-    (finding,) = doctor._seeds(config(tmp_path, "[]"), None)
+    (finding,) = examine_seeds(config(tmp_path, "[]"), None)
     assert (finding.level, finding.found) == (Level.WARN, "none: this agent waits to be found")

@@ -3,7 +3,8 @@
 import pytest
 
 from dislocate.config import parse_config
-from dislocate.doctor import Level, examine_servers
+from dislocate.doctor.configuration import examine_servers
+from dislocate.findings import Level
 
 HEAD = '[security]\nsecret_file = "secret"\n[node]\ndatacenter = "fra"\n'
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dislocate.doctor_store import examine_store
+from dislocate.doctor.store import examine_store
 from dislocate.findings import Level
 
 LISTED = ("fra/a1", "wdc/b1", "lon/c1")

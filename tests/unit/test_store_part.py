@@ -479,7 +479,7 @@ def test_what_is_to_be_dropped_at_an_admission_is_dropped_by_the_write_that_succ
         store(records, **more),
     )
     write = Write(99, (StoredRecord("raft/group", b""),), drops_store=True)
-    belonging._founding._awaiting[99] = write
+    belonging._founding._writes._awaiting[99] = write
     belonging._write(write)
     seq = belonging._out._store_seq
     belonging._out.store_failed(seq, "full: no space")

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.consensus import troubles
-from dislocate.core.consensus.founding_duties import Admitted, Expelled, Founded, FoundingDuties, Joined, Write
+from dislocate.core.consensus.founding_duties import Admitted, Expelled, Founded, FoundingDuties, Joined
 from dislocate.core.consensus.messages import Append, Configuration, Consensus, GroupId, ServerId, SnapshotChunk
 from dislocate.core.consensus.promises import (
     DISK_KEY,
@@ -45,7 +45,9 @@ from dislocate.core.consensus.promises import (
     record,
     uuid_of,
 )
-from dislocate.core.consensus.troubles import Heard, Stranger
+from dislocate.core.consensus.rollcall import RollCall
+from dislocate.core.consensus.troubles import Stranger
+from dislocate.core.consensus.writes import Writes
 from dislocate.core.identity import NodeId, Path
 from dislocate.core.store.messages import GroupAsked, GroupTold
 from dislocate.core.units import SECOND
@@ -69,8 +71,7 @@ class Founding:
         self._stored = read(records, GROUP_KEY, StoredGroup)
         self._is_durable = kept is not None  # the number of the disk
         self._kept = self._stored  # what the disk has of `_stored`
-        self._heard: dict[Path, Heard] = {}  # listed servers; and who lists this agent, which does not list itself
-        self._evidence: dict[ServerId, tuple[ServerId, ...]] = {}  # what was promised by which disk
+        self._roll_call = RollCall(me, self.servers)
         self._strangers: dict[Path, Stranger] = {}
         self._answered: dict[Path, None] = {}  # others that said that they know no group
         self._reachable: tuple[Path, ...] = ()
@@ -80,16 +81,11 @@ class Founding:
         self._now = 0
         self._asked_at = -REFRESH_PERIOD
         self._turn = 0
-        self._failure = ""
-        self._unstored: list[Write] = []  # for want of space; what is written later waits behind it
-        self._ticket = 0
-        self._awaiting: dict[int, Write] = {}
-        self._then: dict[int, tuple[Joined | Founded | Admitted, ...]] = {}
-        self._writes: list[Write] = []
+        self._writes = Writes()
         self._messages: list[tuple[Path, GroupAsked | GroupTold]] = []
         self._happened: list[Joined | Founded | Admitted | Expelled] = []
         if kept is None:
-            self._write((record(DISK_KEY, disk),))
+            self._writes.add((record(DISK_KEY, disk),))
 
     # ---- what is known
 
@@ -129,21 +125,20 @@ class Founding:
     def wants_tick(self) -> bool:
         """It has something to ask or to try again each second, or is to see whether those of another group still are there;
         a known group is only refreshed."""
-        return self.is_forming or bool(self._unstored) or bool(self._strangers)
+        return self.is_forming or self._writes.lack_space or bool(self._strangers)
 
     @property
     def problem(self) -> str:
         """Why this agent takes no part as it should, and the mend; empty: it does, or is no server."""
-        if self._failure:
-            return troubles.disk_failed(self._failure)
-        if self._unstored:
+        if self._writes.failure:
+            return troubles.disk_failed(self._writes.failure)
+        if self._writes.lack_space:
             return troubles.DISK_FULL
         if self._stored is not None:
             return troubles.of_group(self.me, self._stored, self._strangers, self.me in self.servers)
-        shown = {**self._heard, self.me: Heard(0, self._server.disk, self.servers, self._promised)}
+        shown = self._roll_call.shown(self._server.disk, self._promised)
         if self.me not in self.servers:
-            is_named = any(self.me in one.servers for one in self._heard.values())
-            return troubles.differing_lists(tuple(sorted(shown)), shown) if is_named else ""
+            return troubles.differing_lists(tuple(sorted(shown)), shown) if self._roll_call.is_named else ""
         return troubles.of_forming(self.me, self.servers, dict(sorted(shown.items())))
 
     # ---- inputs
@@ -154,10 +149,9 @@ class Founding:
         self._set_right.clear()
         self._reachable = tuple(path for path in reachable if path != self.me)
         self._others = tuple(path for path in self._reachable if path not in self.servers)
-        if self._failure:
+        if self._writes.failure:
             return
-        self._writes += self._unstored
-        self._unstored = []
+        self._writes.try_again()
         if self._stored is None:
             self._look()
             self._decide()
@@ -166,7 +160,7 @@ class Founding:
 
     def asked(self, sender: NodeId, asked: GroupAsked) -> GroupTold:
         """Who asks says what it knows itself.  The answer holds no disk and no promise that is not durable here."""
-        self._hear(sender, asked.disk, asked.servers, asked.promised)
+        self._roll_call.hear(sender, asked.disk, asked.servers, asked.promised)
         if asked.group is not None:
             self._learn(sender.path, asked.group, (), 0)
         self._decide()
@@ -174,7 +168,7 @@ class Founding:
 
     def told(self, sender: NodeId, told: GroupTold) -> bool:
         """Whether `sender` belongs to this agent's group: if not, nothing that it says of a leader counts."""
-        self._hear(sender, told.disk, told.servers, told.promised)
+        self._roll_call.hear(sender, told.disk, told.servers, told.promised)
         if told.group is not None:
             self._learn(sender.path, told.group, told.members, told.members_at)
         else:
@@ -223,14 +217,14 @@ class Founding:
 
     def stored(self, ticket: int) -> None:
         """What was to be written is durable."""
-        for one in self._awaiting.pop(ticket).records:
+        records, happened = self._writes.stored(ticket)
+        for one in records:
             if one.key == DISK_KEY:
-                self._is_durable = not any(_has(write, DISK_KEY) for write in self._awaiting.values())
+                self._is_durable = not self._writes.is_awaited(DISK_KEY)
             elif one.key == PROMISE_KEY:
                 self._promised = read((one,), PROMISE_KEY, tuple[ServerId, ...]) or ()
             elif one.key == GROUP_KEY:
                 self._kept = read((one,), GROUP_KEY, StoredGroup)
-        happened = self._then.pop(ticket, ())
         self._happened += happened
         if self._stored is None:
             self._spread()
@@ -241,16 +235,13 @@ class Founding:
     def store_failed(self, ticket: int, reason: str) -> None:
         """A full disk ('full: ...') kept nothing of it and is tried again with the next tick.  Otherwise nobody knows what
         is on the disk now: this agent founds and promises nothing until it is started again."""
-        if reason.startswith("full"):
-            self._unstored.append(self._awaiting[ticket])
-        else:
-            self._failure = reason
+        self._writes.failed(ticket, reason)
 
     # ---- output
 
     def take(self) -> FoundingDuties:
-        duties = FoundingDuties(tuple(self._writes), tuple(self._messages), tuple(self._happened))
-        self._writes, self._messages, self._happened = [], [], []
+        duties = FoundingDuties(self._writes.take(), tuple(self._messages), tuple(self._happened))
+        self._messages, self._happened = [], []
         return duties
 
     # ---- look
@@ -301,45 +292,19 @@ class Founding:
     def _told_disk(self) -> int:
         return self._server.disk if self._is_durable else 0
 
-    def _hear(self, sender: NodeId, disk: int, servers: Sequence[Path], promised: tuple[ServerId, ...]) -> None:
-        is_listed = sender.path in self.servers or (self.me in servers and self.me not in self.servers)
-        if not is_listed or sender.path == self.me or not disk:
-            return
-        if promised:
-            self._evidence[ServerId(sender.path, disk)] = promised
-        known = self._heard.get(sender.path)
-        if known is not None and sender.boot < known.boot:
-            return  # from before it was started last: its disk may have been another
-        if known is not None and sender.boot == known.boot and not promised:
-            promised = known.promised if disk == known.disk else ()
-        self._heard[sender.path] = Heard(sender.boot, disk, tuple(sorted(dict.fromkeys(servers))), promised)
-
     # ---- promise and found
 
     def _decide(self) -> None:
         """Take the next step, if all that it needs is known."""
-        if self._stored is not None or self.me not in self.servers or self._failure or not self._is_durable:
+        if self._stored is not None or self.me not in self.servers or self._writes.failure or not self._is_durable:
             return
         if self._promised:
-            if all(one == self._server or self._evidence.get(one) == self._promised for one in self._promised):
+            if self._roll_call.is_promised(self._promised, self._server):
                 self._found((), 0)
-        elif not any(_has(write, PROMISE_KEY) for write in self._awaiting.values()):
-            candidates = self._candidates()
+        elif self._looked_around and not self._writes.is_awaited(PROMISE_KEY):
+            candidates = self._roll_call.candidates(self._server)
             if candidates:
-                self._write((record(PROMISE_KEY, candidates),))
-
-    def _candidates(self) -> tuple[ServerId, ...]:
-        """The one set that all listed servers would promise; empty while something is missing or differs."""
-        if not self._looked_around:
-            return ()
-        others = [path for path in self.servers if path != self.me]
-        heard = [self._heard[path] for path in others if path in self._heard]
-        if len(heard) < len(others) or any(one.servers != self.servers for one in heard):
-            return ()
-        candidates = tuple(
-            sorted([self._server, *(ServerId(path, one.disk) for path, one in zip(others, heard, strict=True))])
-        )
-        return candidates if all(one.promised in ((), candidates) for one in heard) else ()
+                self._writes.add((record(PROMISE_KEY, candidates),))
 
     @property
     def _looked_around(self) -> bool:
@@ -351,14 +316,14 @@ class Founding:
         group = GroupId(uuid_of(self._promised))
         self._stored = StoredGroup(group, members or self._promised, at or 1, Standing.MEMBER)
         happened = (Joined(group), Founded(group, Configuration(voters=self._promised)))
-        self._write(founding_records(self._stored, self._promised), happened)
+        self._writes.add(founding_records(self._stored, self._promised), happened)
 
     # ---- remember
 
     def _learn(self, path: Path, group: GroupId, members: tuple[ServerId, ...], at: int) -> None:
         """`path` belongs to `group`, whose members are as of index `at` of its log (0: it did not say)."""
         stored = self._stored
-        if self._failure:
+        if self._writes.failure:
             return
         if stored is None:
             is_promised = bool(self._promised) and group == GroupId(uuid_of(self._promised))
@@ -408,7 +373,7 @@ class Founding:
             stored, standing=Standing.MEMBER, log_epoch=stored.group.epoch, log_branch=stored.group.branch
         )
         happened = (Joined(stored.group), Admitted(stored.group))
-        self._write((record(GROUP_KEY, self._stored),), happened, drops_store=True)
+        self._writes.add((record(GROUP_KEY, self._stored),), happened, drops_store=True)
 
     def _expel(self, stored: StoredGroup, *happened: Joined) -> None:
         """From here on this is another disk, which is in no group: no late message of the old one can be meant for it."""
@@ -416,29 +381,8 @@ class Founding:
         self._server = ServerId(self.me, next_disk(self._server, stored))
         self._is_durable = False
         self._happened.append(Expelled(stored.group))
-        self._write((record(GROUP_KEY, stored), record(DISK_KEY, self._server.disk)), happened)
+        self._writes.add((record(GROUP_KEY, stored), record(DISK_KEY, self._server.disk)), happened)
 
     def _keep(self, stored: StoredGroup, *happened: Joined) -> None:
         self._stored = stored
-        self._write((record(GROUP_KEY, stored),), happened)
-
-    def _write(
-        self,
-        records: tuple[StoredRecord, ...],
-        happened: tuple[Joined | Founded | Admitted, ...] = (),
-        *,
-        drops_store: bool = False,
-    ) -> None:
-        self._ticket += 1
-        write = Write(self._ticket, records, drops_store)
-        self._awaiting[self._ticket] = write
-        if happened:
-            self._then[self._ticket] = happened
-        (self._unstored or self._writes).append(write)
-
-
-def _has(write: Write, key: str) -> bool:
-    return any(one.key == key for one in write.records)
-
-
-__all__ = ["Admitted", "Expelled", "Founded", "Founding", "FoundingDuties", "Joined", "Write"]
+        self._writes.add((record(GROUP_KEY, stored),), happened)

@@ -13,7 +13,8 @@ from dislocate.core.boundary.events import GroupJoined, StoreTroubled
 from dislocate.core.boundary.settings import Settings
 from dislocate.core.boundary.values import StoredRecord
 from dislocate.core.catalog.ledger import Ledger
-from dislocate.core.consensus.bootstrap import Admitted, Expelled, Founded, Founding, Joined, Write
+from dislocate.core.consensus.bootstrap import Founding
+from dislocate.core.consensus.founding_duties import Admitted, Expelled, Founded, Joined, Write
 from dislocate.core.consensus.messages import Configuration, GroupId
 from dislocate.core.consensus.promises import members_of
 from dislocate.core.identity import Address, NodeId, Path

@@ -1,7 +1,7 @@
 """The doctor on the store of a running agent: are the servers that are named a group, and do they reach each other?
 
 Pure: it judges what the agent answered (`GET /api/store`, `GET /api/members`) beside its configuration.  What one file tells
-by itself is said before (`doctor.examine_servers`).
+by itself is said before (`doctor.configuration`).
 """
 
 from collections.abc import Iterator
