@@ -174,7 +174,7 @@ def test_a_service_that_appears_ends_the_wait_for_it(api, backend):
     [
         ({"wait": "61s"}, "wait", "at most '60s'"),
         ({"usage": []}, "usage", "usages"),
-        ({"usages": [{"service": "a"}]}, "usages[0].offered", "required"),
+        ({"usages": [{"service": "a"}]}, "usages[0].offered", "it is missing, add it"),
         ({"routes": {"a": {"index": 1}}}, "routes.a.epoch", "whole number"),
     ],
 )
