@@ -136,6 +136,7 @@ def test_when_all_local_instances_are_killed_no_caller_notices_and_before_and_af
     assert errors(asking) == []
 
 
+@pytest.mark.full
 def test_a_haproxy_with_two_backends_is_reloaded_again_and_again_while_it_is_driven_and_no_caller_notices(
     regions, short, tmp_path, opened
 ):
