@@ -5,7 +5,6 @@ may ask.  Order of an end: the node says that it will be back, what was asked is
 Everything that is opened is on one stack, so that a start that fails half way leaves nothing behind.
 """
 
-import gc
 import logging
 import secrets
 import signal
@@ -58,7 +57,6 @@ from dislocate.io.udp import DatagramSocket
 from dislocate.tally import count_dns, count_events, count_io
 
 RELOAD_WITHIN = 10.0  # seconds that the core and its disk get for a reload
-GARBAGE = 10_000  # objects made and not yet freed before Python looks for cycles; a few MiB at most
 ASK_WITHIN = 15.0  # seconds that a task waits for the store: longer than an election
 
 log = logging.getLogger(__name__)
@@ -86,7 +84,6 @@ def run_agent(
         _on(signal.SIGTERM, opened, driver.stop, "SIGTERM")
         _on(signal.SIGINT, opened, driver.stop, "SIGINT")
         _on(signal.SIGHUP, opened, _reload, driver, config, reread)
-        _look_for_garbage_rarely()
         print(_ready_line(config, driver.node.settings), flush=True)
         try:
             driver.wait()
@@ -94,13 +91,6 @@ def run_agent(
             log.critical("the agent broke", exc_info=True)
             return 1
     return 0
-
-
-def _look_for_garbage_rarely() -> None:
-    """What is loaded by now stays, and a turn of the core leaves no cycles behind: to look for them each seven hundred objects
-    took 7 % of the processor's time for a server's writes."""
-    gc.freeze()
-    gc.set_threshold(GARBAGE, 10, 10)
 
 
 def _start(config: Config, record: FilePath | None, plan: FilePath | None, opened: ExitStack) -> Driver:
