@@ -147,6 +147,17 @@ class DislocateFleet(Opened):
         for agent in self._agents:
             agent.wait_ready(STARTED_WITHIN)
         _await(lambda: all(self._knows_all(at) for at in range(self.size)), "an agent does not know all others")
+        _await(self._takes_runs, "the store does not rise to the feature level that runs need")
+
+    def _takes_runs(self) -> bool:
+        """A store is founded at the lowest feature level, and rises when its leader has heard all servers."""
+        try:
+            self.change("first")
+        except RuntimeError as error:
+            if "feature level" not in str(error):
+                raise
+            return False
+        return True
 
     def _knows_all(self, at: int) -> bool:
         store, members = ask(f"{self._url(at)}/api/store"), ask(f"{self._url(at)}/api/members").get("members", [])
