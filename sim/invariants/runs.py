@@ -38,6 +38,12 @@ class RunInvariant(Invariant):
     def changed(self, path: Path, effect: Effect) -> None:
         """A task changed something on a host."""
 
+    def begins(self, run: BookedRun, event: Moved) -> Path:
+        """Who is granted to begin; '' for whatever else happens, and on the way back."""
+        if not isinstance(event, NodeMoved) or event.now != NodeState.GRANTED.value:
+            return ""
+        return event.node if run.direction is Direction.APPLY else ""
+
     def book_of(self, path: Path, effect: Effect) -> BookedRun:
         run = self.world.truth.runs.runs.get(effect.run)
         if run is None or path not in run.nodes:
@@ -116,15 +122,14 @@ class NoGrantOverTheBudget(RunInvariant):
     name = "no grant over the budget"
 
     def moved(self, run: BookedRun, event: Moved) -> None:
-        if not isinstance(event, NodeMoved) or event.now != NodeState.GRANTED.value:
-            return
-        if run.direction is Direction.REVERT:
+        node = self.begins(run, event)
+        if not node:
             return
         self.exercised += 1
-        bad = [path for path, state in run.nodes.items() if state in BAD and path != event.node]
+        bad = [path for path, state in run.nodes.items() if state in BAD and path != node]
         if len(bad) > run.budget:
             words = f"was granted run {run.id}, whose budget of {run.budget} is spent by {', '.join(bad)}"
-            raise self.violated(event.node, words)
+            raise self.violated(node, words)
 
 
 class OneBatchAtATime(RunInvariant):
@@ -158,16 +163,13 @@ class NoBatchBeforeItsTurn(RunInvariant):
     name = "no batch before its turn"
 
     def moved(self, run: BookedRun, event: Moved) -> None:
-        if not isinstance(event, NodeMoved) or event.now != NodeState.GRANTED.value:
-            return
-        if run.direction is Direction.REVERT:
+        node = self.begins(run, event)
+        if not node:
             return
         self.exercised += 1
         later = (batch.nodes for batch in run.plan.batches[run.batch + 1 :])
-        if any(event.node in nodes for nodes in later):
-            raise self.violated(
-                event.node, f"was granted run {run.id}, which is at batch {run.batch + 1}: his is later"
-            )
+        if any(node in nodes for nodes in later):
+            raise self.violated(node, f"was granted run {run.id}, which is at batch {run.batch + 1}: his is later")
 
 
 class NothingBeginsWhileHeld(RunInvariant):
@@ -217,12 +219,11 @@ class FloorIsKept(RunInvariant):
     name = "the floor is kept"
 
     def moved(self, run: BookedRun, event: Moved) -> None:
-        if not isinstance(event, NodeMoved) or event.now != NodeState.GRANTED.value:
+        node = self.begins(run, event)
+        if not node:
             return
-        if run.direction is Direction.REVERT:
-            return
-        datacenter = event.node.partition("/")[0]
-        flying = [path for path, state in run.nodes.items() if state in IN_FLIGHT] + [event.node]
+        datacenter = node.partition("/")[0]
+        flying = [path for path, state in run.nodes.items() if state in IN_FLIGHT] + [node]
         for service, part in run.spec.strategy.floor.items():
             found = [
                 (machine.path, one)
@@ -231,13 +232,13 @@ class FloorIsKept(RunInvariant):
                 for one in machine.services.values()
                 if one.spec.service == service
             ]
-            if not any(path == event.node for path, _ in found) or any(one.was_touched for _, one in found):
+            if not any(path == node for path, _ in found) or any(one.was_touched for _, one in found):
                 continue  # what the leader can know of those is no simple question
             self.exercised += 1
             serving = sum(one.life is ServiceLife.UP and path not in flying for path, one in found)
             if serving < part * len(found):
                 words = f"was granted run {run.id}: {serving} of {len(found)} {service} are left, below {part:g}"
-                raise self.violated(event.node, words)
+                raise self.violated(node, words)
 
 
 class RunsGoForward(RunInvariant):
