@@ -118,7 +118,7 @@ def _revert(moving: Moving, body: SteerRun) -> str:
         later = in_the_way(moving.draft, record, touched)
         if later and not body.force:
             mend = "revert that one first, or start another run; or, over what it did"
-            claim(False, "run", f"{later}: {mend}: 'dislocate run revert {record.id} --force --why WORDS'")
+            raise Illegal("run", f"{later}: {mend}: 'dislocate run revert {record.id} --force --why WORDS'")
         if later:
             forced = f"forced: {later}"
     begin_revert(moving, _because(body, "reverted"))
