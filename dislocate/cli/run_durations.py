@@ -53,7 +53,8 @@ def part_times(spec: RunSpec, past: Past, services: Collection[str]) -> tuple[tu
     """What nodes' parts take, and how that is known.  `services`: those that have an instance on some target."""
     starting = sum(_guess(each, services) for each in spec.resources if isinstance(each, Process))
     if past.times and starting > max(past.times):  # what was started then may be replaced now
-        return (starting,), f"a guess for replacing what runs: run {past.run} took less, and may have been its first start"
+        known = f"a guess for replacing what runs: run {past.run} took less, and may have been its first start"
+        return (starting,), known
     if past.times:
         return past.times, f"as measured in run {past.run}"
     unmeasured = "no run of this name was measured yet"
