@@ -15,6 +15,7 @@ from dislocate.core.consensus.change import Changes, _CatchingUp
 from dislocate.core.consensus.durability import Durability
 from dislocate.core.consensus.duties import Restored, Timing
 from dislocate.core.consensus.elections import Elections
+from dislocate.core.consensus.following import Following
 from dislocate.core.consensus.leading import Leading
 from dislocate.core.consensus.log import Log
 from dislocate.core.consensus.messages import (
@@ -69,8 +70,10 @@ def test_1_a_vote_is_durable_before_it_is_told():
 
 
 def test_1_all_restart_at_once_and_nothing_is_overwritten():
-    group = led()
-    for number in range(20):
+    group = led(watches_promises=False)
+    for name in "abc":
+        group.servers[name].disk.latency = 10 * MILLISECOND
+    for number in range(60):
         group.propose(f"before {number}")
         group.run("3ms")
     for name in "abc":
@@ -503,6 +506,16 @@ ANY_REFUSAL = (
     lambda self, answer: answer.has_looked and not answer.accepted and answer.index < self.match,
 )
 NO_STALL = (Raft, "stalled", lambda self, gap, now: None)
+TOLD_ONCE = (
+    Leading,
+    "_tell_forgotten",
+    lambda self, server, progress, real=Leading._tell_forgotten: progress.forgot or real(self, server, progress),
+)
+BELIEVES_ANYTHING = (
+    Following,
+    "on_forgotten",
+    lambda self, leader, said: setattr(self._state, "forgotten", said.index),
+)
 
 
 def _go_on_at_once(changes):
@@ -513,6 +526,7 @@ def _go_on_at_once(changes):
 
 CURES = {
     test_1_a_vote_is_durable_before_it_is_told: [WAITS_FOR_NOTHING],
+    test_1_all_restart_at_once_and_nothing_is_overwritten: [WAITS_FOR_NOTHING],
     test_2_an_entry_is_durable_before_it_is_acknowledged: [WAITS_FOR_NOTHING],
     test_an_old_acknowledgement_of_the_disk_does_not_speak_for_the_same_entry_come_back: [NO_CLAIM_FORGOTTEN],
     test_4_a_server_that_was_cut_off_comes_back_and_deposes_nobody: [NO_PRE_VOTE],
@@ -529,9 +543,17 @@ CURES = {
     test_10_a_snapshot_arrives_through_links_that_are_lost_again_and_again: [NO_REWIND],
     test_13_a_leader_whose_disk_is_slow_hands_over: [NO_LOOK_AT_THE_DISK],
     test_17_a_server_whose_disk_went_back_ends_its_part_and_nobody_else_does: [NO_PROOF],
+    test_17_that_it_went_back_is_told_again_until_it_has_heard: [TOLD_ONCE],
+    test_17_who_forgot_what_the_leader_does_not_have_in_its_log_any_more_is_found_too: [NO_PROOF],
     test_17_only_a_refusal_of_what_was_sent_after_the_acknowledgement_proves_anything: [ANY_REFUSAL],
+    test_17_who_has_what_it_is_told_that_it_forgot_goes_on: [BELIEVES_ANYTHING],
     test_14_a_host_that_stood_still_elects_nobody_when_it_goes_on: [NO_STALL],
 }
+
+
+def test_each_hazard_has_a_switch():
+    tests = {each for name, each in globals().items() if name.startswith("test_")}
+    assert tests == {*CURES, test_each_hazard_has_a_switch, test_without_its_cure_the_hazard_is_real}
 
 
 @pytest.mark.parametrize("hazard", CURES, ids=lambda hazard: hazard.__name__.removeprefix("test_"))
