@@ -1,10 +1,9 @@
 """The waterfill, whatever is asked of it: nothing is lost, nobody is overfilled, and the same inputs make the same rows."""
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dislocate.core.balance.believing import lower_median
 from dislocate.core.balance.flows import Place, aged, capacity_of, cost_class, is_other_cost, solve, within_reach
 from dislocate.core.balance.gathering import backlog, concurrency, endpoint_capacity
 from dislocate.core.balance.smoothing import Smoothing, with_probe
@@ -272,13 +271,19 @@ def test_instances_that_tell_the_truth_are_added_up_as_they_are(loads):
     assert endpoint_capacity(map(instance, loads)) == rate / used
 
 
+PACE_2 = Load(0.5, 1, 1.0)
+PACE_1 = Load(0.25, 1, 0.25)
+
+
 @given(honest(), lies, st.data())
+@example([PACE_1, PACE_1, PACE_2, PACE_2], Load(1.0, 0, 8.0), None)
 def test_one_that_lies_moves_the_estimate_by_a_stated_factor_at_most(loads, lie, data):
     paces = [load.rate / load.utilization for load in loads]
     told = [*loads, lie]
-    at = data.draw(st.permutations(range(len(told))))
+    at = data.draw(st.permutations(range(len(told)))) if data else range(len(told))
     found = endpoint_capacity(instance(told[where]) for where in at)
-    assert min(paces) / 3 <= found <= BELIEVED * lower_median(sorted(paces)) * (1 + 1e-9)
+    middle = sorted(paces)[len(paces) // 2]  # the lower median of all, where the one that lies is above it
+    assert min(paces) / 3 <= found <= BELIEVED * middle * (1 + 1e-9)
     served = [load.in_flight / load.utilization for load in loads]
     assert concurrency(instance(told[where]) for where in at) <= BELIEVED * max(served) * (1 + 1e-9)
 
