@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dislocate.core.balance.aperture import pair_table, single_table, window
+from dislocate.core.balance.dividing import is_bright
 from dislocate.core.balance.ejection import duration, outliers, room
 from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
 from dislocate.core.balance.hashing import Ring, digest
@@ -112,6 +113,9 @@ def _pick(caller, key, excludes_some, excludes_all, is_retry):
         return []
     assert picked.why
     assert picked.endpoint.view.status is not Status.MAINTENANCE
+    if picked.endpoint.place.darkness.is_dark and not exclude and not picked.why.startswith("a trial"):
+        policy, places = caller.picker.route.policy, caller.picker._places.values()
+        assert policy.spill is Spill.NEVER or not any(map(is_bright, places))
     return [picked]
 
 

@@ -3,6 +3,7 @@
 Invariant: where the flows give a share to a data center in which somebody answers, only such take part, by their shares.
 Where none of those does, since a death came sooner than the row that follows from it, the policy decides: `never` keeps
 calls at home, else they go to whoever answers.  Who does not answer for certain, the last known, comes after all of them.
+What is dark to this caller (`darkness`) takes no part while there is anybody else that the policy allows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ def parts_of(route: Route, places: Mapping[str, Place]) -> list[tuple[Place, flo
     ]
     answering = [(place, part) for place, part in shared if place.grade < ANSWERED]
     if answering:
-        return answering
+        return _lit(answering, route, places) or answering
     home = places.get(route.home)
     at_home = [(home, 1.0)] if home is not None and home.members else []
     if route.policy.spill is Spill.NEVER:
@@ -31,6 +32,26 @@ def parts_of(route: Route, places: Mapping[str, Place]) -> list[tuple[Place, flo
     anybody = [(place, 1.0) for place in places.values() if place.members]
     elsewhere = [(place, part) for place, part in anybody if place.grade < ANSWERED]
     return elsewhere or shared or at_home or anybody
+
+
+def _lit(parts: list[tuple[Place, float]], route: Route, places: Mapping[str, Place]) -> list[tuple[Place, float]]:
+    """The same without those that are dark.  What went there goes where there is room: flows fill what is near first, so
+    that is the farthest that has a part; where none has, whoever else answers; home, which is filled first, if it must."""
+    lit = [(place, part) for place, part in parts if not place.darkness.is_dark]
+    if len(lit) == len(parts) or route.policy.spill is Spill.NEVER:
+        return lit
+    lost = sum(part for place, part in parts if place.darkness.is_dark)
+    bright = [place for place in places.values() if is_bright(place)]
+    away = [place for place, _ in lit[-1:] if place.datacenter != route.home]
+    away = away or [place for place in bright if place.datacenter != route.home] or bright
+    more = {place.datacenter: lost / len(away) for place in away}
+    kept = [(place, part + more.pop(place.datacenter, 0.0)) for place, part in lit]
+    return [*kept, *((places[name], part) for name, part in more.items())]
+
+
+def is_bright(place: Place) -> bool:
+    """Whether somebody there answers, and connections are made."""
+    return bool(place.members) and place.grade < ANSWERED and not place.darkness.is_dark
 
 
 def bounds_of(parts: Sequence[tuple[Place, float]]) -> tuple[tuple[float, Place], ...]:

@@ -13,11 +13,12 @@ STALE = 10 * SECOND  # a route that nobody confirmed for so long is said to be o
 class Known:
     """What a picker was told last, and when."""
 
-    __slots__ = ("confirmed", "lost_at", "route")
+    __slots__ = ("confirmed", "dark", "lost_at", "route")
 
     def __init__(self) -> None:
         self.route: Route | None = None
         self.confirmed = 0  # when the route was last known to be current
+        self.dark: tuple[str, ...] = ()  # data centers to which no connection was made lately
         self.lost_at: int | None = None  # since when nobody is registered; None: somebody is
 
     def age(self, now: int) -> int:
@@ -43,6 +44,8 @@ class Picked(Struct, gc=False):  # nothing that it refers to refers to it
         if known.route is not None:
             share = next((one.share for one in known.route.shares if one.datacenter == endpoint.datacenter), 0.0)
             parts.append(f"{share:.0%} of the traffic from {known.route.home} goes to {endpoint.datacenter}")
+        if known.dark and endpoint.datacenter not in known.dark:
+            parts.append(f"no connection to {', '.join(known.dark)} was made lately: what goes there goes elsewhere")
         if known.lost_at is not None:
             age = max(0, began - known.lost_at) / SECOND
             parts.append(f"nobody is registered any more: last known good, {age:.0f} s old")

@@ -19,7 +19,7 @@ from dislocate.core.balance.budget import RetryBudget
 from dislocate.core.balance.dividing import bounds_of, in_order, parts_of, why_nobody
 from dislocate.core.balance.ejection import JUDGED_EACH
 from dislocate.core.balance.endpoint import Endpoint, Outcome, percentile_95
-from dislocate.core.balance.endpoints import UP, by_datacenter, grade, panics, usable
+from dislocate.core.balance.endpoints import ANSWERED, UP, by_datacenter, grade, panics, usable
 from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
 from dislocate.core.balance.hashing import SPAN, digest
 from dislocate.core.balance.picked import Known, Picked
@@ -38,7 +38,7 @@ LONG_AGO = -(1 << 62)
 DRAWS = 4  # before all are looked through for one that is not excluded
 ODD = 0x9E3779B97F4A7C15  # the golden ratio of 64 bits: a key's data center is independent of its place on a ring
 MASK = (1 << 64) - 1
-BEST = itemgetter(0, 1, 2, 3, 4)
+BEST = itemgetter(0, 1, 2, 3, 4, 5)
 BY_KEY = "its key leads there"
 LEAST_TOLD = 10 * MILLISECOND  # rates over less say nothing
 RECOUNTED_EACH = SECOND // 10  # calls of this second, where the budget depends on them
@@ -198,7 +198,8 @@ class Picker:
             raise Throttled(self.service, self._throttle.part)
         if retry:
             self._take_token(now)
-        endpoint, other, note = self._chosen(key, exclude)
+        trial = None if key or exclude or retry else self._trial(now)
+        endpoint, other, note = trial or self._chosen(key, exclude)
         endpoint.pending += 1
         return Picked(endpoint, now, self._known, other, note)
 
@@ -212,6 +213,14 @@ class Picker:
                 raise RetriesSpent(self.service, self._budget.spent(), allowed)
         self._retried += 1
 
+    def _trial(self, now: int) -> tuple[Endpoint, Endpoint | None, str] | None:
+        """Whether a data center that nothing reached is reached again is for this call to find out."""
+        for name in self._known.dark:
+            place = self._places[name]
+            if place.drawn and place.grade < ANSWERED and place.darkness.takes_trial(now):
+                return self._stream.choice(place.drawn), None, f"a trial: no connection to {name} was made lately"
+        return None
+
     def _chosen(self, key: str, exclude: Container[str]) -> tuple[Endpoint, Endpoint | None, str]:
         if key:
             return self._chosen_by_key(key, exclude)
@@ -219,7 +228,7 @@ class Picker:
         place = self._at(self._turn)
         if exclude and place.hurt_part() > 0.5:  # perhaps nothing reaches it, though the row does not know that yet
             order = in_order(place, self._known.route, self._places)
-            place = next((one for one in order if one.hurt_part() <= 0.5), place)
+            place = next((one for one in order if one.hurt_part() <= 0.5 and not one.darkness.is_dark), place)
         for _ in range(DRAWS):
             first, second = place.table[self._bits(place.width)]
             if second.score() < first.score():
@@ -234,10 +243,19 @@ class Picker:
         return (left, None, "the best of those not excluded") if left else (first, None, "all others are excluded too")
 
     def _left(self, place: Place, exclude: Container[str]) -> Endpoint | None:
-        """The best of all that are not excluded: in good standing rather than near, near rather than quick."""
+        """The best of all that are not excluded: within reach rather than in good standing, that rather than near, near
+        rather than quick."""
         places = in_order(place, self._known.route, self._places)
         left = [
-            (endpoint.ejected_until > 0, endpoint.hurt > 0, nearness, endpoint.score(), self._stream.bits(16), endpoint)
+            (
+                where.darkness.is_dark,
+                endpoint.ejected_until > 0,
+                endpoint.hurt > 0,
+                nearness,
+                endpoint.score(),
+                self._stream.bits(16),
+                endpoint,
+            )
             for nearness, where in enumerate(places)
             for endpoint in where.members
             if endpoint.key not in exclude
@@ -291,8 +309,15 @@ class Picker:
         elapsed = min(max(0.0, (now - began) / SECOND), self._timeout)
         endpoint.learn(elapsed, now, outcome, self._timeout)
         self._moot += outcome in (Outcome.REFUSED, Outcome.CANCELLED)
-        if 0 < self._policy.eject.consecutive <= endpoint.consecutive and endpoint.place is not None:
-            endpoint.place.eject(endpoint, now, self._policy)
+        place = endpoint.place
+        if place is None:
+            return
+        if outcome in (Outcome.REFUSED, Outcome.TIMED_OUT):
+            grows_dark = place.unanswered(endpoint, now, is_refused=outcome is Outcome.REFUSED)
+            if grows_dark and self._known.route is not None:
+                self._divide(self._known.route)
+        if 0 < self._policy.eject.consecutive <= endpoint.consecutive:
+            place.eject(endpoint, now, self._policy)
 
     # ---- once a second
 
@@ -341,6 +366,9 @@ class Picker:
     def _look_after(self, now: int, rate: float) -> None:
         for endpoint in self._endpoints.values():
             endpoint.cut()
+        lit = [name for name in self._known.dark if self._places[name].lights_up()]
+        if lit and self._known.route is not None:
+            self._divide(self._known.route)
         policy = self._policy
         is_judging = now - self._judged_at >= JUDGED_EACH
         for place in self._places.values():
@@ -388,6 +416,7 @@ class Picker:
 
     def _divide(self, route: Route) -> None:
         """Which places take which part of the picks."""
+        self._known.dark = tuple([name for name, place in self._places.items() if place.darkness.is_dark])
         bounds = bounds_of(parts_of(route, self._places))
         if bounds:
             self._first = bounds[0][1]

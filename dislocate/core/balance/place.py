@@ -9,9 +9,10 @@ from operator import attrgetter
 
 from dislocate.core.balance import aperture
 from dislocate.core.balance.believing import bound_of
+from dislocate.core.balance.darkness import Darkness
 from dislocate.core.balance.ejection import JUDGED_CALLS, duration, outliers, room
 from dislocate.core.balance.endpoint import LOOKED_AT, Endpoint
-from dislocate.core.balance.endpoints import NOBODY, UP, up_weight
+from dislocate.core.balance.endpoints import ANSWERED, NOBODY, UP, up_weight
 from dislocate.core.balance.hashing import SPAN, Ring, digest
 from dislocate.core.boundary.balance import Algorithm, Policy
 from dislocate.core.streams import Stream
@@ -37,12 +38,14 @@ class Place:
         "_stream",
         "_uncounted",
         "_weights",
+        "darkness",
         "datacenter",
         "drawn",
         "ejected",
         "grade",
         "is_warming",
         "members",
+        "silent",
         "table",
         "units",
         "width",
@@ -58,6 +61,8 @@ class Place:
         self.width = 0  # bits that a draw takes: the table's length is a power of two
         self.units = 0  # endpoints that the aperture is wide
         self.is_warming = False
+        self.darkness = Darkness()
+        self.silent = 0  # calls that nobody answered
         self._weights: list[float] = []
         self._settled: list[tuple[Endpoint, int, int | None]] = []
         self._offset = offset
@@ -70,17 +75,21 @@ class Place:
 
     def settle(self, members: Sequence[Endpoint], grade: int, now: int, policy: Policy, changes_policy: bool) -> None:
         """These are usable from now on."""
+        if grade < ANSWERED <= self.grade:
+            self.darkness.end(self._answers())  # it is said to be reached again
         self.grade = grade
         settled = [(endpoint, endpoint.view.weight, endpoint.seen_up_at) for endpoint in members]
         if settled == self._settled and not changes_policy:
             self._capacity = policy.capacity or _measured(self.members)
             return
         self._settled = settled
+        answers = self._answers()
         for endpoint in self.members:
             endpoint.place = None
         self.members = tuple(sorted(members, key=_POINT))
         for endpoint in self.members:
             endpoint.place = self
+        self.silent += self._answers() - answers  # that others are counted now is no answer
         self.ejected = [endpoint for endpoint in self.members if endpoint.ejected_until]
         while len(self.ejected) > room(len(self.members), policy.eject):
             self._pardon(min(self.ejected, key=attrgetter("ejected_until", "key")), now)
@@ -139,6 +148,21 @@ class Place:
             endpoint.returned_at = min(endpoint.returned_at, now)
             if endpoint.seen_up_at is not None:
                 endpoint.seen_up_at = min(endpoint.seen_up_at, now)
+
+    def unanswered(self, endpoint: Endpoint, now: int, *, is_refused: bool) -> bool:
+        """A call to `endpoint` ended without an answer.  Whether nothing reaches this place, as it seems now."""
+        self.silent += 1
+        if is_refused and not self.darkness.is_dark:
+            self.darkness.refused(endpoint.key, self._answers(), len(self.members), now)
+            return self.darkness.is_dark
+        return False
+
+    def lights_up(self) -> bool:
+        """Whether it was dark until now, and somebody there has answered."""
+        return self.darkness.is_dark and self.darkness.ends(self._answers())
+
+    def _answers(self) -> int:
+        return sum([endpoint.succeeded + endpoint.failed for endpoint in self.members]) - self.silent
 
     def eject(self, endpoint: Endpoint, now: int, policy: Policy) -> bool:
         """Use it no more for a while, if there is room for that."""
