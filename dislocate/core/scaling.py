@@ -59,7 +59,6 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     datacenter: str
     offered: float  # first attempts a second that it is to carry
-    retries: float = 0.0  # further attempts a second: said, and counted for nothing
     capacity: float = 0.0  # requests a second of one instance; 0: unknown
     running: int = 0  # instances that are there or boot, without those that are going
     errors: float = 0.0  # part of calls that fail
@@ -164,8 +163,7 @@ def capacity_of(policy: ScalePolicy, facts: Facts) -> float:
 
 def _own_want(policy: ScalePolicy, facts: Facts, load: float) -> Want:
     carries = capacity_of(policy, facts) * policy.target_load
-    said = f" (and {facts.retries:.3g} of retries, which count for nothing)" if facts.retries >= 1 else ""
-    words = f"{load:.4g} req/s offered{said}, {carries:.3g} for an instance at {policy.target_load:.0%}"
+    words = f"{load:.4g} req/s offered, {carries:.3g} for an instance at {policy.target_load:.0%}"
     return Want(load / carries, words)
 
 

@@ -24,6 +24,7 @@ class TinyCallers(TinyFleet):
         self.delay = distance
         self.cuts_links = True
         self.demand: dict[str, float] = {}
+        self.retries = 0.0
         self.loads: dict[Path, Load] = {}  # by node
         self.outcomes: tuple[Outcomes, ...] = ()
         for datacenter in datacenters:
@@ -41,7 +42,7 @@ class TinyCallers(TinyFleet):
         """Callers and instances say what they do each second."""
         for _ in range(count):
             for datacenter, demand in self.demand.items():
-                usage = Usage(SERVICE, demand, 0.0, self.outcomes)
+                usage = Usage(SERVICE, demand, self.retries, self.outcomes)
                 self.report(f"{datacenter}/a3", usage)
             for path, load in self.loads.items():
                 self.request(path, ReportLoad("web", load), 6)

@@ -170,6 +170,13 @@ def test_a_caller_that_stops_offers_nothing_and_a_minute_later_nothing_is_said_a
     assert len(fleet.events(FlowsChanged)) == count
 
 
+def test_attempts_that_are_repeated_are_no_demand_and_so_nothing_to_scale_for(fleet):
+    fleet.demand, fleet.retries = QUIET, 5_000.0
+    fleet.seconds(10)
+    demand = {place.datacenter: place.demand for place in fleet.flows("fra/a1").inputs}
+    assert demand == pytest.approx(QUIET, rel=0.01)
+
+
 def test_callers_tell_the_owner_of_an_instance_how_calls_to_it_went(fleet):
     fleet.demand = QUIET
     fleet.outcomes = (Outcomes("wdc/a1", "web", 100, 5, 0.08),)

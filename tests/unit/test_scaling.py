@@ -137,13 +137,6 @@ def test_absurd_load_is_not_seen(offered):
     assert fleet.see(offered, 600) == []
 
 
-def test_retries_are_said_and_count_for_nothing():
-    fleet = Watched()
-    assert fleet.see(700.0, 60, retries=5000.0) == []
-    fleet.see(1400.0, 20, retries=5000.0)
-    assert fleet.present == 20
-
-
 def test_without_a_known_capacity_only_the_bounds_hold():
     fleet = Watched(ScalePolicy(min=12, max=50))
     assert fleet.see(9000.0, 60) == [(5, 12)]
