@@ -237,6 +237,12 @@ class Pick:
         check_report(outcome, latency)
         self._report(outcome, latency)
 
+    def connected(self) -> None:
+        """Say that a connection was made, where it may stay open for long: its data center is within reach."""
+        if self._picked is not None:
+            with self._process.copy.lock:
+                self._process.copy.services[self._service].picker.reached(self._picked)
+
     def _report(self, outcome: Outcome, latency: float | None = None) -> None:
         picked = self._picked
         if picked is None or picked.is_done:

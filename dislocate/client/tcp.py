@@ -44,6 +44,7 @@ class TcpCall:
         except (OSError, UnicodeError) as error:  # the latter of a host name that can be none
             raise Broken(Outcome.REFUSED, str(error) or type(error).__name__, was_sent=False) from error
         self.picked, self._took = picked, time.monotonic() - began
+        picked.connected()
         return Ended(connection)
 
     def __exit__(

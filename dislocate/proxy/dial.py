@@ -95,6 +95,7 @@ class Exchange:
         header = proxy_header(dial.peer, dial.client.getsockname()[:2]) if self.limits.is_proxy_header_sent else b""
         stream = Stream(self.loop, dial.client, endpoint, self._buffer, self._ended)
         self.streams[stream] = picked
+        self.picker.reached(picked)
         stream.begin(header)
 
     def refused(self, dial: "Dial") -> None:

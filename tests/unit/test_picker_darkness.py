@@ -160,3 +160,24 @@ def test_what_is_lost_goes_where_there_is_room(shares, becomes):
     went = Counter(caller.call().partition("/")[0] for _ in range(90))
     assert went.pop("wdc", 0) <= 1  # a trial
     assert {name: count / went.total() for name, count in went.items()} == pytest.approx(becomes, abs=0.05)
+
+
+def test_connections_that_stay_open_are_answers_too():
+    caller = caller_of()
+    for _ in range(100):
+        picked = caller.pick()
+        if picked.endpoint.node in ("wdc/a0", "wdc/a1"):
+            caller.done(picked, MILLISECOND, Outcome.REFUSED)
+        else:
+            caller.picker.reached(picked)
+    assert caller.picker._known.dark == ()
+
+
+def test_a_trial_that_is_open_for_three_seconds_has_its_connection():
+    caller = caller_of()
+    serve(caller, 1.5)
+    caller.now += SECOND
+    assert caller.pick().why.startswith("a trial")
+    caller.now += 4 * SECOND
+    caller.pick()
+    assert caller.picker._known.dark == ()

@@ -6,17 +6,23 @@ answered anything in between.  An error is an answer too; a timeout is neither, 
 What is dark gets one call after 1, 2, 4, 8, 10, 10 ... seconds, each at the turn of a second, until somebody there answers.
 """
 
+from typing import TYPE_CHECKING
+
 from dislocate.core.units import SECOND
+
+if TYPE_CHECKING:
+    from dislocate.core.balance.picked import Picked
 
 IN_A_ROW = 5  # as many failures as eject an endpoint
 FIRST_TRIAL = 1 * SECOND
+REFUSED_WITHIN = 3 * SECOND  # a call that is open for so long has its connection
 TRIALS_WITHIN = 10 * SECOND  # as long as relays need to know; then the flows decide
 
 
 class Darkness:
     """What connections to one data center say of the way there, as one caller made them."""
 
-    __slots__ = ("_answers", "_in_a_row", "_refusers", "_trial_at", "_wait", "is_dark")
+    __slots__ = ("_answers", "_in_a_row", "_refusers", "_trial_at", "_wait", "is_dark", "trial")
 
     def __init__(self) -> None:
         self.is_dark = False
@@ -24,6 +30,7 @@ class Darkness:
         self._in_a_row = 0
         self._refusers: set[str] = set()
         self._trial_at = self._wait = 0
+        self.trial: Picked | None = None  # the last call that was to try the way
 
     def refused(self, key: str, answers: int, members: int, now: int) -> None:
         """No connection to the endpoint `key` was made; `answers` came from its data center so far, which has so many
@@ -38,9 +45,11 @@ class Darkness:
             self.is_dark = True
             self._trial_at, self._wait = now + FIRST_TRIAL, FIRST_TRIAL
 
-    def ends(self, answers: int) -> bool:
-        """Whether it is over: one more answer than before, and it is."""
-        if answers != self._answers:
+    def ends(self, answers: int, now: int) -> bool:
+        """Whether it is over: one more answer than before, and it is; or a trial that nobody refused in time."""
+        trial = self.trial
+        is_open = trial is not None and not trial.is_done and now - trial.began > REFUSED_WITHIN
+        if answers != self._answers or is_open:
             self.end(answers)
         return not self.is_dark
 
@@ -49,6 +58,7 @@ class Darkness:
         self.is_dark = False
         self._answers, self._in_a_row = answers, 0
         self._refusers.clear()
+        self.trial = None
 
     def takes_trial(self, now: int) -> bool:
         """Whether a call that begins `now` is to try the way; the next one waits twice as long."""

@@ -164,6 +164,11 @@ class Picker:
             elapsed = self._peak(endpoint, elapsed, now)
         endpoint.samples.append(elapsed)
 
+    def reached(self, picked: Picked) -> None:
+        """A connection was made.  For calls that may stay open long: whoever ends soon says so by its end."""
+        if picked.endpoint.place is not None:
+            picked.endpoint.place.reached += 1
+
     def hedge_after(self) -> int | None:
         """Nanoseconds after which an idempotent call may be tried a second time, `retry=True`; None: do not."""
         return self._hedge
@@ -198,8 +203,11 @@ class Picker:
             raise Throttled(self.service, self._throttle.part)
         if retry:
             self._take_token(now)
-        trial = None if key or exclude or retry else self._trial(now)
-        endpoint, other, note = trial or self._chosen(key, exclude)
+        if self._known.dark and not (key or exclude or retry):
+            trial = self._trial(now)
+            if trial is not None:
+                return trial
+        endpoint, other, note = self._chosen(key, exclude)
         endpoint.pending += 1
         return Picked(endpoint, now, self._known, other, note)
 
@@ -213,12 +221,16 @@ class Picker:
                 raise RetriesSpent(self.service, self._budget.spent(), allowed)
         self._retried += 1
 
-    def _trial(self, now: int) -> tuple[Endpoint, Endpoint | None, str] | None:
-        """Whether a data center that nothing reached is reached again is for this call to find out."""
+    def _trial(self, now: int) -> Picked | None:
+        """The call that is to find out whether a data center that nothing reached is reached again, where one is due."""
         for name in self._known.dark:
             place = self._places[name]
             if place.drawn and place.grade < ANSWERED and place.darkness.takes_trial(now):
-                return self._stream.choice(place.drawn), None, f"a trial: no connection to {name} was made lately"
+                endpoint = self._stream.choice(place.drawn)
+                endpoint.pending += 1
+                note = f"a trial: no connection to {name} was made lately"
+                place.darkness.trial = Picked(endpoint, now, self._known, None, note)
+                return place.darkness.trial
         return None
 
     def _chosen(self, key: str, exclude: Container[str]) -> tuple[Endpoint, Endpoint | None, str]:
@@ -366,7 +378,7 @@ class Picker:
     def _look_after(self, now: int, rate: float) -> None:
         for endpoint in self._endpoints.values():
             endpoint.cut()
-        lit = [name for name in self._known.dark if self._places[name].lights_up()]
+        lit = [name for name in self._known.dark if self._places[name].lights_up(now)]
         if lit and self._known.route is not None:
             self._divide(self._known.route)
         policy = self._policy

@@ -45,6 +45,7 @@ class Place:
         "grade",
         "is_warming",
         "members",
+        "reached",
         "silent",
         "table",
         "units",
@@ -62,6 +63,7 @@ class Place:
         self.units = 0  # endpoints that the aperture is wide
         self.is_warming = False
         self.darkness = Darkness()
+        self.reached = 0  # connections that were made, for calls that may stay open long
         self.silent = 0  # calls that nobody answered
         self._weights: list[float] = []
         self._settled: list[tuple[Endpoint, int, int | None]] = []
@@ -157,12 +159,12 @@ class Place:
             return self.darkness.is_dark
         return False
 
-    def lights_up(self) -> bool:
+    def lights_up(self, now: int) -> bool:
         """Whether it was dark until now, and somebody there has answered."""
-        return self.darkness.is_dark and self.darkness.ends(self._answers())
+        return self.darkness.is_dark and self.darkness.ends(self._answers(), now)
 
     def _answers(self) -> int:
-        return sum([endpoint.succeeded + endpoint.failed for endpoint in self.members]) - self.silent
+        return sum([endpoint.succeeded + endpoint.failed for endpoint in self.members]) - self.silent + self.reached
 
     def eject(self, endpoint: Endpoint, now: int, policy: Policy) -> bool:
         """Use it no more for a while, if there is room for that."""
