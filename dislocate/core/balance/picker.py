@@ -15,21 +15,20 @@ second, by whoever picks next.  Source: Finagle (peak EWMA, aperture, budgets), 
 from collections.abc import Container
 from operator import itemgetter
 
-from dislocate.core.balance.budget import RetryBudget
+from dislocate.core.balance.books import Books
 from dislocate.core.balance.dividing import bounds_of, in_order, parts_of, why_nobody
 from dislocate.core.balance.ejection import JUDGED_EACH
 from dislocate.core.balance.endpoint import Endpoint, Outcome, percentile_95
 from dislocate.core.balance.endpoints import ANSWERED, UP, by_datacenter, grade, panics, usable
-from dislocate.core.balance.errors import NoEndpoint, RetriesSpent, Throttled
+from dislocate.core.balance.errors import NoEndpoint, Throttled
 from dislocate.core.balance.hashing import SPAN, digest
 from dislocate.core.balance.picked import Known, Picked
 from dislocate.core.balance.place import Place, ring_offset
-from dislocate.core.balance.throttle import WINDOW, Throttle
+from dislocate.core.balance.throttle import WINDOW
 from dislocate.core.boundary.balance import Policy, Route, Usage
 from dislocate.core.boundary.values import Status
 from dislocate.core.streams import Stream
-from dislocate.core.tunables import OUTCOMES_TOLD
-from dislocate.core.units import MILLISECOND, SECOND
+from dislocate.core.units import SECOND
 
 __all__ = ["Endpoint", "Outcome", "Picked", "Picker"]
 
@@ -40,9 +39,6 @@ ODD = 0x9E3779B97F4A7C15  # the golden ratio of 64 bits: a key's data center is 
 MASK = (1 << 64) - 1
 BEST = itemgetter(0, 1, 2, 3, 4, 5)
 BY_KEY = "its key leads there"
-LEAST_TOLD = 10 * MILLISECOND  # rates over less say nothing
-RECOUNTED_EACH = SECOND // 10  # calls of this second, where the budget depends on them
-
 
 OK = Outcome.OK
 
@@ -68,17 +64,7 @@ class Picker:
         self._since = 0  # [since, until): no second is over, and nothing is unusual
         self._until = 0
         self._judged_at = 0
-        self._picks_departed = self._accepted_departed = 0  # of endpoints that are no more
-        self._begun_before = self._begun_told = 0  # first attempts until this second, and until they were told
-        self._retried = self._retried_before = self._retried_told = 0
-        self._kept = self._kept_before = 0  # first attempts that got nobody
-        self._accepted_before = 0
-        self._moot = self._moot_before = 0  # calls that burdened nobody: refused connections, cancelled ones
-        self._told_at: int | None = None
-        self._budget = RetryBudget()
-        self._calls = self._calls_before = 0  # first attempts that got somebody: in this second, and before
-        self._counted_at = LONG_AGO
-        self._throttle = Throttle()
+        self._books = Books(service)
         self._hedge: int | None = None
 
     # ---- what the agent says
@@ -95,8 +81,7 @@ class Picker:
         known.confirmed = now
         self._policy = route.policy
         self._timeout = max(1e-3, route.policy.timeout / SECOND)
-        if self._told_at is None:
-            self._told_at = now
+        self._books.begin(now)
         if not route.instances and any(place.members for place in self._places.values()):
             known.lost_at = now if known.lost_at is None else known.lost_at
         else:
@@ -175,34 +160,22 @@ class Picker:
 
     def usage(self, now: int) -> Usage | None:
         """What was done since this was last asked; None: nothing."""
-        elapsed = now - self._told_at if self._told_at is not None else 0
-        if elapsed < LEAST_TOLD:
-            self._told_at = now if elapsed < 0 else self._told_at
-            return None
-        total = self._begun()
-        begun, retried = total - self._begun_told, self._retried - self._retried_told
-        outcomes = [told for endpoint in self._endpoints.values() if (told := endpoint.outcomes()) is not None]
-        self._told_at = now
-        if not begun and not retried and not outcomes:
-            return None
-        self._begun_told, self._retried_told = total, self._retried
-        outcomes.sort(key=lambda told: (-told.calls, told.node, told.instance))
-        scale = SECOND / elapsed
-        return Usage(self.service, begun * scale, retried * scale, tuple(outcomes[:OUTCOMES_TOLD]))
+        return self._books.usage(now)
 
     # ---- the slower ways
 
     def _pick_with_care(self, now: int, key: str, exclude: Container[str], retry: bool) -> Picked:
         if not self._since <= now < self._until:
             self._tick(now)
+        books = self._books
         if not self._spread:
-            self._kept += not retry
+            books.kept += not retry
             raise NoEndpoint(self.service, self._nobody)
-        if self._throttle.part and self._stream.unit() < self._throttle.part:
-            self._kept += not retry
-            raise Throttled(self.service, self._throttle.part)
+        if books.throttled and self._stream.unit() < books.throttled:
+            books.kept += not retry
+            raise Throttled(self.service, books.throttled)
         if retry:
-            self._take_token(now)
+            books.take_token(now, self._policy.retries)
         if self._known.dark and not (key or exclude or retry):
             trial = self._trial(now)
             if trial is not None:
@@ -210,16 +183,6 @@ class Picker:
         endpoint, other, note = self._chosen(key, exclude)
         endpoint.pending += 1
         return Picked(endpoint, now, self._known, other, note)
-
-    def _take_token(self, now: int) -> None:
-        policy = self._policy.retries
-        if not self._budget.take(policy, self._calls):
-            if not 0 <= now - self._counted_at < RECOUNTED_EACH:
-                self._calls, self._counted_at = self._begun() - self._kept - self._calls_before, now
-            if not self._budget.take(policy, self._calls):
-                allowed = self._budget.allowed(policy, self._calls)
-                raise RetriesSpent(self.service, self._budget.spent(), allowed)
-        self._retried += 1
 
     def _trial(self, now: int) -> Picked | None:
         """The call that is to find out whether a data center that nothing reached is reached again, where one is due."""
@@ -320,7 +283,7 @@ class Picker:
         """What is not a success of an endpoint in good standing."""
         elapsed = min(max(0.0, (now - began) / SECOND), self._timeout)
         endpoint.learn(elapsed, now, outcome, self._timeout)
-        self._moot += outcome in (Outcome.REFUSED, Outcome.CANCELLED)
+        self._books.moot += outcome in (Outcome.REFUSED, Outcome.CANCELLED)
         place = endpoint.place
         if place is None:
             return
@@ -343,37 +306,10 @@ class Picker:
             self._known.confirmed = min(self._known.confirmed, now)
         if whole or went_back:
             self._since = now
-            sent = self._turn_second(min(whole, WINDOW)) if whole else 0
+            sent = self._books.turn(min(whole, WINDOW), self._policy.throttle, self._timeout) if whole else 0
             self._look_after(now, sent / max(1, whole))
-        quick = self._spread and not self._throttle.part
+        quick = self._spread and not self._books.throttled
         self._until = self._since + SECOND if quick else self._since
-
-    def _begun(self) -> int:
-        """First attempts so far, those that got nobody among them: counted when it is asked, so that a pick need not."""
-        picks = sum(endpoint.pending + endpoint.ended for endpoint in self._endpoints.values())
-        return self._picks_departed + picks + self._kept - self._retried
-
-    def _turn_second(self, whole: int) -> int:
-        """Close the books of a second; returns the calls that were sent in it."""
-        begun = self._begun()
-        accepted = self._accepted_departed + sum(endpoint.succeeded for endpoint in self._endpoints.values())
-        kept = self._kept - self._kept_before
-        calls = max(0, begun - self._begun_before - kept)
-        self._calls, self._calls_before = 0, begun - self._kept
-        sent = max(0, calls + self._retried - self._retried_before - (self._moot - self._moot_before))
-        self._budget.turn(whole, calls)
-        in_flight = sum(endpoint.pending for endpoint in self._endpoints.values())
-        excused = min(in_flight, sent * self._usual() / whole)
-        accepts = max(0, accepted - self._accepted_before)
-        self._throttle.turn(whole, sent + kept, sent, accepts, excused, self._policy.throttle)
-        self._begun_before, self._accepted_before = begun, accepted
-        self._retried_before, self._kept_before, self._moot_before = self._retried, self._kept, self._moot
-        return sent
-
-    def _usual(self) -> float:
-        """Seconds that a call usually takes; the timeout while none ended."""
-        known = [one.sound if one.hurt else one.cost for one in self._endpoints.values() if one.stamp]
-        return sum(known) / len(known) if known else self._timeout
 
     def _look_after(self, now: int, rate: float) -> None:
         for endpoint in self._endpoints.values():
@@ -411,10 +347,7 @@ class Picker:
                 endpoint.seen_up_at = LONG_AGO if before is None else now
                 endpoint.clear()  # it came up anew
             self._endpoints[key] = endpoint
-        for key, endpoint in known.items():
-            if self._endpoints.get(key) is not endpoint:
-                self._picks_departed += endpoint.pending + endpoint.ended
-                self._accepted_departed += endpoint.succeeded
+        self._books.settle(self._endpoints)
         changes_policy = before is None or before.policy != route.policy
         panic = panics(route.instances)
         found = by_datacenter(route.instances)
