@@ -411,6 +411,35 @@ def test_an_index_ahead_of_the_store_and_a_key_that_is_there_are_answered_at_onc
     assert backend.asked == [ReadKeys("app/color")] * 2
 
 
+@pytest.mark.parametrize("reading", ["consistency=local", "max_age=5s"])
+def test_an_index_ahead_of_the_store_is_answered_at_once_from_what_is_known_here_too(api, backend, reading):
+    answers = iter([read(COLOR, age=2 * SECOND), read(COLOR, revision=12)])
+    backend.result = lambda _: next(answers)
+    answer = api.ask("GET", f"/api/kv/app/color?{reading}&index=99&wait=30s")
+    assert (answer.json["age"], answer.headers["X-Dislocate-Index"]) == (2.0, "9")
+    assert backend.asked[1:] == [ReadKeys("app/color", limit=1)]
+
+
+def test_an_index_that_only_this_agent_has_not_reached_is_waited_for(api, backend):
+    change = KeysChanged((KeyChange("app/color", 13, None),), 13)
+    answers = iter([read(COLOR), read(COLOR, revision=12), change, read(COLOR, revision=13)])
+    backend.result = lambda _: next(answers)
+    api.get("/api/kv/app/color?consistency=local&index=12&wait=30s")
+    assert backend.asked[2] == WatchKeys("app/color", False, 12)
+
+
+def test_while_nobody_can_say_whether_an_index_is_ahead_it_is_waited_for_as_long_as_was_asked(api, backend):
+    def answer(request):
+        if isinstance(request, WatchKeys):
+            raise TimeoutError
+        return read(COLOR) if request.consistency is Consistency.LOCAL else Refused("unavailable", "store", "cut off")
+
+    backend.result = answer
+    found = api.ask("GET", "/api/kv/app/color?consistency=local&index=99&wait=1ms")
+    assert (found.status_code, found.headers["X-Dislocate-Index"]) == (200, "9")
+    assert WatchKeys("app/color", False, 99) in backend.asked
+
+
 def test_a_key_that_is_not_there_yet_can_be_waited_for(api, backend):
     answers = iter([read(), KeysChanged((KeyChange("k", 11, COLOR),), 11), read(COLOR)])
     backend.result = lambda _: next(answers)
