@@ -451,7 +451,7 @@ def test_a_key_that_is_not_there_yet_can_be_waited_for(api, backend):
 
 
 def test_a_transaction_is_asked_as_it_is_written(api, backend):
-    backend.result = Transacted(True, 12, ((COLOR,), (), (COLOR, COLOR)))
+    backend.result = Transacted(True, 12, ((COLOR,), ()))
     body = {
         "if": [
             {"key": "a", "field": "version", "is": ">", "number": 3},
@@ -463,7 +463,7 @@ def test_a_transaction_is_asked_as_it_is_written(api, backend):
     }
     answer = api.ask("POST", "/api/txn", body).json
     assert (answer["succeeded"], answer["revision"]) == (True, 12)
-    assert [len(result) for result in answer["results"]] == [1, 0, 2]
+    assert [len(result) for result in answer["results"]] == [1, 0]
     assert backend.asked == [
         Transact(
             (
@@ -475,6 +475,18 @@ def test_a_transaction_is_asked_as_it_is_written(api, backend):
             (Get("", True),),
         )
     ]
+
+
+def test_what_a_transaction_deleted_has_no_value_and_an_empty_value_is_one(api, backend):
+    backend.result = TinyStore()
+    api.ask("PUT", "/api/kv/full", b"\xff")
+    api.ask("PUT", "/api/kv/empty", b"")
+    body = {"then": [{"get": {"key": "", "prefix": True}}, {"delete": {"key": "full"}}, {"delete": {"key": "empty"}}]}
+    answer = api.ask("POST", "/api/txn", body).json
+    empty = {"key": "empty", "revision": 2, "created": 2, "modified": 2, "version": 1, "lease": 0}
+    full = {"key": "full", "revision": 1, "created": 1, "modified": 1, "version": 1, "lease": 0}
+    found = [{**empty, "value": ""}, {**full, "value": "/w==", "encoding": "base64"}]
+    assert answer["results"] == [found, [full], [empty]]
 
 
 @pytest.mark.parametrize(

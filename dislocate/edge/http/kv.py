@@ -103,7 +103,7 @@ def post_transaction(call: Call) -> TransactionAnswer:
     request = transaction_of(call.body)
     if touches_system(request):
         call.require(Role.OPERATE, "changing keys of operators")
-    return transaction_answer(call.ask_store(request))
+    return transaction_answer(request, call.ask_store(request))
 
 
 def _key(call: Call) -> str:
