@@ -8,6 +8,7 @@ from dislocate.cli.output import age, agent_command, milliseconds, show
 from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection, segment
 from dislocate.core.identity import split_path
 
+NO_SERVERS = "no servers are known here: [store] servers names them, the same in every agent's configuration"
 STALE = 5.0  # seconds: a leader tells the time to all servers, and they to all agents, each second
 
 
@@ -44,7 +45,9 @@ def list_(agent: AgentConnection, as_json: bool) -> None:
         for server in answer["servers"]
     ]
     columns = ("SERVER", "ROLE", "LOG", "RTT", "DISK WRITE", "DISK ID", "TROUBLE")
-    nothing = "no servers are known here: [store] servers names them, the same in every agent's configuration"
+    nothing = NO_SERVERS
+    if not rows and not as_json and (problem := agent.get("/api/store")["problem"]):
+        nothing = f"no servers are known here: {problem}"
     hint = "" if answer["age"] is None else f"as known {age(answer['age'])} ago; "
     if answer["leader"] is not None and all(server["matched"] is None for server in answer["servers"]):
         hint += f"{answer['leader']} leads and knows LOG, RTT and TROUBLE; "

@@ -11,6 +11,7 @@ import click
 
 from dislocate.cli import store_offline
 from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.servers import NO_SERVERS
 from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection, restore_timeout
 from dislocate.core.errors import LocalError
 
@@ -58,11 +59,12 @@ def status(agent: AgentConnection, as_json: bool) -> None:
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             click.echo(f"{name:{width}}  {value}")
-    if answer["problem"]:
+    is_without = answer["role"] == "agent" and not answer["group"]  # it knows of no store
+    if problem := answer["problem"] or (NO_SERVERS if is_without else ""):
         if not as_json:
             has_ended = answer["role"] == "failed"  # its agent asks the others
             what = "this server's part in the store has ended" if has_ended else "nothing can be written here"
-            click.echo(f"\n{what}: {answer['problem']}", err=True)
+            click.echo(f"\n{what}: {problem}", err=True)
         sys.exit(EXIT_FAILED)
     if answer["warning"] and not as_json:
         click.echo(f"\n{answer['warning']}", err=True)

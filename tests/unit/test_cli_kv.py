@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dislocate.cli.main import cli
 from dislocate.client.connection import CHANGE_TIMEOUT, QUIET_TIMEOUT, STORE_TIMEOUT, TIMEOUT, restore_timeout
+from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import AddServer, KeyChange, RemoveServer, TransferLeadership
 from dislocate.core.tunables import (
     ASK_WITHIN,
@@ -239,6 +240,8 @@ def test_servers_are_listed_with_units(shell):
     ]
     shell.backend.node.store = store_view(servers=())
     assert "[store] servers" in shell.says("servers", "list")
+    shell.backend.node.store = store_view(servers=(), group="", problem="no group yet: waiting to hear from wdc/b1")
+    assert shell.says("servers", "list") == "no servers are known here: no group yet: waiting to hear from wdc/b1\n"
 
 
 @pytest.mark.parametrize(
@@ -305,6 +308,19 @@ def test_the_status_says_why_nothing_can_be_written_and_exits_1_then(shell):
     said = shell.run("store", "status", code=1)
     assert "this server's part in the store has ended: its disk failed" in said.stderr
     assert "recovered once" in said.stdout
+
+
+def test_where_there_is_no_store_the_status_and_a_refusal_say_what_is_to_be_done(shell):
+    shell.backend.node.store = store_view(role="agent", group="", leader=None, servers=())
+    said = shell.run("store", "status", code=1)
+    assert "nothing can be written here: no servers are known here: [store] servers names them" in said.stderr
+    assert shell.json("store", "status", code=1)["group"] == ""
+    shell.backend.result = Refused("unavailable", "store", "no group yet: waiting to hear from wdc/b1")
+    lines = shell.says("kv", "put", "k", "v", code=1).splitlines()
+    assert lines == [
+        "store: no group yet: waiting to hear from wdc/b1",
+        "dislocate store status says how far the founding is; until then nothing is kept or known",
+    ]
 
 
 def test_a_backup_comes_back(shell, tmp_path):

@@ -280,6 +280,16 @@ def test_what_the_store_refuses_has_the_status_of_its_kind(api, backend, kind, s
         assert result.headers["retry-after"] == "1"
 
 
+def test_where_no_store_was_founded_nobody_is_told_to_ask_again_or_to_read_what_is_known(api, backend):
+    backend.node.store = store(group="", leader=None, servers=())
+    backend.result = Refused("unavailable", "store", "no group yet: waiting to hear from wdc/b1")
+    for asked in (("PUT", "/api/kv/k", b"x"), ("GET", "/api/kv/k", None), ("POST", "/api/leases/4/keepalive", None)):
+        result = api.ask(*asked)
+        assert (result.status_code, "retry-after" in result.headers) == (503, False)
+        assert result.json["detail"] == "no group yet: waiting to hear from wdc/b1"
+        assert result.json["hint"] == "GET /api/store says how far the founding is; until then nothing is kept or known"
+
+
 @pytest.mark.parametrize("result", [Uncertain("the leader wdc/b1 was lost"), TimeoutError()])
 def test_what_nobody_knows_is_504_and_says_that_it_may_have_been_done(api, backend, result):
     backend.result = result

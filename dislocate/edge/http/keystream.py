@@ -95,7 +95,8 @@ class KeyStream:
                 return frame("compacted", msgspec.json.encode({"oldest": result.oldest}), result.oldest)
             case Refused():
                 self._has_ended = True  # the reader comes back by itself, with its Last-Event-ID
-                return frame("problem", encode(store_refused(result).problem))
+                is_founded = bool(self._agent.backend.node.store.group)
+                return frame("problem", encode(store_refused(result, is_founded=is_founded).problem))
             case Uncertain():
                 return frame("problem", encode(uncertain(result.reason).problem))
         return b""
