@@ -261,6 +261,16 @@ def test_a_list_that_may_not_be_what_is_so_says_how_old_it_is(shell, view, words
     assert shell.run("servers", "list", "--json").stderr == ""
 
 
+def test_a_server_that_was_wiped_is_listed_with_its_mend(shell):
+    one, two = shell.backend.node.store.servers
+    shell.backend.node.store = store_view(servers=(replace(one, trouble="wiped"), two))
+    mend = "fra/a1 runs on another disk than the one that the group knows: dislocate servers add fra/a1"
+    assert mend in shell.run("servers", "list").stderr
+    said = shell.run("store", "status")
+    assert mend in said.stderr
+    assert "2 that vote; fra/a1: wiped\n" in said.stdout
+
+
 def test_servers_are_changed(shell):
     assert shell.says("servers", "add", "fra/a1") == "ADDED\nfra/a1\n"
     assert shell.says("servers", "remove", "fra/a1") == "REMOVED\nfra/a1\n"
