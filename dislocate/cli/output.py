@@ -28,6 +28,7 @@ _COMMANDS = {
     "GET /api/scale lists": "dislocate scale show lists",
     "GET /api/secrets shows": "dislocate secret list shows",
     "GET /api/services lists": "dislocate services shows",
+    "GET /api/store says": "dislocate store status says",
 }
 
 

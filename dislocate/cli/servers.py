@@ -7,7 +7,9 @@ import click
 from dislocate.cli.output import age, agent_command, milliseconds, show
 from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection, segment
 from dislocate.core.identity import split_path
+from dislocate.core.store.standing import WIPED
 
+NO_SERVERS = "no servers are known here: [store] servers names them, the same in every agent's configuration"
 STALE = 5.0  # seconds: a leader tells the time to all servers, and they to all agents, each second
 
 
@@ -44,13 +46,25 @@ def list_(agent: AgentConnection, as_json: bool) -> None:
         for server in answer["servers"]
     ]
     columns = ("SERVER", "ROLE", "LOG", "RTT", "DISK WRITE", "DISK ID", "TROUBLE")
-    nothing = "no servers are known here: [store] servers names them, the same in every agent's configuration"
+    nothing = NO_SERVERS
+    if not rows and not as_json and (problem := agent.get("/api/store")["problem"]):
+        nothing = f"no servers are known here: {problem}"
     hint = "" if answer["age"] is None else f"as known {age(answer['age'])} ago; "
     if answer["leader"] is not None and all(server["matched"] is None for server in answer["servers"]):
         hint += f"{answer['leader']} leads and knows LOG, RTT and TROUBLE; "
     show(as_json, answer, columns, rows, f"{hint}dislocate store status", nothing)
-    if rows and not as_json and (doubt := _doubt(answer)):
-        click.echo(f"\n{doubt}", err=True)
+    if rows and not as_json:
+        for words in (*mends(answer["servers"]), _doubt(answer)):
+            if words:
+                click.echo(f"\n{words}", err=True)
+
+
+def mends(servers: list[dict[str, Any]]) -> list[str]:
+    """What to do about those that take part again only when they are told to."""
+    wiped = [server["path"] for server in servers if server["trouble"] == WIPED]
+    return [
+        f"{path} runs on another disk than the one that the group knows: dislocate servers add {path}" for path in wiped
+    ]
 
 
 def _doubt(answer: dict[str, Any]) -> str:

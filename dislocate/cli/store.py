@@ -11,6 +11,7 @@ import click
 
 from dislocate.cli import store_offline
 from dislocate.cli.output import EXIT_FAILED, age, agent_command, fail, show
+from dislocate.cli.servers import NO_SERVERS, mends
 from dislocate.client.connection import CHANGE_TIMEOUT, AgentConnection, restore_timeout
 from dislocate.core.errors import LocalError
 
@@ -58,14 +59,16 @@ def status(agent: AgentConnection, as_json: bool) -> None:
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             click.echo(f"{name:{width}}  {value}")
-    if answer["problem"]:
+    is_without = answer["role"] == "agent" and not answer["group"]  # it knows of no store
+    if problem := answer["problem"] or (NO_SERVERS if is_without else ""):
         if not as_json:
             has_ended = answer["role"] == "failed"  # its agent asks the others
             what = "this server's part in the store has ended" if has_ended else "nothing can be written here"
-            click.echo(f"\n{what}: {answer['problem']}", err=True)
+            click.echo(f"\n{what}: {problem}", err=True)
         sys.exit(EXIT_FAILED)
-    if answer["warning"] and not as_json:
-        click.echo(f"\n{answer['warning']}", err=True)
+    if not as_json:
+        for words in [answer["warning"]] if answer["warning"] else mends(answer["servers"]):
+            click.echo(f"\n{words}", err=True)
 
 
 def _recovered(answer: dict[str, Any]) -> str:
@@ -144,7 +147,8 @@ def _counted(servers: list[dict[str, Any]]) -> str:
     if not servers:
         return "none are known"
     voters = sum(server["role"] == "voter" for server in servers)
-    return f"{voters} that vote" + (f", {len(servers) - voters} that do not" if len(servers) > voters else "")
+    counted = f"{voters} that vote" + (f", {len(servers) - voters} that do not" if len(servers) > voters else "")
+    return "; ".join([counted, *(f"{server['path']}: {server['trouble']}" for server in servers if server["trouble"])])
 
 
 def _replace(file: Path, data: bytes) -> None:

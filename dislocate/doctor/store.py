@@ -9,6 +9,7 @@ from typing import Any
 
 from dislocate.core.consensus.troubles import TWO_STORES
 from dislocate.core.nearest import nearest
+from dislocate.core.store.standing import WIPED
 from dislocate.findings import Finding, Level
 
 SAID_ELSEWHERE = ("no link", "dead", "left", "unknown")  # of links and members
@@ -33,6 +34,10 @@ def _troubles(path: str, store: dict[str, Any]) -> Iterator[Finding]:
         trouble = server["trouble"]
         if trouble and trouble not in SAID_ELSEWHERE and server["path"] != path:
             mend = f"`dislocate store status` and `dislocate doctor` at {server['path']} say what to do"
+            if trouble == WIPED:
+                mend = (
+                    f"its disk is another than the one that the group knows: `dislocate servers add {server['path']}`"
+                )
             yield Finding("store servers", Level.WARN, f"{server['path']}: {trouble}", mend)
 
 

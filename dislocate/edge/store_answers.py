@@ -6,9 +6,18 @@ watch carry the store's own revision: where to watch on from.  Durations are flo
 
 from collections.abc import Iterable
 
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
-from dislocate.core.boundary.store import KeysRead, KeyValue, LeaseStanding, ServerView, StoreView, Transacted
+from dislocate.core.boundary.store import (
+    Delete,
+    KeysRead,
+    KeyValue,
+    LeaseStanding,
+    ServerView,
+    StoreView,
+    Transact,
+    Transacted,
+)
 from dislocate.core.identity import Path
 from dislocate.core.store.replica import UNKNOWN_AGE
 from dislocate.core.units import MILLISECOND, seconds
@@ -57,12 +66,25 @@ class KeysAnswer(Answer, frozen=True):
     more: bool
 
 
+class TransactedKeyAnswer(Answer, frozen=True, kw_only=True, omit_defaults=True):
+    """One key as a transaction found or made it; of one that it deleted the last that was so, without its value."""
+
+    key: str
+    value: str | UnsetType = UNSET
+    encoding: str = ""
+    revision: int
+    created: int
+    modified: int
+    version: int
+    lease: int
+
+
 class TransactionAnswer(Answer, frozen=True):
     """`succeeded`: the conditions held and `then` was done, else `else`.  Keys by operation, deleted ones without values."""
 
     succeeded: bool
     revision: int
-    results: tuple[tuple[KeyAnswer, ...], ...]
+    results: tuple[tuple[TransactedKeyAnswer, ...], ...]
 
 
 class LeaseAnswer(Answer, frozen=True):
@@ -137,9 +159,19 @@ def keys_answer(read: KeysRead) -> KeysAnswer:
     return KeysAnswer(keys=keys, revision=read.revision, age=seconds(read.age), more=read.more)
 
 
-def transaction_answer(done: Transacted) -> TransactionAnswer:
-    results = tuple(tuple(key_answer(found) for found in result) for result in done.results)
+def transaction_answer(request: Transact, done: Transacted) -> TransactionAnswer:
+    operations = request.then if done.succeeded else request.otherwise
+    deletes = [at for at, operation in enumerate(operations) if isinstance(operation, Delete)]
+    results = tuple(
+        tuple(_transacted(found, is_deleted=at in deletes) for found in result)
+        for at, result in enumerate(done.results)
+    )
     return TransactionAnswer(succeeded=done.succeeded, revision=done.revision, results=results)
+
+
+def _transacted(found: KeyValue, *, is_deleted: bool) -> TransactedKeyAnswer:
+    answer = TransactedKeyAnswer(**structs.asdict(key_answer(found)))
+    return structs.replace(answer, value=UNSET, encoding="") if is_deleted else answer
 
 
 def lease_answer(standing: LeaseStanding) -> LeaseAnswer:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dislocate.cli.main import cli
 from dislocate.client.connection import CHANGE_TIMEOUT, QUIET_TIMEOUT, STORE_TIMEOUT, TIMEOUT, restore_timeout
+from dislocate.core.boundary.requests import Refused
 from dislocate.core.boundary.store import AddServer, KeyChange, RemoveServer, TransferLeadership
 from dislocate.core.tunables import (
     ASK_WITHIN,
@@ -239,6 +240,8 @@ def test_servers_are_listed_with_units(shell):
     ]
     shell.backend.node.store = store_view(servers=())
     assert "[store] servers" in shell.says("servers", "list")
+    shell.backend.node.store = store_view(servers=(), group="", problem="no group yet: waiting to hear from wdc/b1")
+    assert shell.says("servers", "list") == "no servers are known here: no group yet: waiting to hear from wdc/b1\n"
 
 
 @pytest.mark.parametrize(
@@ -256,6 +259,16 @@ def test_a_list_that_may_not_be_what_is_so_says_how_old_it_is(shell, view, words
     assert words in said.stderr
     assert words not in said.stdout
     assert shell.run("servers", "list", "--json").stderr == ""
+
+
+def test_a_server_that_was_wiped_is_listed_with_its_mend(shell):
+    one, two = shell.backend.node.store.servers
+    shell.backend.node.store = store_view(servers=(replace(one, trouble="wiped"), two))
+    mend = "fra/a1 runs on another disk than the one that the group knows: dislocate servers add fra/a1"
+    assert mend in shell.run("servers", "list").stderr
+    said = shell.run("store", "status")
+    assert mend in said.stderr
+    assert "2 that vote; fra/a1: wiped\n" in said.stdout
 
 
 def test_servers_are_changed(shell):
@@ -305,6 +318,19 @@ def test_the_status_says_why_nothing_can_be_written_and_exits_1_then(shell):
     said = shell.run("store", "status", code=1)
     assert "this server's part in the store has ended: its disk failed" in said.stderr
     assert "recovered once" in said.stdout
+
+
+def test_where_there_is_no_store_the_status_and_a_refusal_say_what_is_to_be_done(shell):
+    shell.backend.node.store = store_view(role="agent", group="", leader=None, servers=())
+    said = shell.run("store", "status", code=1)
+    assert "nothing can be written here: no servers are known here: [store] servers names them" in said.stderr
+    assert shell.json("store", "status", code=1)["group"] == ""
+    shell.backend.result = Refused("unavailable", "store", "no group yet: waiting to hear from wdc/b1")
+    lines = shell.says("kv", "put", "k", "v", code=1).splitlines()
+    assert lines == [
+        "store: no group yet: waiting to hear from wdc/b1",
+        "dislocate store status says how far the founding is; until then nothing is kept or known",
+    ]
 
 
 def test_a_backup_comes_back(shell, tmp_path):

@@ -72,6 +72,12 @@ def test_a_server_with_all_its_links_is_well():
             {"servers": [server("fra/a1"), server("wdc/b1"), server("lon/c1", trouble="disk went back")]},
         ),
         (
+            "lon/c1: wiped",
+            "servers add lon/c1",
+            Level.WARN,
+            {"servers": [server("fra/a1"), server("wdc/b1"), server("lon/c1", trouble="wiped")]},
+        ),
+        (
             "no link to any of fra/a1",
             "open the links port",
             Level.WARN,

@@ -280,6 +280,16 @@ def test_what_the_store_refuses_has_the_status_of_its_kind(api, backend, kind, s
         assert result.headers["retry-after"] == "1"
 
 
+def test_where_no_store_was_founded_nobody_is_told_to_ask_again_or_to_read_what_is_known(api, backend):
+    backend.node.store = store(group="", leader=None, servers=())
+    backend.result = Refused("unavailable", "store", "no group yet: waiting to hear from wdc/b1")
+    for asked in (("PUT", "/api/kv/k", b"x"), ("GET", "/api/kv/k", None), ("POST", "/api/leases/4/keepalive", None)):
+        result = api.ask(*asked)
+        assert (result.status_code, "retry-after" in result.headers) == (503, False)
+        assert result.json["detail"] == "no group yet: waiting to hear from wdc/b1"
+        assert result.json["hint"] == "GET /api/store says how far the founding is; until then nothing is kept or known"
+
+
 @pytest.mark.parametrize("result", [Uncertain("the leader wdc/b1 was lost"), TimeoutError()])
 def test_what_nobody_knows_is_504_and_says_that_it_may_have_been_done(api, backend, result):
     backend.result = result
@@ -411,6 +421,35 @@ def test_an_index_ahead_of_the_store_and_a_key_that_is_there_are_answered_at_onc
     assert backend.asked == [ReadKeys("app/color")] * 2
 
 
+@pytest.mark.parametrize("reading", ["consistency=local", "max_age=5s"])
+def test_an_index_ahead_of_the_store_is_answered_at_once_from_what_is_known_here_too(api, backend, reading):
+    answers = iter([read(COLOR, age=2 * SECOND), read(COLOR, revision=12)])
+    backend.result = lambda _: next(answers)
+    answer = api.ask("GET", f"/api/kv/app/color?{reading}&index=99&wait=30s")
+    assert (answer.json["age"], answer.headers["X-Dislocate-Index"]) == (2.0, "9")
+    assert backend.asked[1:] == [ReadKeys("app/color", limit=1)]
+
+
+def test_an_index_that_only_this_agent_has_not_reached_is_waited_for(api, backend):
+    change = KeysChanged((KeyChange("app/color", 13, None),), 13)
+    answers = iter([read(COLOR), read(COLOR, revision=12), change, read(COLOR, revision=13)])
+    backend.result = lambda _: next(answers)
+    api.get("/api/kv/app/color?consistency=local&index=12&wait=30s")
+    assert backend.asked[2] == WatchKeys("app/color", False, 12)
+
+
+def test_while_nobody_can_say_whether_an_index_is_ahead_it_is_waited_for_as_long_as_was_asked(api, backend):
+    def answer(request):
+        if isinstance(request, WatchKeys):
+            raise TimeoutError
+        return read(COLOR) if request.consistency is Consistency.LOCAL else Refused("unavailable", "store", "cut off")
+
+    backend.result = answer
+    found = api.ask("GET", "/api/kv/app/color?consistency=local&index=99&wait=1ms")
+    assert (found.status_code, found.headers["X-Dislocate-Index"]) == (200, "9")
+    assert WatchKeys("app/color", False, 99) in backend.asked
+
+
 def test_a_key_that_is_not_there_yet_can_be_waited_for(api, backend):
     answers = iter([read(), KeysChanged((KeyChange("k", 11, COLOR),), 11), read(COLOR)])
     backend.result = lambda _: next(answers)
@@ -422,7 +461,7 @@ def test_a_key_that_is_not_there_yet_can_be_waited_for(api, backend):
 
 
 def test_a_transaction_is_asked_as_it_is_written(api, backend):
-    backend.result = Transacted(True, 12, ((COLOR,), (), (COLOR, COLOR)))
+    backend.result = Transacted(True, 12, ((COLOR,), ()))
     body = {
         "if": [
             {"key": "a", "field": "version", "is": ">", "number": 3},
@@ -434,7 +473,7 @@ def test_a_transaction_is_asked_as_it_is_written(api, backend):
     }
     answer = api.ask("POST", "/api/txn", body).json
     assert (answer["succeeded"], answer["revision"]) == (True, 12)
-    assert [len(result) for result in answer["results"]] == [1, 0, 2]
+    assert [len(result) for result in answer["results"]] == [1, 0]
     assert backend.asked == [
         Transact(
             (
@@ -446,6 +485,18 @@ def test_a_transaction_is_asked_as_it_is_written(api, backend):
             (Get("", True),),
         )
     ]
+
+
+def test_what_a_transaction_deleted_has_no_value_and_an_empty_value_is_one(api, backend):
+    backend.result = TinyStore()
+    api.ask("PUT", "/api/kv/full", b"\xff")
+    api.ask("PUT", "/api/kv/empty", b"")
+    body = {"then": [{"get": {"key": "", "prefix": True}}, {"delete": {"key": "full"}}, {"delete": {"key": "empty"}}]}
+    answer = api.ask("POST", "/api/txn", body).json
+    empty = {"key": "empty", "revision": 2, "created": 2, "modified": 2, "version": 1, "lease": 0}
+    full = {"key": "full", "revision": 1, "created": 1, "modified": 1, "version": 1, "lease": 0}
+    found = [{**empty, "value": ""}, {**full, "value": "/w==", "encoding": "base64"}]
+    assert answer["results"] == [found, [full], [empty]]
 
 
 @pytest.mark.parametrize(

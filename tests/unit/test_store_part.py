@@ -409,7 +409,7 @@ def test_the_leader_knows_who_is_dead_wiped_or_stores_nothing(three):
     three.hosts[wiped].stored.clear()
     three.begin(wiped)
     three.run("5s")
-    assert troubles_of_servers(three, leader) == {wiped: "silent"}
+    assert troubles_of_servers(three, leader) == {wiped: "wiped"}
 
 
 def test_a_wiped_server_has_no_problem_as_long_as_the_others_take_writes_for_it(three):

@@ -20,6 +20,7 @@ from dislocate.core.consensus.promises import members_of
 from dislocate.core.identity import Address, NodeId, Path
 from dislocate.core.membership.members import Members
 from dislocate.core.outbox import Outbox
+from dislocate.core.store.disks import Disks
 from dislocate.core.store.durable import Found
 from dislocate.core.store.group import GroupNews
 from dislocate.core.store.messages import GroupAsked, GroupTold, StoreGroup
@@ -52,6 +53,7 @@ class Belonging:
         self._links = links
         self._founding = founding
         self._news = GroupNews(out, ledger, founding)
+        self.disks = Disks(members, founding)
         self._problem_told = ""
 
     def restore(self) -> None:
@@ -74,6 +76,7 @@ class Belonging:
 
     def asked(self, sender: NodeId, source: Address | None, asked: GroupAsked) -> None:
         """Who asks on a link says by that that it wants to keep it."""
+        self.disks.hear(sender, asked.disk)
         told = self._with_level(self._founding.asked(sender, asked))
         if source is None:
             self._links.claim(sender)
@@ -87,6 +90,7 @@ class Belonging:
         if not (0 <= told.members_at < LIMIT and 0 <= told.disk < 4 * LIMIT):
             self._out.drop(sender.path, "a group that cannot be")
             return False
+        self.disks.hear(sender, told.disk)
         self._founding.told(sender, told)
         self.carry_out()
         return True

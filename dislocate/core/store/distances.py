@@ -59,9 +59,8 @@ class Distances:
         return [path for path in self.servers() if (member := self._members.get(path)) and member.is_living]
 
     def missing_servers(self) -> list[Path]:
-        """Those of them whose agents do not, as far as is known."""
-        living = self.living_servers()
-        return sorted(path for path in self.servers() if path not in living)
+        """Those of them that something keeps others from, as far as is known."""
+        return sorted(path for path in self.servers() if self.trouble(path))
 
     def trouble(self, path: Path) -> str:
         """What keeps others from `path`, as far as an agent knows that is no server; empty: nothing."""

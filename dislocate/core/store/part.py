@@ -387,5 +387,13 @@ class StorePart:
     def view(self) -> StoreView:
         unled, trouble = self._whom.unled(), self._distances.trouble
         return view(
-            self._founding, self._server, self._near, self._links, trouble, self._diverged, unled, self._out.now
+            self._founding,
+            self._server,
+            self._near,
+            self._links,
+            self._belonging.disks,
+            trouble,
+            self._diverged,
+            unled,
+            self._out.now,
         )

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from dislocate.core.boundary.store import ServerView, StoreView
 from dislocate.core.consensus.bootstrap import Founding
 from dislocate.core.identity import Path
+from dislocate.core.store.disks import Disks
 from dislocate.core.store.near import Near
 from dislocate.core.store.server import Server
 from dislocate.core.store.serverlinks import ServerLinks
+
+WIPED = "wiped"  # its agent runs on another disk than the one that the group knows
 
 
 def leader_of(server: Server | None, near: Near) -> Path | None:
@@ -22,6 +27,7 @@ def view(
     server: Server | None,
     near: Near,
     links: ServerLinks,
+    disks: Disks,
     trouble: Callable[[Path], str],
     diverged: str,
     unled: str,
@@ -42,7 +48,7 @@ def view(
         revision=revision if server is None else server.revision,
         index=0 if server is None else server.replica.machine.index,
         as_of=as_of if server is None else now - server.age,
-        servers=_servers(founding, near, links, trouble) if server is None else server.views(),
+        servers=_of_known_disks(_servers(founding, near, links, trouble) if server is None else server.views(), disks),
         problem=(diverged or unled) if server is None else _problem(server),
         warning=_warning(founding, server),
         followed=near.prefixes if server is None else (),
@@ -80,8 +86,16 @@ def _servers(
             disk=f"{member.disk:016x}",
             role="voter",
             is_leader=member.path == near.leader,
-            linked=links.is_open(member.path),
+            linked=member.path == founding.me or links.is_open(member.path),
             trouble=trouble(member.path) if member.path != founding.me else "",
         )
         for member in founding.members
+    )
+
+
+def _of_known_disks(servers: tuple[ServerView, ...], disks: Disks) -> tuple[ServerView, ...]:
+    """Who was wiped is silent, and has a link or none by chance: what it is says how to have it back."""
+    return tuple(
+        replace(server, trouble=WIPED) if disks.is_other(server.path, int(server.disk, 16)) else server
+        for server in servers
     )

@@ -81,7 +81,7 @@ class Whom:
         if (problem := self._out_of_reach()) or server is None:
             return problem
         gone = ", ".join(self._distances.missing_servers())
-        missing = f"; missing: {gone}" if gone else ""
+        missing = f"; missing: {gone}" if gone else "; `dislocate store status` there says who is missing"
         return f"{server} knows no server that leads{missing} (as seen from {self._path}); writes go on when one does"
 
     def _out_of_reach(self) -> str:

@@ -149,7 +149,7 @@ class Call:
             result = Uncertain(f"no answer within {timeout:.0f} s")
         if isinstance(result, KeysRead):
             self.age = max(self.age, result.age)
-        return _judged(request, result, of_one_key=of_one_key)
+        return self._judged(request, result, of_one_key=of_one_key)
 
     def watch_store(self, request: WatchKeys, timeout: float) -> Any:
         """The same, None when nothing has changed within `timeout` seconds."""
@@ -157,7 +157,18 @@ class Call:
             result = self.backend.request(request, timeout=timeout)
         except TimeoutError:
             return None
-        return _judged(request, result)
+        return self._judged(request, result)
+
+    def _judged(self, request: StoreRequest, result: Result, *, of_one_key: bool = False) -> Result:
+        """`result` itself.  Raises `Rejected` for what was not done, or may have been."""
+        if isinstance(result, Refused):
+            if isinstance(request, Transact):
+                result = named_as_asked(result, of_one_key=of_one_key)
+            of_keys = isinstance(request, Transact | ReadKeys | WatchKeys)
+            raise store_refused(result, is_founded=bool(self.node.store.group), of_keys=of_keys)
+        if isinstance(result, Uncertain):
+            raise uncertain(result.reason, is_repeatable=not isinstance(request, Transact | GrantLease))
+        return result
 
     @property
     def actor(self) -> str:
@@ -257,17 +268,6 @@ class Call:
                 allowed = one_of(name, names) if names else "no query parameters here"
                 got = value if isinstance(value, str) else ",".join(value)
                 raise LocalError(f"?{name[:100]}", got=got[:100], expected=allowed)
-
-
-def _judged(request: StoreRequest, result: Result, *, of_one_key: bool = False) -> Result:
-    """`result` itself.  Raises `Rejected` for what was not done, or may have been."""
-    if isinstance(result, Refused):
-        if isinstance(request, Transact):
-            result = named_as_asked(result, of_one_key=of_one_key)
-        raise store_refused(result, of_keys=isinstance(request, Transact | ReadKeys | WatchKeys))
-    if isinstance(result, Uncertain):
-        raise uncertain(result.reason, is_repeatable=not isinstance(request, Transact | GrantLease))
-    return result
 
 
 def _index(text: str, field: str) -> int | None:

@@ -22,7 +22,7 @@ from dislocate.core.boundary.store import Compacted, KeyChange, KeysChanged, Rea
 from dislocate.core.errors import LocalError
 from dislocate.core.units import SECOND, format_duration
 from dislocate.edge.http.access import Role
-from dislocate.edge.http.call import EVENT_STREAM, Agent, Call, Operation, Query
+from dislocate.edge.http.call import EVENT_STREAM, STORE_WITHIN, Agent, Call, Operation, Query
 from dislocate.edge.http.problems import Rejected, encode, problem, store_refused, uncertain
 from dislocate.edge.http.watch import KEEP_ALIVE, RETRY, frame
 from dislocate.edge.keys import NUMBER_LIMIT, check_key
@@ -95,7 +95,8 @@ class KeyStream:
                 return frame("compacted", msgspec.json.encode({"oldest": result.oldest}), result.oldest)
             case Refused():
                 self._has_ended = True  # the reader comes back by itself, with its Last-Event-ID
-                return frame("problem", encode(store_refused(result).problem))
+                is_founded = bool(self._agent.backend.node.store.group)
+                return frame("problem", encode(store_refused(result, is_founded=is_founded).problem))
             case Uncertain():
                 return frame("problem", encode(uncertain(result.reason).problem))
         return b""
@@ -132,20 +133,20 @@ def watch_keys(call: Call) -> KeyStream:
         after = call.ask_store(ReadKeys(watched, is_prefix, limit=1)).revision
         opening = f"id: {after}\n\n".encode()
     elif after > call.node.store.revision:  # as known here, which may be behind
-        after, opening = _within_reach(call, watched, is_prefix, after)
+        revision = reached(call, watched, is_prefix)
+        if revision is not None and after > revision:
+            after, opening = revision, frame("compacted", msgspec.json.encode({"oldest": revision}), revision)
     call.set_header("Cache-Control", "no-store")
     return KeyStream(call.agent, watched, is_prefix, after, opening)
 
 
-def _within_reach(call: Call, watched: str, is_prefix: bool, after: int) -> tuple[int, bytes]:
-    """Where the stream begins, and what is said of that.  While nobody can say, as it was asked."""
+def reached(call: Call, watched: str, is_prefix: bool, within: float = STORE_WITHIN) -> int | None:
+    """The revision that the store itself has reached, whatever this agent's copy has; None while nobody can say."""
     try:
-        revision = call.ask_store(ReadKeys(watched, is_prefix, limit=1)).revision
+        revision: int = call.ask_store(ReadKeys(watched, is_prefix, limit=1), within).revision
     except Rejected:
-        return after, b""
-    if after <= revision:
-        return after, b""
-    return revision, frame("compacted", msgspec.json.encode({"oldest": revision}), revision)
+        return None
+    return revision
 
 
 OPERATIONS = (

@@ -19,11 +19,12 @@ from msgspec.structs import replace
 from dislocate.core.boundary.store import Compacted, Consistency, KeysChanged, KeysRead, ReadKeys, Transact, WatchKeys
 from dislocate.core.errors import LocalError
 from dislocate.core.tunables import READ_LIMIT
-from dislocate.core.units import seconds
+from dislocate.core.units import SECOND, seconds
 from dislocate.edge.bodies import TransactionBody, duration, transaction_of
 from dislocate.edge.http.access import Role
-from dislocate.edge.http.call import BYTES, Call, Operation, Query
+from dislocate.edge.http.call import BYTES, STORE_WITHIN, Call, Operation, Query
 from dislocate.edge.http.keystream import OPERATIONS as STREAMS
+from dislocate.edge.http.keystream import reached
 from dislocate.edge.http.problems import Rejected, cas_missed, problem
 from dislocate.edge.http.services import LOOK_EVERY, WAIT_DEFAULT, WAIT_LONGEST
 from dislocate.edge.keys import (
@@ -102,7 +103,7 @@ def post_transaction(call: Call) -> TransactionAnswer:
     request = transaction_of(call.body)
     if touches_system(request):
         call.require(Role.OPERATE, "changing keys of operators")
-    return transaction_answer(call.ask_store(request))
+    return transaction_answer(request, call.ask_store(request))
 
 
 def _key(call: Call) -> str:
@@ -177,9 +178,20 @@ def _read(call: Call, request: ReadKeys) -> KeysRead:
     read: KeysRead = call.ask_store(request)
     if not waits or (index is None and read.keys):
         return read
-    if index is not None and index > read.revision and request.consistency is Consistency.LINEARIZABLE:
-        return read  # ahead of the store: the index of another one, or of before a restore
-    return _wait_for(call, request, read, read.revision if index is None else index, wait)
+    if index is None:
+        return _wait_for(call, request, read, read.revision, wait)
+    began = call.now
+    if index > read.revision and _is_ahead(call, request, index, min(wait, STORE_WITHIN)):
+        return read  # the index of another store, or of before a restore
+    return _wait_for(call, request, read, index, wait - (call.now - began) / SECOND)
+
+
+def _is_ahead(call: Call, request: ReadKeys, index: int, within: float) -> bool:
+    """Whether the store itself has not reached `index`, which what was read has not; no, while nobody can say."""
+    if request.consistency is Consistency.LINEARIZABLE:
+        return True
+    revision = reached(call, request.key, request.prefix, within)
+    return revision is not None and index > revision
 
 
 def _wait_for(call: Call, request: ReadKeys, read: KeysRead, after: int, wait: float) -> KeysRead:

@@ -71,12 +71,17 @@ def refused(refusal: Refused) -> Rejected:
     return Rejected(_problem_of(REFUSED_STATUS[refusal.kind], refusal))
 
 
-def store_refused(refusal: Refused, *, of_keys: bool = True) -> Rejected:
-    """How a refusal of the store is answered.  Raises `Bug` for a kind that does not exist."""
+def store_refused(refusal: Refused, *, is_founded: bool, of_keys: bool = True) -> Rejected:
+    """How a refusal of the store is answered.  Raises `Bug` for a kind that does not exist.
+
+    `is_founded`: this agent knows of a store.  Before there is one nothing is known locally either, and no second helps."""
     require(refusal.kind in STORE_STATUS, f"refused for a reason of unknown kind {refusal.kind!r}")
     status = STORE_STATUS[refusal.kind]
     if status != HTTPStatus.SERVICE_UNAVAILABLE:
         return Rejected(_problem_of(status, refusal))
+    if not is_founded:
+        hint = "GET /api/store says how far the founding is; until then nothing is kept or known"
+        return Rejected(_problem_of(status, refusal, hint))
     hint = "Ask again in a second" + ("; ?consistency=local reads what is known here, with its age" if of_keys else "")
     return Rejected(_problem_of(status, refusal, hint), {"Retry-After": "1"})
 
