@@ -16,9 +16,7 @@ class Disks:
     def __init__(self, members: Members, founding: Founding) -> None:
         self._members = members
         self._founding = founding
-        self._others: dict[
-            Path, tuple[int, int]
-        ] = {}  # boot of who said that it has another; the disk that the group knew
+        self._others: dict[Path, tuple[int, int]] = {}  # who has another: its boot, and the disk that the group knew
 
     def hear(self, sender: NodeId, disk: int) -> None:
         """`sender` has this disk; 0: none that is durable yet."""
