@@ -139,8 +139,7 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
     progress.take("status", answer)
     for line in overview(progress):
         click.echo(line)
-    if hint := next_command(answer["id"], answer["state"], answer["hold"]):
-        click.echo(f"\n{hint}")
+    click.echo(f"\n{next_command(answer['id'], answer['state'], answer['hold'], is_seen=True)}")
 
 
 def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: str = "linearizable") -> None:
