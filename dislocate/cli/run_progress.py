@@ -79,7 +79,7 @@ class Progress:
         if (before["state"], before["hold"]) != (run["state"], run["hold"]):
             words = "" if self.is_over else self._told.reason(run["words"], parts)  # `ending` has it
             because = f": {words}" if words else ""
-            lines += [f"run {run['id']}: {_state(before)} -> {_state(run)}{because}", *self._hint()]
+            lines += [f"run {run['id']}: {state_of(before)} -> {state_of(run)}{because}", *self._hint()]
         if before["batch"] != run["batch"] and run["state"] == "running" and run["batch"] < run["batches"]:
             lines.append(f"batch {run['batch'] + 1} of {run['batches']}")
         return lines
@@ -100,7 +100,8 @@ class Progress:
         return [f"{node}  {part['state']}{_indented(details)}"]
 
 
-def _state(run: dict[str, Any]) -> str:
+def state_of(run: dict[str, Any]) -> str:
+    """'paused (gate)'."""
     return f"{run['state']} ({run['hold']})" if run["hold"] else str(run["state"])
 
 
@@ -136,7 +137,7 @@ def headline(run: dict[str, Any]) -> str:
     batch = f"batch {min(max(run['batch'], 0) + 1, run['batches'])} of {run['batches']}, "
     where = "" if run["state"] in OVER else batch
     nodes = count(run["targets"])
-    return f"run {run['id']} of {run['name']}: {_state(run)}, {nodes}, {where}started by {run['actor']}"
+    return f"run {run['id']} of {run['name']}: {state_of(run)}, {nodes}, {where}started by {run['actor']}"
 
 
 def reason(run: dict[str, Any]) -> str:

@@ -283,11 +283,40 @@ def test_runs_are_listed_and_named_by_name(shell):
     assert "dislocate run list shows" in shell.says("run", "status", "17", code=1)
 
 
-@pytest.mark.parametrize("verb", ["approve", "pause", "resume", "promote", "abort", "revert"])
-def test_a_run_is_steered(shell, verb):
+@pytest.mark.parametrize(
+    ("verb", "then", "says", "next_"),
+    [
+        ("approve", {}, "running, version 2: your approval counts", "dislocate run watch 1"),
+        ("approve", {"state": RunState.AWAITING}, "awaiting approval, ", "another operator: dislocate run approve 1"),
+        (
+            "pause",
+            {"state": RunState.PAUSED, "hold": Hold.OPERATOR},
+            "paused (operator), version 2: nothing more of it begins, and what is in flight finishes",
+            "go on: dislocate run resume 1      take it back: dislocate run revert 1",
+        ),
+        ("resume", {}, "running, version 2: it was resumed", "dislocate run watch 1"),
+        ("resume", {"state": RunState.PAUSED, "hold": Hold.GATE}, "paused (gate), ", "it goes on by itself"),
+        ("promote", {}, "running, version 2: soak and gates of the present batch count", "dislocate run watch 1"),
+        (
+            "abort",
+            {"state": RunState.ABORTED},
+            "aborted, version 2: everything is left as it is, and what is in flight finishes",
+            "take it back: dislocate run revert 1",
+        ),
+        (
+            "revert",
+            {"state": RunState.REVERTING},
+            "reverting, version 2: what it did is taken",
+            "dislocate run watch 1",
+        ),
+    ],
+)
+def test_a_verb_says_what_is_the_case_then_and_what_to_type_next(shell, verb, then, says, next_):
     shell.run("run", "start", shell.file, "--detach")
-    said = shell.says("run", verb, "web", "--why", "because", "--version", "1")
-    assert said.splitlines()[1].split() == ["1", verb, "5"]
+    shell.runs.move("1", **{"state": RunState.RUNNING, **then})
+    now, hint = shell.says("run", verb, "web", "--why", "because", "--version", "1").splitlines()
+    assert now.startswith(f"run 1 of web is {says}")
+    assert hint.startswith(next_)
     (asked,) = shell.runs.steered
     assert (asked.verb.value, asked.words, asked.version, asked.actor) == (verb, "because", 1, "ann")
 
@@ -310,9 +339,28 @@ def test_a_revert_is_forced_with_words_for_the_audit(shell):
 @pytest.mark.parametrize("verb", ["skip", "retry"])
 def test_a_node_is_steered(shell, verb):
     shell.run("run", "start", shell.file, "--detach")
-    shell.run("run", verb, "1", "fra/a2")
+    said = shell.says("run", verb, "1", "fra/a2")
+    assert said.startswith("run 1 of web is running, version 1: fra/a2 is ")
     assert shell.runs.steered[0].node == "fra/a2"
+    assert shell.json("run", verb, "1", "fra/a2") == {"id": "1", "version": 5}
     assert "is no target of run 1" in shell.says("run", verb, "1", "wdc/b1", code=1)
+
+
+def test_a_verb_that_was_done_is_no_failure_where_nobody_can_tell_how_the_run_stands(shell):
+    shell.run("run", "start", shell.file, "--detach")
+    answers = shell.runs
+
+    def lost(request):
+        return Uncertain("the leader is gone") if answers.steered else answers(request)
+
+    def steered(request):
+        shell.runs.backend.result = lost
+        return answers(request)
+
+    shell.runs.backend.result = steered
+    done = shell.run("run", "pause", "1")
+    assert done.stdout == "run 1, version 5: nothing more of it begins, and what is in flight finishes\n"
+    assert done.stderr.endswith("\ndislocate run status 1\n")
 
 
 def test_an_illegal_transition_says_what_helps(shell):
