@@ -107,9 +107,27 @@ def test_a_check_ends_with_0_only_when_all_is_as_it_should_be(shell):
     assert "3 nodes, all as they should be" in shell.says("run", "check", shell.file)
     shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.UNTOLD),)}
     assert "? file /etc/motd: unknown: this command has no check" in shell.says("run", "check", shell.file, code=1)
+    shell.runs.looks = {"fra/a1": (WOULD,)}
+    assert "3 nodes, not all as they should be" in shell.says("run", "check", shell.file, code=1)
     shell.runs.looks, shell.runs.unreachable = {}, {"fra/a1": "gone"}
-    assert "not all as they should be" in shell.says("run", "check", shell.file, code=1)
+    assert "3 nodes, not all known to be as they should be" in shell.says("run", "check", shell.file, code=1)
     assert shell.json("run", "check", shell.file, code=1)["unreachable"] == {"fra/a1": "gone"}
+
+
+def test_a_check_advises_what_helps_and_a_plan_only_for_what_it_would_change(shell):
+    plan, again = f"dislocate run plan {shell.file}", f"dislocate run check {shell.file}"
+    shell.runs.unreachable = {"fra/a2": "it is dead"}
+    assert shell.says("run", "check", shell.file, code=1).endswith(
+        f"\n\nonce fra/a2 can be asked: {again}\nwhat does not come back: dislocate members forget fra/a2\n"
+    )
+    shell.runs.looks = {"fra/a1": (WOULD,)}
+    said = shell.says("run", "check", shell.file, code=1)
+    assert f"\n\nbring it about, beginning with: {plan}\nonce fra/a2 can be asked: " in said
+    shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.FAILED, words="no such user"),)}
+    shell.runs.unreachable = {}
+    assert shell.says("run", "check", shell.file, code=1).endswith(f"\n\nmend what failed, then look again: {again}\n")
+    shell.runs.looks = {"fra/a1": (TaskOutcome(TaskResult.UNTOLD),)}
+    assert shell.says("run", "check", shell.file, code=1).endswith("give it 'unless', 'creates' or 'check'\n")
 
 
 def test_a_plan_in_a_file_binds_the_start_and_a_stale_one_is_refused(shell, tmp_path):
