@@ -69,7 +69,7 @@ def check(agent: AgentConnection, as_json: bool, file: Path) -> None:
     dislocate run check web.toml
     """
     answer = send(agent, "/api/runs/check", file, body_of(file), LOOK_TIMEOUT)
-    differs = _has(answer, "failed", "would change")
+    differs = _has(answer, "failed", "would change", "not reached")
     is_unknown = _has(answer, "untold") or bool(answer["unreachable"])
     if as_json:
         click.echo(json.dumps(answer))
