@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 GOT_LIMIT = 200  # characters of the offending value that an error repeats
 LISTED = 16  # known names that an error repeats
+_MARK = "\ufeff"  # some editors begin a file in UTF-8 with it; it says nothing, and YAML skips it by itself
 
 _PATH = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -102,6 +103,7 @@ def read_toml(path: FilePath, type_: type[T], field: str = "file") -> T:
 
 def parse_toml(text: str, type_: type[T]) -> T:
     """`text` as `type_`, a Struct.  Raises `ConfigError`."""
+    text = text.removeprefix(_MARK)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -121,7 +123,7 @@ def parse_yaml(text: str, type_: type[T]) -> T:
 def parse_json(text: bytes, type_: type[T]) -> T:
     """`text`, in which durations are words as in a file, as `type_`, a Struct.  Raises `LocalError`."""
     try:
-        table = msgspec.json.decode(text)
+        table = msgspec.json.decode(text.removeprefix(_MARK.encode()))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed("body", got=None, expected=f"JSON in UTF-8 ({error})") from None
     return typed(table, type_)

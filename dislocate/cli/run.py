@@ -14,9 +14,9 @@ from dislocate.cli.run_plan import LOOK_TIMEOUT, bound_to, check, plan
 from dislocate.cli.run_progress import Progress, age_of, next_command, overview
 from dislocate.cli.run_simulate import simulate
 from dislocate.cli.run_spec import CONFIRM, LATEST, body_of, run_id, send
+from dislocate.cli.run_steer import VERBS
 from dislocate.client.connection import STORE_TIMEOUT, AgentConnection, segment
 from dislocate.core.boundary.runs import AuditEntry
-from dislocate.core.errors import LocalError
 from dislocate.core.runs.ledger.audit import first_that_does_not_fit
 
 START_TIMEOUT = STORE_TIMEOUT + 15.0  # seconds: a target tries the templates first
@@ -39,6 +39,8 @@ def run() -> None:
 run.add_command(plan)
 run.add_command(check)
 run.add_command(simulate)
+for verb in VERBS:
+    run.add_command(verb)
 
 
 @run.command()
@@ -139,8 +141,7 @@ def status(agent: AgentConnection, as_json: bool, ident: str | None, local: bool
     progress.take("status", answer)
     for line in overview(progress):
         click.echo(line)
-    if hint := next_command(answer["id"], answer["state"], answer["hold"]):
-        click.echo(f"\n{hint}")
+    click.echo(f"\n{next_command(answer['id'], answer['state'], answer['hold'], is_seen=True)}")
 
 
 def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: str = "linearizable") -> None:
@@ -161,74 +162,6 @@ def _show_list(agent: AgentConnection, as_json: bool, limit: int, consistency: s
         click.echo(behind(answer["age"]), err=True)
     columns = ("RUN", "NAME", "STATE", "BATCH", "NODES", "STARTED BY", "CHANGED")
     show(as_json, answer, columns, rows, "one in full: dislocate run status RUN", "no runs: dislocate run start FILE")
-
-
-# ---- steering
-
-_WHY = click.option("--why", default="", metavar="WORDS", help="For the audit.")
-_VERSION = click.option("--version", type=int, default=0, metavar="N", help="Only if the run is at this version.")
-
-
-def _steer(agent: AgentConnection, as_json: bool, ident: str, verb: str, body: dict[str, Any]) -> None:
-    name = run_id(agent, ident)
-    answer = agent.send("POST", f"/api/runs/{segment(name)}/{verb}", body, STORE_TIMEOUT)
-    hint = f"dislocate run {'status' if verb in ('pause', 'abort') else 'watch'} {name}"
-    show(as_json, answer, ("RUN", "DONE", "VERSION"), [(name, verb, answer["version"])], hint)
-
-
-def _verb(name: str, words: str) -> None:
-    """A verb about a whole run."""
-
-    @run.command(name, help=f"{words}\n\n\b\ndislocate run {name} 7\n")
-    @click.argument("ident", metavar="RUN")
-    @_WHY
-    @_VERSION
-    @agent_command
-    def steer(agent: AgentConnection, as_json: bool, ident: str, why: str, version: int) -> None:
-        _steer(agent, as_json, ident, name, {"words": why, "version": version})
-
-
-def _node_verb(name: str, words: str) -> None:
-    """A verb about one node."""
-
-    @run.command(name, help=f"{words}\n\n\b\ndislocate run {name} 7 fra/a1\n")
-    @click.argument("ident", metavar="RUN")
-    @click.argument("node", metavar="DC/NAME")
-    @_WHY
-    @_VERSION
-    @agent_command
-    def steer(agent: AgentConnection, as_json: bool, ident: str, node: str, why: str, version: int) -> None:
-        _steer(agent, as_json, ident, name, {"node": node, "words": why, "version": version})
-
-
-_verb("approve", "Approve RUN, which somebody else started.")
-_verb("pause", "Begin nothing more in RUN until it is resumed; what is in flight finishes.")
-_verb("resume", "Go on with RUN.")
-_verb("promote", "Count soak and gates of RUN's present batch as passed.")
-_node_verb("skip", "Go on with RUN without this node.")
-_node_verb("retry", "Let this node try its part of RUN again.")
-_verb("abort", "End RUN and leave everything as it is now; what is in flight finishes.")
-
-
-@run.command()
-@click.argument("ident", metavar="RUN")
-@_WHY
-@_VERSION
-@click.option("--force", is_flag=True, help="Also where a later run changed the same; the audit says so, and --why.")
-@agent_command
-def revert(agent: AgentConnection, as_json: bool, ident: str, why: str, version: int, force: bool) -> None:
-    """Take back what RUN did, in reverse order; also when it is over.
-
-    What a later run changed too is that one's: it is to be reverted first.  Where it cannot be, --force puts back what was
-    there before RUN all the same.
-
-    \b
-    dislocate run revert 7
-    dislocate run revert 7 --force --why 'run 9 cannot be reverted'
-    """
-    if force and not why:
-        raise LocalError("--why", got=why, expected="why it is forced: the audit is to say it")
-    _steer(agent, as_json, ident, "revert", {"words": why, "version": version, "force": force})
 
 
 # ---- audit

@@ -30,6 +30,7 @@ from dislocate.cli.run_progress import (
     reason,
     waits_now,
 )
+from dislocate.cli.run_told import Told
 from dislocate.client.connection import AgentConnection, NoAgent, Problem, segment
 
 RETRY = 1.0  # seconds between two attempts to see a run
@@ -61,11 +62,9 @@ def follow(agent: AgentConnection, run: str, as_json: bool) -> None:
             f"{error}\nrun {run} goes on without it: dislocate run watch {run} --agent ANOTHER", as_json, EXIT_NO_AGENT
         )
     if is_live:
-        click.echo(f"\n{next_command(run, progress.run['state'])}")
+        click.echo(f"\n{next_command(run, progress.run['state'], is_seen=True)}")
     elif not as_json:
-        counts = ", ".join(f"{number} {state}" for state, number in sorted(progress.counts().items()))
-        words = f": {progress.run['words']}" if progress.run["words"] else ""
-        click.echo(f"run {run} is {progress.run['state']}{words} ({counts})")
+        click.echo(progress.ending())
         click.echo(next_command(run, progress.run["state"]))
     if progress.run["state"] != "done":
         sys.exit(EXIT_FAILED)
@@ -138,7 +137,7 @@ def _picture(progress: Progress) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    run = progress.run
+    run, told = progress.run, Told()
     if not run:
         return Text("")
     centers = Table(box=None, pad_edge=False)
@@ -151,12 +150,15 @@ def _picture(progress: Progress) -> Any:
     nodes = Table(box=None, pad_edge=False)
     for column in ("NODE", "STATE", "FOR", "WAVE", "DETAILS"):
         nodes.add_column(column, no_wrap=True)
+    words = told.reason(reason(run), progress.nodes.values())
     shown = interesting(progress, ROWS // 2)
     for node, part in shown:
         color = "red" if part["state"] in BAD else COLORS.get(part["state"], "")
         reached = "" if part["reachable"] else "OUT OF REACH  "
-        nodes.add_row(node, Text(part["state"], color), _for(progress, node), part["wave"], reached + in_details(part))
-    why = Text(reason(run), "" if run["state"] == "running" else "yellow")
+        nodes.add_row(
+            node, Text(part["state"], color), _for(progress, node), part["wave"], reached + in_details(part, told)
+        )
+    why = Text(words, "" if run["state"] == "running" else "yellow")
     return Group(
         Text(f"{headline(run)}, {_clock(age_of(run['started_at']))}", "bold"),
         *(line for line in (why, Text(waits_now(progress))) if line),

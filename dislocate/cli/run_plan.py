@@ -69,18 +69,20 @@ def check(agent: AgentConnection, as_json: bool, file: Path) -> None:
     dislocate run check web.toml
     """
     answer = send(agent, "/api/runs/check", file, body_of(file), LOOK_TIMEOUT)
-    differs = _has(answer, "failed", "would change", "untold", "not reached") or bool(answer["unreachable"])
+    differs = _has(answer, "failed", "would change", "not reached")
+    is_unknown = _has(answer, "untold") or bool(answer["unreachable"])
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(
-            f"{answer['name']}: {count(len(answer['targets']))}, {'not all' if differs else 'all'} as they should be"
-        )
+        verdict = "not all" if differs else "not all known to be" if is_unknown else "all"
+        click.echo(f"{answer['name']}: {count(len(answer['targets']))}, {verdict} as they should be")
         for line in looks(printable(answer)):
             click.echo(line)
-        if differs:
-            click.echo(f"\ndislocate run plan {file}")
-    _end_with(differs)
+        if differs or is_unknown:
+            click.echo("")
+        for line in _mends(answer, file):
+            click.echo(line)
+    _end_with(differs or is_unknown)
 
 
 def bound_to(path: Path) -> dict[str, Any]:
@@ -118,6 +120,20 @@ def _resource(resource: dict[str, Any]) -> Iterator[str]:
     yield f"  {SIGNS.get(resource['result'], ' ')} {resource['id']}: {said}{kind}{words}"
     for line in resource["diff"].splitlines():
         yield f"      {line}"
+
+
+def _mends(answer: dict[str, Any], file: Path) -> Iterator[str]:
+    """What helps, for each reason why not all are known to be as they should."""
+    if _has(answer, "would change"):
+        yield f"bring it about, beginning with: dislocate run plan {file}"
+    if _has(answer, "untold"):
+        yield "to know of a command: give it 'unless', 'creates' or 'check'"
+    if _has(answer, "failed"):
+        yield f"mend what failed, then look again: dislocate run check {file}"
+    if gone := sorted(answer["unreachable"]):
+        each = gone[0] if len(gone) == 1 else "DC/NAME"
+        yield f"once {those(gone)} can be asked: dislocate run check {file}"
+        yield f"what does not come back: dislocate members forget {each}"
 
 
 def those(nodes: Iterable[str]) -> str:

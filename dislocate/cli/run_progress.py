@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dislocate.cli.output import printable, table
-from dislocate.core.words import NAMED, count, in_short
+from dislocate.cli.run_told import Told, is_more_than_shown
+from dislocate.core.words import NAMED, count, in_short, names
 
 OVER = ("done", "failed", "aborted", "reverted", "revert failed")
 BAD = ("failed", "unreachable", "unknown", "revert failed")
@@ -30,6 +31,7 @@ class Progress:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.waves: list[str] = []  # of the batches, in their order
         self._since: dict[str, float] = {}  # when a node's state changed, as it was heard here
+        self._told = Told()
 
     @property
     def is_over(self) -> bool:
@@ -44,8 +46,10 @@ class Progress:
             return []
         if "plan" in data:
             self.waves = [batch["wave"] for batch in data["plan"]]
-        lines = self._run({key: value for key, value in data.items() if key not in ("nodes", "plan")})
-        for node, part in data.get("nodes", {}).items():
+        nodes = data.get("nodes", {})
+        run = {key: value for key, value in data.items() if key not in ("nodes", "plan")}
+        lines = self._run(run, [*self.nodes.values(), *nodes.values()])
+        for node, part in nodes.items():
             lines += self._node(node, part)
         return lines
 
@@ -59,15 +63,23 @@ class Progress:
             found[part["state"]] = found.get(part["state"], 0) + 1
         return found
 
-    def _run(self, run: dict[str, Any]) -> list[str]:
+    def ending(self) -> str:
+        """How it ended, and why: the last line, where whoever comes late looks."""
+        counts = ", ".join(f"{number} {state}" for state, number in sorted(self.counts().items()))
+        words = self._told.reason(self.run["words"], self.nodes.values())
+        because = f": {words}" if words else ""
+        return f"run {self.run['id']} is {self.run['state']}{because} ({counts})"
+
+    def _run(self, run: dict[str, Any], parts: Sequence[dict[str, Any]]) -> list[str]:
         before, self.run = self.run, {**self.run, **run}
         if not before:
-            waits = [run["waits"]] if run.get("waits") else []
+            waits = [self._told.reason(run["waits"], parts)] if run.get("waits") else []
             return [headline(self.run), *waits, *self._hint()]
         lines = []
         if (before["state"], before["hold"]) != (run["state"], run["hold"]):
-            words = f": {run['words']}" if run["words"] else ""
-            lines += [f"run {run['id']}: {_state(before)} -> {_state(run)}{words}", *self._hint()]
+            words = "" if self.is_over else self._told.reason(run["words"], parts)  # `ending` has it
+            because = f": {words}" if words else ""
+            lines += [f"run {run['id']}: {state_of(before)} -> {state_of(run)}{because}", *self._hint()]
         if before["batch"] != run["batch"] and run["state"] == "running" and run["batch"] < run["batches"]:
             lines.append(f"batch {run['batch'] + 1} of {run['batches']}")
         return lines
@@ -84,10 +96,12 @@ class Progress:
             return []
         if before is not None:
             self._since[node] = time.monotonic()
-        return [f"{node}  {part['state']}{_details(part, _indented(part['words']))}"]
+        details = self._told.once(_details(part, part["words"]), (part,))
+        return [f"{node}  {part['state']}{_indented(details)}"]
 
 
-def _state(run: dict[str, Any]) -> str:
+def state_of(run: dict[str, Any]) -> str:
+    """'paused (gate)'."""
     return f"{run['state']} ({run['hold']})" if run["hold"] else str(run["state"])
 
 
@@ -123,7 +137,7 @@ def headline(run: dict[str, Any]) -> str:
     batch = f"batch {min(max(run['batch'], 0) + 1, run['batches'])} of {run['batches']}, "
     where = "" if run["state"] in OVER else batch
     nodes = count(run["targets"])
-    return f"run {run['id']} of {run['name']}: {_state(run)}, {nodes}, {where}started by {run['actor']}"
+    return f"run {run['id']} of {run['name']}: {state_of(run)}, {nodes}, {where}started by {run['actor']}"
 
 
 def reason(run: dict[str, Any]) -> str:
@@ -148,8 +162,9 @@ def waits_now(progress: Progress) -> str:
     return "is about to end"
 
 
-def next_command(run: str, state: str, hold: str = "") -> str:
-    """What one would type now."""
+def next_command(run: str, state: str, hold: str = "", *, is_seen: bool = False) -> str:
+    """What one would type now.  `is_seen`: its status, which says why, stands above."""
+    see = "" if is_seen else f"why: dislocate run status {run}      "
     match state:
         case "awaiting approval":
             return f"another operator: dislocate run approve {run}"
@@ -158,9 +173,9 @@ def next_command(run: str, state: str, hold: str = "") -> str:
         case "paused":
             return f"it goes on by itself; to take it back: dislocate run revert {run}"
         case "failed" | "aborted":
-            return f"why: dislocate run status {run}      take it back: dislocate run revert {run}"
+            return f"{see}take it back: dislocate run revert {run}"
         case "reverted" | "revert failed":
-            return f"why: dislocate run status {run}      who did what: dislocate run audit"
+            return f"{see}who did what: dislocate run audit"
         case "done":
             return f"take it back: dislocate run revert {run}"
     return f"dislocate run watch {run}"
@@ -168,18 +183,19 @@ def next_command(run: str, state: str, hold: str = "") -> str:
 
 def overview(progress: Progress) -> Iterator[str]:
     """All of it, as lines."""
-    run = progress.run
+    run, told = progress.run, Told()
     yield headline(run)
     if run.get("title"):
         yield run["title"]
-    if run.get("waits"):
-        yield run["waits"]
-    elif words := reason(run):
-        yield words
+    if words := run.get("waits") or reason(run):
+        yield told.reason(words, progress.nodes.values())
     yield ""
     yield table(("DATACENTER", "DONE", "IN FLIGHT", "PENDING", "BAD", "OTHER"), datacenters(progress))
     yield ""
-    rows = [(node, part["state"], part["wave"], _reach(part), in_details(part)) for node, part in interesting(progress)]
+    rows = [
+        (node, part["state"], part["wave"], _reach(part), in_details(part, told))
+        for node, part in interesting(progress)
+    ]
     yield table(("NODE", "STATE", "WAVE", "REACHABLE", "DETAILS"), rows)
     if len(progress.nodes) > len(rows):
         yield f"and {len(progress.nodes) - len(rows)} more: --json has all"
@@ -221,10 +237,10 @@ def _reach(part: dict[str, Any]) -> str:
     return "yes" if part["reachable"] else "NO"
 
 
-def in_details(part: dict[str, Any]) -> str:
-    """The details, on one line."""
+def in_details(part: dict[str, Any], told: Told) -> str:
+    """The details, on one line, without what was `told`."""
     now = _details(part, in_short(part["words"])).strip().removeprefix(": ")
-    return "; ".join(filter(None, (now, _had_failed(part)))) or "-"
+    return told.once("; ".join(filter(None, (now, _had_failed(part)))), (part,)) or "-"
 
 
 def _indented(words: str) -> str:
@@ -232,12 +248,17 @@ def _indented(words: str) -> str:
 
 
 def _at_length(rows: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    """What bad nodes said in more than a line, such as the end of a log, and what they had said before they were reverted."""
+    """What bad nodes said in more lines than were shown, such as the end of a log, and what they had said before they were
+    reverted; once for all that said the same."""
     bad = [(node, part["words"]) for node, part in rows if part["state"] in BAD]
     bad += [(node, part["applied"]["words"]) for node, part in rows if _had_failed(part)]
-    for node, words in [(node, words) for node, words in bad if len(words.splitlines()) > 1][:NAMED]:
+    said: dict[str, list[str]] = {}
+    for node, words in bad:
+        if is_more_than_shown(words):
+            said.setdefault(words, []).append(node)
+    for words, nodes in list(said.items())[:NAMED]:
         yield ""
-        yield f"{node}: {_indented(words)}"
+        yield f"{names(nodes)}: {_indented(words)}"
 
 
 def age_of(unix_seconds: float) -> float:

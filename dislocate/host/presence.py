@@ -19,8 +19,9 @@ from dislocate.core.boundary.views import InstanceView
 from dislocate.core.identity import join_address
 from dislocate.core.units import SECOND
 from dislocate.host.checks import run_check
+from dislocate.host.digests import digest_of
 from dislocate.host.instances import Instance
-from dislocate.host.work import Asks, Failure, digest_of
+from dislocate.host.work import Asks, Failure
 
 CHECK_EVERY = 2 * SECOND  # the catalog's check of an instance: a start is seen in two, and a death in three
 CHECK_WITHIN = 2 * SECOND

@@ -31,7 +31,8 @@ from dislocate.host.logs import rotate
 from dislocate.host.ports import choose_ports
 from dislocate.host.presence import NotReady, Presence
 from dislocate.host.secrets import Secrets
-from dislocate.host.work import Failure, in_thread
+from dislocate.host.threads import in_thread
+from dislocate.host.work import Failure
 
 BACKOFF_MIN = 1.0  # seconds before a process that died is started again, doubled each time
 BACKOFF_MAX = 60.0

@@ -31,7 +31,8 @@ from dislocate.host.rendering import Renderer
 from dislocate.host.resources import carry_out
 from dislocate.host.secrets import Keys, Secrets
 from dislocate.host.supervise import Supervisor
-from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work, in_thread
+from dislocate.host.threads import in_thread
+from dislocate.host.work import SYSTEMD, Asks, Failure, House, Work
 
 AT_ONCE = 16  # tasks that are carried out; a run has one on a node, visits have some
 GRACE = 0.5  # seconds after its own time until a task is given up from outside

@@ -6,11 +6,9 @@ about, apart from its id, is `about`: two specifications that name one file mean
 
 import time
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from pathlib import Path as FilePath
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-import gevent
 from msgspec import Struct
 
 from dislocate.core.boundary.requests import Request, Result
@@ -23,11 +21,9 @@ from dislocate.host.before import Definition, Images
 from dislocate.host.rendering import Renderer
 from dislocate.host.secrets import Keys, Secrets
 from dislocate.host.templates import RenderError, is_plain, render
+from dislocate.host.threads import in_thread
 
-ABSENT = "absent"  # in place of a digest
 SYSTEMD = FilePath("/run/systemd/system")  # is there exactly where systemd runs: sd_booted(3)
-
-T = TypeVar("T")
 
 # Asks the agent's own node and waits for the answer.  Raises TimeoutError.
 Asks = Callable[[Request], Result]
@@ -129,30 +125,3 @@ def about(resource: Resource) -> str:
             return f"package {name} {venv}".rstrip()
         case Key(key=key):
             return f"key {key}"
-
-
-def digest_of(*parts: str | bytes, key: bytes = b"") -> str:
-    """Hex; each part with its length, so that no two sequences run into one.  It goes to the store: what may hold a secret is
-    digested with a `key`, or guesses could be tried on it there."""
-    digest = blake2b(digest_size=16, key=key)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
-
-
-def in_thread(call: Callable[..., T], *arguments: object) -> T:
-    """Call it where it may block for the disk; only this greenlet waits.
-
-    The pool would print what is raised as an error of its own, so it is carried out of it by hand."""
-
-    def carried() -> tuple[bool, object]:
-        try:
-            return True, call(*arguments)
-        except Exception as error:  # noqa: BLE001 - raised again below
-            return False, error
-
-    is_fine, got = gevent.get_hub().threadpool.apply(carried)
-    if is_fine:
-        return got
-    raise got

@@ -3,7 +3,7 @@
 import pytest
 
 from dislocate.core.boundary.runs import TaskResult
-from dislocate.core.boundary.spec import Command, File
+from dislocate.core.boundary.spec import Command, Directory, File
 from tests.support.hosted import FACTS, Hosted
 
 
@@ -31,3 +31,25 @@ def test_a_fact_that_there_is_none_of_is_named(host):
     assert (outcome.result, outcome.kind) == (TaskResult.FAILED, "render")
     assert "nowhere" in outcome.words
     assert host.look(Command(run=("true",), creates="{{ facts.state_dir }}/x")).result is TaskResult.WOULD_CHANGE
+
+
+def test_a_command_runs_in_a_place_of_its_own(host, tmp_path):
+    here = Command(run=("pwd",), directory="{{ facts.state_dir }}", once=True)
+    assert host.apply(here).words == f"{tmp_path}/a place"
+    (tmp_path / "a place" / "below").mkdir()
+    below = Command(run=("pwd",), directory="{{ facts.state_dir }}/below", once=True)
+    assert host.apply(below).words == f"{tmp_path}/a place/below"
+
+
+@pytest.mark.parametrize(
+    ("resource", "says"),
+    [
+        (Command(run=("true",), creates="{{ facts.datacenter }}/x"), "creates is 'fra/x' on this node, which is no"),
+        (Command(run=("true",), once=True, directory="{{ facts.datacenter }}"), "directory is 'fra' on this node"),
+        (Directory(path="{{ facts.processors }}/x"), "begin it with a fact that is a place"),
+    ],
+)
+def test_a_fact_that_is_no_place_is_named(host, resource, says):
+    outcome = host.apply(resource)
+    assert (outcome.result, outcome.kind) == (TaskResult.FAILED, "render")
+    assert says in outcome.words

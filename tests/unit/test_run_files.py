@@ -87,6 +87,21 @@ def read(tmp_path):
     return read
 
 
+@pytest.mark.parametrize("suffix", [".toml", ".yaml", ".json"])
+def test_a_mark_at_the_beginning_of_a_file_says_nothing(tmp_path, suffix):
+    text = {
+        ".toml": 'name = "web"\ntargets = "*"\n[[resources]]\nkind = "file"\npath = "/x"\nsource = "x"\n',
+        ".yaml": "name: web\ntargets: '*'\nresources: [{kind: file, path: /x, source: x}]\n",
+        ".json": '{"name": "web", "targets": "*", "resources": [{"kind": "file", "path": "/x", "source": "x"}]}',
+    }[suffix]
+    (tmp_path / f"plain{suffix}").write_text(text)
+    (tmp_path / f"marked{suffix}").write_text(text, encoding="utf-8-sig")
+    (tmp_path / "x").write_text("hello", encoding="utf-8-sig")
+    read = read_spec(tmp_path / f"marked{suffix}")
+    assert read == read_spec(tmp_path / f"plain{suffix}")
+    assert read.resources[0].content == "\ufeffhello", "what is to be on nodes is as its file is, to the byte"
+
+
 def test_toml_and_yaml_say_the_same_and_sources_are_read_in(read):
     spec = read(TOML)
     assert spec == read(YAML, ".yaml")

@@ -160,6 +160,19 @@ def test_a_resource_that_cannot_be_meant_is_refused(resource, field, mend):
     assert mend in error.expected
 
 
+def test_what_runs_somewhere_may_run_in_a_place_of_the_node_and_nothing_else_may_be_one():
+    place = "{{ facts.state_dir }}"
+    check_spec(
+        spec(Command(run=("true",), once=True, directory=place), Process(name="web", run=("x",), directory=place))
+    )
+    for resource in (File(path=place), Directory(path=place), Command(run=("true",), creates=place)):
+        assert mistake(resource).expected.endswith("or one below '{{ facts.state_dir }}'")
+    for bad in (f"{place}/", f"{place}x", f"{place}/../x", f"/{place}/..", "x"):
+        error = mistake(Command(run=("true",), once=True, directory=bad))
+        assert (error.field, error.got) == ("resources[0].directory", bad)
+        assert error.expected.endswith("or '{{ facts.state_dir }}' or one below it")
+
+
 def test_what_a_path_was_is_repeated_as_it_was_written():
     assert mistake(File(path="{{ facts.state_dir }}/")).got == "{{ facts.state_dir }}/"
 

@@ -21,7 +21,7 @@ PATH_LENGTH = 1024  # characters; Linux allows 4096 bytes
 COPIES = 64  # of one process on a node
 OPERATORS = ("system/", RECORDS)  # keys that templates and runs may not write
 
-_FACT = re.compile(r"^\{\{ ?facts\.[a-z_]+ ?\}\}(?=/)")  # each node's own place, where several share a machine
+_FACT = re.compile(r"^\{\{ ?facts\.[a-z_]+ ?\}\}(?=/|\Z)")  # each node's own place, where several share a machine
 _SPELLING = re.compile(r"\{\{\s*facts\.([a-z_]+)\s*\}\}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MODE = re.compile(r"0?[0-7]{3,4}", re.ASCII)
@@ -119,7 +119,7 @@ def _check_command(command: Command, field: str) -> None:
         _check_arguments(getattr(command, name), f"{field}.{name}", may_be_empty=True)
     if command.creates:
         check_path(command.creates, f"{field}.creates")
-    check_path(command.directory, f"{field}.directory")
+    check_path(command.directory, f"{field}.directory", may_be_fact=True)
     _check_environment(command.environment, f"{field}.environment")
     guards = [name for name in ("unless", "creates", "check", "once") if getattr(command, name)]
     if len(guards) > 1 or not (guards or command.only_notified):
@@ -147,7 +147,7 @@ def _check_process(process: Process, field: str) -> None:
     _check_ports(process, f"{field}.ports")
     if process.health and (not process.health.startswith("/") or _CONTROL.search(process.health)):
         raise LocalError(f"{field}.health", got=process.health, expected="a path such as '/health'")
-    check_path(process.directory, f"{field}.directory")
+    check_path(process.directory, f"{field}.directory", may_be_fact=True)
     _check_environment(process.environment, f"{field}.environment")
     check_span(process.ready_within, f"{field}.ready_within")
     check_span(process.drain_for, f"{field}.drain_for", may_be_zero=True)
@@ -200,13 +200,17 @@ def check_words(text: str, field: str, length: int, *, may_be_empty: bool = Fals
         raise LocalError(field, got=text, expected=f"text on one line, at most {length} characters")
 
 
-def check_path(path: str, field: str) -> None:
-    """Raises `LocalError` unless `path` is absolute, or below a fact of the node, and says plainly where it leads."""
+def check_path(path: str, field: str, *, may_be_fact: bool = False) -> None:
+    """Raises `LocalError` unless `path` is absolute, or below a fact of the node, and says plainly where it leads.
+    `may_be_fact`: nothing is made or replaced there, so it may be such a place itself."""
     full = _FACT.sub("/fact", path, count=1)
     parts = full.split("/")
     is_plain = full == "/" or not any(part in ("", ".", "..") for part in parts[1:])
-    if not full.startswith("/") or not is_plain or len(full) > PATH_LENGTH or _CONTROL.search(full):
-        expected = "an absolute path without '..', such as '/etc/motd', or one below '{{ facts.state_dir }}'"
+    is_fact = full == "/fact" and full != path
+    is_place = full.startswith("/") and is_plain and (may_be_fact or not is_fact)
+    if not is_place or len(full) > PATH_LENGTH or _CONTROL.search(full):
+        fact = "'{{ facts.state_dir }}' or one below it" if may_be_fact else "one below '{{ facts.state_dir }}'"
+        expected = f"an absolute path without '..', such as '/etc/motd', or {fact}"
         raise LocalError(field, got=path, expected=expected)
 
 

@@ -10,7 +10,8 @@ import os
 from dislocate.core.boundary.runs import TaskOutcome, TaskResult
 from dislocate.core.boundary.spec import Command
 from dislocate.host.programs import Ended, run_program
-from dislocate.host.work import Failure, Work, in_thread
+from dislocate.host.threads import in_thread
+from dislocate.host.work import Failure, Work
 
 NEEDED, SETTLED = "needed", "settled"
 

@@ -11,8 +11,10 @@ from dislocate.core.boundary.runs import TaskOutcome, TaskResult
 from dislocate.core.boundary.spec import Directory
 from dislocate.host import paths
 from dislocate.host.before import DirectoryImage, Nothing, sync_directory
+from dislocate.host.digests import ABSENT, digest_of
 from dislocate.host.paths import OwnerUnknown, Seen
-from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
+from dislocate.host.threads import in_thread
+from dislocate.host.work import Failure, Work, about
 
 
 def look(work: Work, resource: Directory) -> TaskOutcome:

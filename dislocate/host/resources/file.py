@@ -16,10 +16,12 @@ from dislocate.core.boundary.spec import File
 from dislocate.host import paths
 from dislocate.host.before import FileImage, Nothing
 from dislocate.host.differences import difference, secretive_difference, unified
+from dislocate.host.digests import ABSENT, digest_of
 from dislocate.host.drafts import Draft
 from dislocate.host.paths import OwnerUnknown, Seen
 from dislocate.host.programs import run_program
-from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
+from dislocate.host.threads import in_thread
+from dislocate.host.work import Failure, Work, about
 
 
 class _Wanted(Struct, frozen=True):

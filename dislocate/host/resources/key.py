@@ -20,7 +20,9 @@ from dislocate.core.boundary.store import (
 )
 from dislocate.host.before import KeyImage, Nothing
 from dislocate.host.differences import difference
-from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
+from dislocate.host.digests import ABSENT, digest_of
+from dislocate.host.threads import in_thread
+from dislocate.host.work import Failure, Work, about
 
 ATTEMPTS = 5  # after others who set the same key in the moment between reading and writing
 

@@ -18,8 +18,10 @@ from dislocate.core.boundary.runs import TaskOutcome, TaskResult
 from dislocate.core.boundary.spec import Package
 from dislocate.core.words import names
 from dislocate.host.before import Nothing, PackageImage
+from dislocate.host.digests import ABSENT, digest_of
 from dislocate.host.programs import run_program
-from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
+from dislocate.host.threads import in_thread
+from dislocate.host.work import Failure, Work, about
 
 INSTALLED = "installed"
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "LC_ALL": "C"}

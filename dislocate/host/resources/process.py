@@ -11,8 +11,10 @@ from dislocate.core.boundary.spec import Process
 from dislocate.core.units import format_duration
 from dislocate.host.before import Definition, Nothing
 from dislocate.host.differences import unified
+from dislocate.host.digests import ABSENT, digest_of
 from dislocate.host.templates import references_of
-from dislocate.host.work import ABSENT, Failure, Work, about, digest_of, in_thread
+from dislocate.host.threads import in_thread
+from dislocate.host.work import Failure, Work, about
 
 
 def look(work: Work, resource: Process) -> TaskOutcome:

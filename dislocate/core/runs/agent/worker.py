@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from dislocate.core.boundary.events import TaskBegun, TaskEnded
 from dislocate.core.boundary.requests import Refused
@@ -46,12 +45,12 @@ from dislocate.core.runs.agent.journal import (
     Purpose,
     asked_for,
     closed,
-    ended,
     granted_again,
     is_open,
     refused,
     report,
 )
+from dislocate.core.runs.agent.replaced import has_changed, lost_apply, lost_revert
 from dislocate.core.runs.agent.reports import Reports
 from dislocate.core.runs.door import StoreDoor
 from dislocate.core.runs.records import ACTIVE, decode, over_key
@@ -66,8 +65,6 @@ ASKS_A_START = 1_000  # numbers of askings that a start of an agent has, which b
 STOPPED = "the agent ended while it did this"
 MOVING = (RunState.RUNNING, RunState.REVERTING)
 FINAL = (NodeState.DONE, NodeState.REVERTED)
-BEGUN = (NodeState.STARTED, NodeState.UNKNOWN)
-REPLACED = "this agent's disk has no journal of the run, so nobody knows here what it changed: look there"
 
 
 class LookDue(Timer, frozen=True):
@@ -217,17 +214,16 @@ class Worker:
         self._writing.write(records, lambda: self._ask(record, kept))
 
     def _ask_whether_begun(self, record: RunRecord, kept: Kept) -> None:
-        """The journal is the guard of what is done once, and there is none: was there ever?  A disk that was replaced does not
-        know what was begun."""
+        """The journal is the guard of what is done once, and there is none: was there ever?"""
 
         def then(task: NodeTask | None) -> None:
             journal = self._new_journal(record, kept)
-            if task is None or task.state not in BEGUN:
+            lost = lost_apply(journal, task)
+            if lost is None:
                 self._ask_durably(record, kept, journal)
-                return
-            self._asking = None
-            unknown = replace(journal, epoch=task.epoch, is_partial=True)
-            self._close(ended(unknown, NodeState.FAILED, "lost", REPLACED), self._journals.keep(record.id, kept))
+            else:
+                self._asking = None
+                self._close(lost, self._journals.keep(record.id, kept))
 
         fetch_task(self._store, self._out.node.path, record.id, then, self._not_now)
 
@@ -315,7 +311,7 @@ class Worker:
         """There is nothing here to take back: was there ever?"""
 
         def then(task: NodeTask | None) -> None:
-            if task is not None and any(step.result == "changed" for step in task.steps):
+            if has_changed(task):
                 self._cannot_revert(granted)
             else:
                 self._begin(granted, kept)
@@ -323,11 +319,10 @@ class Worker:
         fetch_task(self._store, self._out.node.path, granted.run, then, self._not_now)
 
     def _cannot_revert(self, granted: Granted) -> None:
-        """A disk that was replaced does not know what it did."""
         self._asking = None
         asked = self._journals.get(granted.run, Purpose.REVERT)
         assert asked is not None
-        self._close(ended(asked, NodeState.REVERT_FAILED, "lost", REPLACED))
+        self._close(lost_revert(asked))
 
     # ---- what is left open
 
