@@ -65,13 +65,13 @@ class Progress:
 
     def ending(self) -> str:
         """How it ended, and why: the last line, where whoever comes late looks."""
-        counts = sorted(self.counts().items())
         words = self._told.reason(self.run["words"], self.nodes.values())
         because = f": {words}" if words else ""
-        nodes = (
-            f" ({', '.join(f'{number} {state}' for state, number in counts)})" if len(counts) > 1 or not words else ""
-        )
-        return f"run {self.run['id']} is {self.run['state']}{because}{nodes}"
+        counts = self.counts()
+        if words and list(counts) == [self.run["state"]]:  # then they were counted
+            return f"run {self.run['id']} is {self.run['state']}{because}"
+        nodes = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+        return f"run {self.run['id']} is {self.run['state']}{because} ({nodes})"
 
     def _run(self, run: dict[str, Any], parts: Sequence[dict[str, Any]]) -> list[str]:
         before, self.run = self.run, {**self.run, **run}
