@@ -24,7 +24,8 @@ from dislocate.client.pool import State, pool, scaled
 from dislocate.core.errors import LocalError
 from dislocate.host.drafts import Draft
 from dislocate.host.paths import Seen, see_file
-from dislocate.host.templates import RenderError, fill
+from dislocate.host.render_error import RenderError
+from dislocate.host.templates import fill
 from dislocate.host.work import Failure
 
 WEIGHTS = 100  # largest weight in a template; finer ones would only mean more reloads

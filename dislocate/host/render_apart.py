@@ -11,7 +11,8 @@ import sys
 import msgspec
 from msgspec import Struct
 
-from dislocate.host.templates import RenderError, render
+from dislocate.host.render_error import RenderError
+from dislocate.host.templates import render
 
 PROCESSOR_TIME = 2  # seconds; starting takes 0.2 of them, and a file of some thousand lines 0.1
 MEMORY = 256 * 1024 * 1024  # bytes of addresses; 30 MiB are there when it begins

@@ -16,7 +16,8 @@ from gevent.subprocess import PIPE, Popen, TimeoutExpired
 
 from dislocate.core.errors import LocalError
 from dislocate.host.render_apart import MEMORY, PROCESSOR_TIME, Answer, Asked
-from dislocate.host.templates import RenderError, named_in
+from dislocate.host.render_error import RenderError
+from dislocate.host.templates import named_in
 
 AT_ONCE = 2  # processes: each may take `MEMORY`
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from dislocate.host.templates import RenderError
+from dislocate.host.render_error import RenderError
 
 Hidden: TypeAlias = tuple[int, int, bytes]  # from byte to byte, and what is shown in its place
 

@@ -18,9 +18,10 @@ from dislocate.core.boundary.views import InstanceView
 from dislocate.core.errors import DislocateError
 from dislocate.core.units import SECOND
 from dislocate.host.before import Definition, Images
+from dislocate.host.render_error import RenderError
 from dislocate.host.rendering import Renderer
 from dislocate.host.secrets import Keys, Secrets
-from dislocate.host.templates import RenderError, is_plain, render
+from dislocate.host.templates import is_plain, render
 from dislocate.host.threads import in_thread
 
 SYSTEMD = FilePath("/run/systemd/system")  # is there exactly where systemd runs: sd_booted(3)

@@ -1,10 +1,15 @@
 """Templates: what they are filled with, what they name, and how a mistake in one reads."""
 
+import subprocess
+import sys
+
 import pytest
 
 from dislocate.core.boundary.spec import Command, File, Key, Process, RunSpec
 from dislocate.core.errors import LocalError
-from dislocate.host.templates import References, RenderError, references, render
+from dislocate.host import jinja
+from dislocate.host.render_error import RenderError
+from dislocate.host.templates import References, references, render
 
 FACTS = {"hostname": "web-1", "datacenter": "fra", "processors": 4}
 
@@ -109,3 +114,16 @@ def test_a_name_that_is_no_literal_is_refused_with_place_and_mend(text, field, g
         references(spec(File(path="/a"), File(path="/b", content=text)))
     assert (raised.value.field, raised.value.expected != "") == (field, True)
     assert got in raised.value.got
+
+
+@pytest.mark.parametrize(
+    "text", ["", "plain\n", "{ }} %} #}\n\n", "no end of line", "a\r\nb\rc\n", "{ {x} }", "50 % {of} #it"]
+)
+def test_a_text_with_nothing_to_fill_in_is_what_jinja_makes_of_it(text):
+    assert rendered(text) == "".join(jinja.fill(text, "content", {}, str))
+
+
+def test_an_agent_that_fills_nothing_in_never_loads_jinja():
+    code = "import sys, dislocate.agent\nfrom dislocate.host.templates import fill, is_plain\n"
+    code += "print(is_plain('Hello'), fill('Hello', 'content', {}, str), 'jinja2' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True Hello False\n"

@@ -9,7 +9,6 @@ A revert installs the version of before, or removes what was not there; dependen
 import os
 import re
 from collections.abc import Sequence
-from importlib.metadata import distributions
 from pathlib import Path as FilePath
 from shlex import join
 from shutil import which
@@ -153,6 +152,8 @@ def _sites(resource: Package) -> list[str]:
 
 
 def _in_environment(resource: Package) -> str | None:
+    from importlib.metadata import distributions  # a mebibyte, for agents that have such a resource
+
     wanted = _normal(resource.name)
     for found in distributions(path=_sites(resource)):
         if found.metadata["Name"] and _normal(found.metadata["Name"]) == wanted:
