@@ -123,6 +123,14 @@ def test_a_key_goes_elsewhere_and_comes_back():
     assert caller.pick(key=key).endpoint.datacenter == "wdc"
 
 
+def test_calls_that_all_have_keys_try_the_way_too():
+    caller = caller_of()
+    serve(caller, 1)
+    for number in range(500):
+        caller.call(10 * MILLISECOND, key=str(number % 50))
+    assert caller.picker._known.dark == ()
+
+
 def test_a_call_tried_again_goes_where_connections_are_made():
     caller = caller_of(*BOTH, *fleet("tok", 2), fra=0.4, wdc=0.4, tok=0.2)
     serve(caller, 1)

@@ -176,20 +176,20 @@ class Picker:
             raise Throttled(self.service, books.throttled)
         if retry:
             books.take_token(now, self._policy.retries)
-        if self._known.dark and not (key or exclude or retry):
-            trial = self._trial(now)
+        if self._known.dark and not (exclude or retry):
+            trial = self._trial(now, key)
             if trial is not None:
                 return trial
         endpoint, other, note = self._chosen(key, exclude)
         endpoint.pending += 1
         return Picked(endpoint, now, self._known, other, note)
 
-    def _trial(self, now: int) -> Picked | None:
+    def _trial(self, now: int, key: str) -> Picked | None:
         """The call that is to find out whether a data center that nothing reached is reached again, where one is due."""
         for name in self._known.dark:
             place = self._places[name]
             if place.drawn and place.grade < ANSWERED and place.darkness.takes_trial(now):
-                endpoint = self._stream.choice(place.drawn)
+                endpoint = place.led_by(digest(key))[0] if key else self._stream.choice(place.drawn)
                 endpoint.pending += 1
                 note = f"a trial: no connection to {name} was made lately"
                 place.darkness.trial = Picked(endpoint, now, self._known, None, note)
