@@ -74,6 +74,15 @@ def test_a_single_endpoint_can_be_dark_but_one_of_several_cannot():
     assert one_of_two.picker._known.dark == ()
 
 
+def test_who_lives_among_many_that_are_dead_keeps_its_data_center_light():
+    caller = caller_of(*fleet("fra", 4), *fleet("wdc", 10))
+    for _ in range(400):
+        picked = caller.pick()
+        is_dead = picked.endpoint.node in {f"wdc/a{at}" for at in range(6)}
+        caller.done(picked, 10 * MILLISECOND, Outcome.REFUSED if is_dead else Outcome.OK)
+    assert caller.picker._known.dark == ()
+
+
 @pytest.mark.parametrize("answer", [Outcome.OK, Outcome.FAILED])
 def test_an_answer_to_a_trial_gives_the_share_back_within_a_second(answer):
     caller = caller_of()
@@ -181,11 +190,14 @@ def test_connections_that_stay_open_are_answers_too():
     assert caller.picker._known.dark == ()
 
 
-def test_a_trial_that_is_open_for_three_seconds_has_its_connection():
+def test_a_trial_that_is_open_for_ten_seconds_has_its_connection():
     caller = caller_of()
     serve(caller, 1.5)
     caller.now += SECOND
     assert caller.pick().why.startswith("a trial")
-    caller.now += 4 * SECOND
+    caller.now += 9 * SECOND
+    caller.pick()
+    assert caller.picker._known.dark == ("wdc",)
+    caller.now += 2 * SECOND
     caller.pick()
     assert caller.picker._known.dark == ()

@@ -189,11 +189,13 @@ class Picker:
         for name in self._known.dark:
             place = self._places[name]
             if place.drawn and place.grade < ANSWERED and place.darkness.takes_trial(now):
-                endpoint = place.led_by(digest(key))[0] if key else self._stream.choice(place.drawn)
+                untried = [one for one in place.drawn if not one.hurt] or place.drawn
+                endpoint = place.led_by(digest(key))[0] if key else self._stream.choice(untried)
                 endpoint.pending += 1
                 note = f"a trial: no connection to {name} was made lately"
-                place.darkness.trial = Picked(endpoint, now, self._known, None, note)
-                return place.darkness.trial
+                trial = Picked(endpoint, now, self._known, None, note)
+                place.darkness.tries(trial)
+                return trial
         return None
 
     def _chosen(self, key: str, exclude: Container[str]) -> tuple[Endpoint, Endpoint | None, str]:
