@@ -412,6 +412,21 @@ def test_a_burst_of_first_calls_is_not_throttled_because_no_answer_came_yet():
         caller.pick()
 
 
+def test_connections_that_stay_open_are_accepted_and_so_throttle_nobody():
+    caller = Caller(route(fleet("fra", 3)))
+    opened = []
+    for _ in range(300):
+        caller.now += 100 * MILLISECOND
+        opened.append(caller.pick())
+        caller.picker.reached(opened[-1])
+        caller.picker.reached(opened[-1])
+    for picked in opened:
+        caller.done(picked)
+    caller.now += 2 * SECOND
+    caller.calls(20)
+    assert caller.picker._books.reached == 0
+
+
 def test_a_service_that_takes_five_seconds_a_call_is_not_throttled():
     caller = Caller(route(fleet("fra", 4)))
     open_calls = []

@@ -26,6 +26,7 @@ class Books:
         self._service = service
         self._endpoints: Mapping[str, Endpoint] = {}
         self.kept = self._kept_before = 0  # first attempts that got nobody
+        self.reached = 0  # calls under way whose connection was made
         self.moot = self._moot_before = 0  # calls that burdened nobody: refused connections, cancelled ones
         self._picks_departed = self._accepted_departed = 0  # of endpoints that are no more
         self._begun_before = self._begun_told = 0  # first attempts until this second, and until they were told
@@ -86,7 +87,8 @@ class Books:
         """`whole` seconds are over; returns the calls that were sent in them.  `throttle` is the policy's K, `timeout` the
         seconds that a call takes while none ended."""
         begun = self._begun()
-        accepted = self._accepted_departed + sum(endpoint.succeeded for endpoint in self._endpoints.values())
+        succeeded = sum(endpoint.succeeded for endpoint in self._endpoints.values())
+        accepted = self._accepted_departed + succeeded + self.reached
         kept = self.kept - self._kept_before
         calls = max(0, begun - self._begun_before - kept)
         self._calls, self._calls_before = 0, begun - self.kept

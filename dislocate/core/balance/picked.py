@@ -7,6 +7,7 @@ from dislocate.core.balance.endpoints import ANSWERED
 from dislocate.core.boundary.balance import Route
 from dislocate.core.units import SECOND
 
+OPEN, REACHED, DONE = 0, 1, 2  # stages: it is under way, its connection was made, it ended
 STALE = 10 * SECOND  # a route that nobody confirmed for so long is said to be old
 
 
@@ -34,7 +35,11 @@ class Picked(Struct, gc=False):  # nothing that it refers to refers to it
     _known: Known
     _other: Endpoint | None = None  # what it was preferred to
     _note: str = ""
-    is_done: bool = False
+    stage: int = OPEN
+
+    @property
+    def is_done(self) -> bool:
+        return self.stage == DONE
 
     @property
     def why(self) -> str:

@@ -22,7 +22,7 @@ from dislocate.core.balance.endpoint import Endpoint, Outcome, percentile_95
 from dislocate.core.balance.endpoints import ANSWERED, UP, by_datacenter, grade, panics, usable
 from dislocate.core.balance.errors import NoEndpoint, Throttled
 from dislocate.core.balance.hashing import SPAN, digest
-from dislocate.core.balance.picked import Known, Picked
+from dislocate.core.balance.picked import DONE, REACHED, Known, Picked
 from dislocate.core.balance.place import Place, ring_offset
 from dislocate.core.balance.throttle import WINDOW
 from dislocate.core.boundary.balance import Policy, Route, Usage
@@ -131,9 +131,11 @@ class Picker:
 
     def done(self, picked: Picked, now: int, outcome: Outcome = OK) -> None:
         """The call ended; a second time says nothing."""
-        if picked.is_done:
-            return
-        picked.is_done = True
+        if picked.stage:  # it ended before, or its connection was made
+            if picked.stage == DONE:
+                return
+            self._books.reached -= 1
+        picked.stage = DONE
         endpoint = picked.endpoint
         endpoint.pending -= 1
         if outcome is not OK or endpoint.hurt:
@@ -150,7 +152,11 @@ class Picker:
         endpoint.samples.append(elapsed)
 
     def reached(self, picked: Picked) -> None:
-        """A connection was made.  For calls that may stay open long: whoever ends soon says so by its end."""
+        """A connection was made: it is accepted and its data center within reach, however long it stays open.  Once."""
+        if picked.stage:
+            return
+        picked.stage = REACHED
+        self._books.reached += 1
         if picked.endpoint.place is not None:
             picked.endpoint.place.reached += 1
 
