@@ -168,10 +168,12 @@ def test_it_is_said_why():
         ({"fra": 0.6, "wdc": 0.3, "tok": 0.1}, {"fra": 0.6, "tok": 0.4}),  # the farthest that has a part has room
         ({"fra": 0.7, "wdc": 0.3}, {"fra": 0.7, "tok": 0.3}),  # who has none is empty
         ({"wdc": 0.9, "fra": 0.1}, {"fra": 0.1, "tok": 0.9}),  # home only takes it where it must
+        ({"wdc": 0.98, "sin": 0.02}, {"sin": 0.2, "tok": 0.8}),  # by members: sin has one, tok four
     ],
 )
 def test_what_is_lost_goes_where_there_is_room(shares, becomes):
-    caller = caller_of(*BOTH, *fleet("tok", 4), **shares)
+    sin = fleet("sin", 1) if "sin" in shares else []
+    caller = caller_of(*BOTH, *fleet("tok", 4), *sin, **shares)
     serve(caller, 1.5)
     assert caller.picker._known.dark == ("wdc",)
     went = Counter(caller.call().partition("/")[0] for _ in range(90))

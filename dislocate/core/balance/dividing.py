@@ -36,15 +36,16 @@ def parts_of(route: Route, places: Mapping[str, Place]) -> list[tuple[Place, flo
 
 def _lit(parts: list[tuple[Place, float]], route: Route, places: Mapping[str, Place]) -> list[tuple[Place, float]]:
     """The same without those that are dark.  What went there goes where there is room: flows fill what is near first, so
-    that is the farthest that has a part; where none has, whoever else answers; home, which is filled first, if it must."""
+    that is the farthest that has a part, and whoever answers and has none, by their members; home only if it must."""
     lit = [(place, part) for place, part in parts if not place.darkness.is_dark]
     if len(lit) == len(parts) or route.policy.spill is Spill.NEVER:
         return lit
     lost = sum(part for place, part in parts if place.darkness.is_dark)
     bright = [place for place in places.values() if is_bright(place)]
-    away = [place for place, _ in lit[-1:] if place.datacenter != route.home]
-    away = away or [place for place in bright if place.datacenter != route.home] or bright
-    more = {place.datacenter: lost / len(away) for place in away}
+    full = [route.home, *(place.datacenter for place, _ in lit[:-1])]
+    room = [place for place in bright if place.datacenter not in full] or bright
+    members = sum(len(place.members) for place in room)
+    more = {place.datacenter: lost * len(place.members) / members for place in room}
     kept = [(place, part + more.pop(place.datacenter, 0.0)) for place, part in lit]
     return [*kept, *((places[name], part) for name, part in more.items())]
 
