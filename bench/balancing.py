@@ -45,8 +45,6 @@ MAIN = ("balanced", "skew", "loss")
 SEEDS = tuple(range(9_001, 9_011))  # none of them was used while anything was tuned
 QUICK_SEEDS = (1,)
 NEAR_ORACLE = 1.4  # times its p99
-PARTITION = "one-way partition"
-UNHEARD = "10 s pass until relays know; an attempt that way costs 1 s"
 AHEAD = 20  # times better than health-priority, under skew and loss
 
 
@@ -119,7 +117,7 @@ def table(story: str, found: Rows) -> Table:
     ours, oracle, health = (found[story, policy] for policy in ("dislocate", "oracle", "health-priority"))
     figures = [
         Figure("p50", "ms", ours.p50, oracle.p50),
-        Figure("p99", "ms", ours.p99, oracle.p99, _near_oracle(story), UNHEARD if story == PARTITION else ""),
+        Figure("p99", "ms", ours.p99, oracle.p99, Bound(NEAR_ORACLE, of_peer=True)),
         Figure("  of the worst seed", "ms", ours.worst, oracle.worst),
         Figure("crossing data centers", "%", 100 * ours.crossing, 100 * oracle.crossing, _crossing(story)),
         Figure("calls that failed", "%", 100 * ours.errors, 100 * oracle.errors),
@@ -128,11 +126,6 @@ def table(story: str, found: Rows) -> Table:
     ahead = Bound(AHEAD, at_least=True) if story in ("skew", "loss") else None
     figures.append(Figure("p99 of health-priority over ours", "times", health.p99 / ours.p99, bound=ahead))
     return Table(f"balancing: {story}", "oracle", tuple(figures))
-
-
-def _near_oracle(story: str) -> Bound | None:
-    """Who sees everything sees a cut too: until callers hear of it each attempt on that way costs them a second."""
-    return None if story == PARTITION else Bound(NEAR_ORACLE, of_peer=True)
 
 
 def _crossing(story: str) -> Bound | None:

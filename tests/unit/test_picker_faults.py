@@ -412,6 +412,18 @@ def test_a_burst_of_first_calls_is_not_throttled_because_no_answer_came_yet():
         caller.pick()
 
 
+@pytest.mark.parametrize("first", [0, 100])
+def test_a_burst_of_calls_that_take_seconds_throttles_nobody_meanwhile(first):
+    caller = Caller(route(fleet("fra", 4)))
+    caller.calls(first, takes=3 * SECOND)
+    burst = [caller.pick() for _ in range(50)]
+    for _ in range(28):
+        caller.now += 100 * MILLISECOND
+        caller.pick()
+    for picked in burst:
+        caller.done(picked)
+
+
 def test_connections_that_stay_open_are_accepted_and_so_throttle_nobody():
     caller = Caller(route(fleet("fra", 3)))
     opened = []

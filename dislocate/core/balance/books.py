@@ -4,12 +4,14 @@ The retry budget and the throttle follow from them, and agents are told what the
 flight and what ended at each endpoint, whenever somebody asks, so that a pick need not count.
 """
 
+from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 
 from dislocate.core.balance.budget import RetryBudget
 from dislocate.core.balance.endpoint import Endpoint
 from dislocate.core.balance.errors import RetriesSpent
-from dislocate.core.balance.throttle import Throttle
+from dislocate.core.balance.throttle import WINDOW, Throttle
 from dislocate.core.boundary.balance import Retries, Usage
 from dislocate.core.tunables import OUTCOMES_TOLD
 from dislocate.core.units import MILLISECOND, SECOND
@@ -37,6 +39,7 @@ class Books:
         self._calls = self._calls_before = 0  # first attempts that got somebody: in this second, and before
         self._counted_at = LONG_AGO
         self._throttle = Throttle()
+        self._sent: deque[int] = deque(maxlen=WINDOW)  # calls of each second, the latest first
 
     @property
     def throttled(self) -> float:
@@ -95,7 +98,8 @@ class Books:
         sent = max(0, calls + self._retried - self._retried_before - (self.moot - self._moot_before))
         self._budget.turn(whole, calls)
         in_flight = sum(endpoint.pending for endpoint in self._endpoints.values())
-        excused = min(in_flight, sent * self._usual(timeout) / whole)
+        self._sent.extendleft([sent, *[0] * (min(whole, WINDOW) - 1)])
+        excused = min(in_flight, self._sent_within(self._usual(timeout)))
         accepts = max(0, accepted - self._accepted_before)
         self._throttle.turn(whole, sent + kept, sent, accepts, excused, throttle)
         self._begun_before, self._accepted_before = begun, accepted
@@ -106,6 +110,12 @@ class Books:
         """First attempts so far, those that got nobody among them."""
         picks = sum(endpoint.pending + endpoint.ended for endpoint in self._endpoints.values())
         return self._picks_departed + picks + self.kept - self._retried
+
+    def _sent_within(self, seconds: float) -> float:
+        """Calls of so many last seconds."""
+        whole, rest = divmod(min(seconds, float(WINDOW)), 1.0)
+        last = [*islice(self._sent, int(whole) + 1), 0]
+        return sum(last[: int(whole)]) + rest * last[min(int(whole), len(last) - 1)]
 
     def _usual(self, timeout: float) -> float:
         """Seconds that a call usually takes."""
