@@ -119,7 +119,10 @@ def _drain_datacenter(agent: AgentConnection, as_json: bool, target: str, body: 
     """Drain it, and say how what it serves fits elsewhere."""
     path = f"/api/drains/{segment(target)}"
     fits = agent.get(path)
-    rows = [(s["service"], _rate(s["demand"]), *_room(s["capacity"], s["fits"])) for s in fits["services"]]
+    rows = [
+        (s["service"], _rate(s["demand"]), _rate(s["capacity"]) if s["capacity"] else "not known", _fit(s))
+        for s in fits["services"]
+    ]
     if rows and not as_json:
         click.echo(table(("SERVICE", "DEMAND", f"CAPACITY WITHOUT {target}", "FITS"), rows) + "\n", err=True)
     if not (fits["fits"] or body["force"]):
@@ -133,13 +136,11 @@ def _rate(value: float) -> str:
     return f"{value:.0f} req/s"
 
 
-def _room(capacity: float, fits: bool) -> tuple[str, str]:
-    """What could be carried, and whether it fits: nothing refuses where nobody told a capacity, and nobody knows either."""
-    return (_rate(capacity), _yes(fits)) if capacity else ("not known", "not known" if fits else "no")
-
-
-def _yes(claim: bool) -> str:
-    return "yes" if claim else "NO"
+def _fit(service: dict[str, Any]) -> str:
+    """Nothing is refused where nobody told a capacity, and nobody knows either."""
+    if service["fits"] and service["demand"] and not service["capacity"]:
+        return "not known"
+    return "yes" if service["fits"] else "NO"
 
 
 @click.command()
