@@ -58,8 +58,8 @@ BALANCE_MUTANTS = (
     Mutant(
         name="retries-are-free",
         why="The budget is asked and not heard.",
-        module="dislocate.core.balance.picker",
-        original="                raise RetriesSpent(self.service, self._budget.spent(), allowed)\n",
+        module="dislocate.core.balance.books",
+        original="                raise RetriesSpent(self._service, self._budget.spent(), allowed)\n",
         planted="                _ = allowed\n",
         invariant="retries are budgeted",
         scenario=traffic(40, {"fra": 60}, "14 serve_fail target=shop.web loss=0.7", callers=1),
